@@ -1,0 +1,114 @@
+"""Every default of actlab, in one place: the groups of keys that a YAML file and the dotted flags share.
+
+A group is a frozen dataclass; the parser reads its fields, YAML files state differences only.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from actlab.errors import InputError
+
+Scaling = Literal["robust", "standard", "minmax"]
+TargetTransform = Literal["log", "none"]
+Schedule = Literal["constant", "cosine"]
+
+
+def require(is_met: bool, rule: str, **values: Any) -> None:
+    """Raise an `InputError` that states the rule and the offending value unless `is_met`."""
+    if not is_met:
+        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        raise InputError(f"{rule}, got {shown}")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the table is and how its columns are read.
+
+    Args:
+        csv: Path of the CSV file.
+        target: Name of the numeric column to predict.
+        id: Name of a column that identifies rows; it is never a feature. Found by itself when not given.
+        categorical: Columns to treat as categories whatever they look like (integer codes, say).
+        numeric: Columns to treat as numbers whatever they look like.
+        ordinal: Column to its categories from lowest to highest; each becomes one number, its rank.
+        na_values: Cell texts that mean "missing". Everything else is a value.
+        target_transform: `log` trains on the natural logarithm and scores log-RMSE; `none` trains on the plain target
+            and scores RMSE.
+        scaling: `robust` (median and quartiles), `standard` (mean and standard deviation) or `minmax`.
+        log_skewed: Take log1p of non-negative numeric columns with heavy right skew.
+        smooth_clip: Bound far-out scaled values by x / sqrt(1 + (x / 3)^2) (RealMLP, Holzmueller et al. 2024).
+        batch_size: Rows of one optimiser step.
+    """
+
+    csv: str | None = None
+    target: str | None = None
+    id: str | None = None
+    categorical: list[str] = field(default_factory=list)
+    numeric: list[str] = field(default_factory=list)
+    ordinal: dict[str, list[str]] = field(default_factory=dict)
+    na_values: list[str] = field(default_factory=lambda: ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"])
+    target_transform: TargetTransform = "log"
+    scaling: Scaling = "robust"
+    log_skewed: bool = True
+    smooth_clip: bool = True
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "data.batch_size must be at least 1", batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network: hidden layers with one activation, a linear output.
+
+    Args:
+        activation: A name from `actlab activations`, or the dotted path of an `nn.Module` class.
+        hidden: Units of each hidden layer.
+        dropout: Probability that a unit is zeroed in training, after each hidden activation.
+        init: `auto` keeps the variance of the signal for any activation; `torch` is nn.Linear's own.
+        n_members: Networks that `actlab fit` trains, one seed each.
+    """
+
+    activation: str = "relu"
+    hidden: list[int] = field(default_factory=lambda: [144, 72, 18])
+    dropout: float = 0.0
+    init: Literal["auto", "torch"] = "auto"
+    n_members: int = 5
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.hidden) > 0 and all(h >= 1 for h in self.hidden),
+            "model.hidden must name at least one layer, each with at least 1 unit",
+            hidden=self.hidden,
+        )
+        require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
+        require(self.n_members >= 1, "model.n_members must be at least 1", n_members=self.n_members)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its schedule.
+
+    Args:
+        learning_rate: Step size of AdamW.
+        weight_decay: Decoupled weight decay (Loshchilov & Hutter 2019).
+        schedule: `constant`, or `cosine` from the learning rate to zero over `trainer.max_epochs`.
+        patience: Epochs without a better validation score after which a member stops.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: Schedule = "constant"
+    patience: int = 20
+
+    def __post_init__(self) -> None:
+        check_learning_rates([self.learning_rate], "optimizer.learning_rate")
+        require(self.weight_decay >= 0, "optimizer.weight_decay must be >= 0", weight_decay=self.weight_decay)
+        require(self.patience >= 1, "optimizer.patience must be at least 1", patience=self.patience)
+
+
+def check_learning_rates(rates: list[float], key: str) -> None:
+    """Raise an `InputError` unless every rate is a positive finite number."""
+    for rate in rates:
+        require(math.isfinite(rate) and rate > 0, f"{key} must be > 0 and finite", learning_rate=rate)
