@@ -112,3 +112,101 @@ def check_learning_rates(rates: list[float], key: str) -> None:
     """Raise an `InputError` unless every rate is a positive finite number."""
     for rate in rates:
         require(math.isfinite(rate) and rate > 0, f"{key} must be > 0 and finite", learning_rate=rate)
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """How rows are split: nested, paired, leak-free.
+
+    Args:
+        folds: Outer test folds; every row is tested once a repeat.
+        inner: Inner validation parts of each fold, each with its own network.
+        repeats: Times the whole cross-validation is repeated with new folds.
+        validation_fraction: Share of the rows outside the test fold that an inner validation part takes.
+    """
+
+    folds: int = 5
+    inner: int = 2
+    repeats: int = 1
+    validation_fraction: float = 0.15
+
+    def __post_init__(self) -> None:
+        require(self.folds >= 2, "compare.folds must be at least 2", folds=self.folds)
+        require(self.inner >= 1, "compare.inner must be at least 1", inner=self.inner)
+        require(self.repeats >= 1, "compare.repeats must be at least 1", repeats=self.repeats)
+        require(
+            0 < self.validation_fraction < 1,
+            "compare.validation_fraction must be between 0 and 1",
+            validation_fraction=self.validation_fraction,
+        )
+
+
+@dataclass(frozen=True)
+class CompareSettings(ProtocolSettings):
+    """The grid of a fair comparison; the split settings hold for a search as well.
+
+    Args:
+        activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes.
+        learning_rates: Every activation is tried with each.
+        baseline: The activation that every other one is also compared with.
+    """
+
+    activations: list[str] = field(
+        default_factory=lambda: [
+            *("identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", "prelu"),
+            *("elu", "selu", "gelu", "silu", "mish", "softplus"),
+        ]
+    )
+    learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
+    baseline: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_distinct(self.activations, "compare.activations")
+        require_distinct(self.learning_rates, "compare.learning_rates")
+        check_learning_rates(self.learning_rates, "compare.learning_rates")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What an Optuna study searches, with the TPE sampler.
+
+    Args:
+        n_trials: Settings to evaluate in total, over all workers and resumed runs.
+        activations: Candidates; those of `compare` when not given.
+        learning_rate: Lowest and highest, searched on a logarithmic scale.
+        weight_decay: Lowest (> 0) and highest, searched on a logarithmic scale; `optimizer.weight_decay` when not given.
+        dropout: Lowest and highest; `model.dropout` when not given.
+        hidden: Candidate lists of widths; `model.hidden` when not given.
+        batch: Trials that are asked for, and trained as one population, at a time.
+        pruning: Stop the members of losing trials early.
+    """
+
+    n_trials: int = 40
+    activations: list[str] | None = None
+    learning_rate: list[float] = field(default_factory=lambda: [3e-4, 3e-2])
+    weight_decay: list[float] | None = None
+    dropout: list[float] | None = None
+    hidden: list[list[int]] | None = None
+    batch: int = 8
+    pruning: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.n_trials >= 1, "search.n_trials must be at least 1", n_trials=self.n_trials)
+        require(self.batch >= 1, "search.batch must be at least 1", batch=self.batch)
+        if self.activations is not None:
+            require_distinct(self.activations, "search.activations")
+        check_learning_rates(self.learning_rate, "search.learning_rate")
+        for name in ("learning_rate", "weight_decay", "dropout"):
+            limits = getattr(self, name)
+            is_range = limits is None or (len(limits) == 2 and 0 <= limits[0] < limits[1])
+            require(is_range, f"search.{name} must be the lowest and the highest value", **{name: limits})
+        if self.weight_decay is not None:
+            require(self.weight_decay[0] > 0, "search.weight_decay must be > 0", weight_decay=self.weight_decay)
+
+
+def require_distinct(values: list[Any], key: str) -> None:
+    """Raise an `InputError` for an empty list or one that names something twice."""
+    require(len(values) > 0, f"{key} must name at least one value", value=values)
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    require(not twice, f"{key} must not name a value twice", twice=twice)

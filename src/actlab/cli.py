@@ -1,0 +1,226 @@
+"""The command line: which command, its arguments, and the exit code. Heavy imports happen inside the commands.
+
+Exit codes: 0 done, 2 bad input or usage (one line on stderr), 130 interrupted, 143 terminated, 1 our own bug.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
+
+from actlab import __version__
+from actlab.errors import InputError
+
+Arguments = list[str]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: what it does in a line, and the function that takes its arguments."""
+
+    summary: str
+    run: Callable[[Arguments], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its complaints as an `InputError`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (actlab {self.prog.split()[-1]} --help lists the options)")
+
+
+def _parser(name: str) -> _Parser:
+    return _Parser(prog=f"actlab {name}", description=COMMANDS[name].summary)
+
+
+def _check(arguments: Arguments) -> None:
+    from actlab.check import check, render
+    from actlab.settings import DataSettings
+
+    parser = _parser("check")
+    parser.add_argument("csv", help="the CSV file")
+    parser.add_argument("--target", help="the column to predict")
+    parser.add_argument("--id", help="the column that identifies rows")
+    parser.add_argument("--target_transform", choices=["log", "none"], default=DataSettings.target_transform)
+    asked = parser.parse_args(arguments)
+    settings = DataSettings(asked.csv, asked.target, asked.id, target_transform=asked.target_transform)
+    print(render(check(settings)))
+
+
+def _activations(arguments: Arguments) -> None:
+    _parser("activations").parse_args(arguments)
+    from rich.console import Console
+    from rich.table import Table
+
+    from actlab.activations import ACTIVATIONS
+
+    table = Table("name", "formula", "pre-activations", "learns", "source", box=None, pad_edge=False)
+    for row in ACTIVATIONS:
+        table.add_row(row.name, row.formula, str(row.width_factor), row.parameters or "-", row.source)
+    console = Console()
+    console.print(table, markup=False, highlight=False)
+    console.print("\nAny other torch.nn.Module by its dotted path, for example torch.nn.LogSigmoid.", highlight=False)
+
+
+def _article(arguments: Arguments) -> None:
+    from actlab.configuration import parse_data
+
+    parser = _parser("article")
+    parser.add_argument("--seed", type=int, default=0, help="torch seed set before each network")
+    parser.add_argument("--seeds", type=int, help="run that many seeds and count the failures")
+    parser.add_argument("--config", help="a YAML file whose data section names CSV and target")
+    parser.add_argument("--data.csv", dest="csv", help="the CSV file")
+    parser.add_argument("--data.target", dest="target", help="the column to predict")
+    asked = parser.parse_args(arguments)
+    data = parse_data(asked.config, asked.csv, asked.target)
+    from actlab.article import article
+
+    article(data["csv"], data["target"], asked.seed, asked.seeds, id_column=data.get("id") or "Id")
+
+
+def _compare(arguments: Arguments) -> None:
+    from actlab.configuration import parse
+
+    configuration = parse("compare", COMMANDS["compare"].summary, arguments)
+    from actlab.compare import compare
+
+    _show(*compare(configuration), configuration.json)
+
+
+def _search(arguments: Arguments) -> None:
+    from actlab.configuration import parse
+
+    configuration = parse("search", COMMANDS["search"].summary, arguments)
+    from actlab.search import search
+
+    _show(*search(configuration), configuration.json)
+
+
+def _show(run: object, summary: dict[str, object], as_json: bool) -> None:
+    from rich.console import Console
+
+    from actlab.progress import print_answer
+    from actlab.records import RunDirectory
+
+    assert isinstance(run, RunDirectory)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    console = Console()
+    print_answer(summary, console)
+    console.print(f"results: {run.path}", highlight=False, markup=False)
+
+
+def _fit(arguments: Arguments) -> None:
+    from actlab.configuration import parse
+
+    configuration = parse("fit", COMMANDS["fit"].summary, arguments)
+    from actlab.fit import fit
+
+    fit(configuration)
+
+
+def _score(part: str) -> Callable[[Arguments], None]:
+    def run(arguments: Arguments) -> None:
+        from actlab.configuration import parse
+
+        configuration = parse(part, COMMANDS[part].summary, arguments)
+        from actlab.fit import score
+
+        score(configuration, "validation" if part == "validate" else "test")
+
+    return run
+
+
+def _predict(arguments: Arguments) -> None:
+    parser = _parser("predict")
+    parser.add_argument("--ckpt_path", required=True, help="a best.ckpt")
+    parser.add_argument("--input", required=True, help="the CSV to predict; the target column is not needed")
+    parser.add_argument("--output", required=True, help="the CSV to write: id (if any), prediction, interval")
+    parser.add_argument("--interval", type=float, help="add lower and upper of this coverage, for example 0.9")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
+    asked = parser.parse_args(arguments)
+    from actlab.prediction import predict_file
+
+    predict_file(asked.ckpt_path, asked.input, asked.output, asked.interval, overwrite=asked.overwrite)
+
+
+def _describe(arguments: Arguments) -> None:
+    parser = _parser("describe")
+    parser.add_argument("ckpt_path", help="a best.ckpt")
+    asked = parser.parse_args(arguments)
+    from pathlib import Path
+
+    from actlab.ensemble import describe, load
+
+    print(describe(load(Path(asked.ckpt_path))))
+
+
+COMMANDS: dict[str, Command] = {
+    "check": Command("Read a CSV as training would and say what is in it.", _check),
+    "activations": Command("List the activation functions with formula and source.", _activations),
+    "article": Command("Run the teaching experiment to the letter, and say why it misleads.", _article),
+    "fit": Command("Train several seeds of one activation.", _fit),
+    "validate": Command("Score a checkpoint on its validation rows.", _score("validate")),
+    "test": Command("Score a checkpoint on its test rows.", _score("test")),
+    "predict": Command("Predict a CSV with a checkpoint.", _predict),
+    "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
+    "search": Command("Search activation and learning rate together with Optuna.", _search),
+    "describe": Command("Say what a checkpoint is: data, columns, settings, scores.", _describe),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: actlab COMMAND [options]",
+            "",
+            "Which activation function, at which learning rate, should my regressor use,",
+            "and is the difference real or luck?",
+            "",
+            *lines,
+            "",
+            "actlab COMMAND --help explains one of them; actlab --version prints the version.",
+        ]
+    )
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signum)
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        print(f"actlab {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise InputError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}")
+    COMMANDS[name].run(list(rest))
+    return 0
+
+
+def main() -> NoReturn:
+    """Entry point of the `actlab` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = dispatch(sys.argv[1:])
+    except InputError as error:
+        print(f"actlab: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("actlab: interrupted; the same command again goes on where it stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code)

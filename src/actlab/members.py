@@ -1,0 +1,52 @@
+"""What one network of a population is, and where its randomness comes from.
+
+Legend for shapes, used everywhere: `P` members, `B` rows of a batch, `F` input columns, `H` units, in this order.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Split:
+    """One way to cut the table: an outer test fold of a repeat, and one inner validation part of the rest."""
+
+    repeat: int
+    fold: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network: its architecture, its optimiser settings, its rows and its seed.
+
+    Two members of equal `seed` and `split` draw the same batch orders and dropout masks and, where their layers have
+    equal shapes, the same initial weights, whatever their activation and learning rate: their difference is paired.
+    """
+
+    trial: int
+    activation: str
+    learning_rate: float
+    split: Split
+    seed: int
+    hidden: tuple[int, ...]
+    dropout: float = 0.0
+    init: str = "auto"
+    weight_decay: float = 0.0
+
+    @property
+    def stream(self) -> tuple[int, Split]:
+        """Members of one stream share batch orders and masks."""
+        return (self.seed, self.split)
+
+
+def derive_seed(*key: object) -> int:
+    """A 63-bit seed from any key: equal keys give equal seeds, on every machine and in every process."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def stream_seed(stream: tuple[int, Split], *purpose: object) -> int:
+    """The seed for one purpose (initialisation, the order of one epoch, ...) of a member's stream."""
+    seed, split = stream
+    return derive_seed(seed, split.repeat, split.fold, split.inner, *purpose)

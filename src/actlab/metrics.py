@@ -1,0 +1,113 @@
+"""The score: root mean squared error, and log-RMSE, with one value per member.
+
+Shapes: P members, B rows of a batch. log-RMSE is sqrt(mean((ln y_hat - ln y)^2)) with the natural logarithm; libraries
+that say MSLE (scikit-learn, torchmetrics) use ln(1 + y) instead, so their figures differ for small targets.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def rmse(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Root mean squared error over the last axis.
+
+    Given logarithms of both it is log-RMSE, so it is also the function for networks that predict the log target.
+
+    Args:
+        predictions: (P, B) or (B,).
+        targets: (B,), the same rows for every member, or of the shape of `predictions`.
+
+    Returns:
+        (P,), or a scalar for predictions of shape (B,); differentiable, nan where a prediction is nan.
+    """
+    _check_shapes(predictions, targets)
+    return (predictions - targets).square().mean(dim=-1).sqrt()
+
+
+def log_rmse(predictions: Tensor, targets: Tensor) -> Tensor:
+    """sqrt(mean((ln y_hat - ln y)^2)) over the last axis, for raw values (prices in, not their logarithms).
+
+    A negative prediction makes its member's score nan and a prediction of exactly 0 makes it inf; neither raises,
+    because a member that diverges has to be recorded, not to end the run of its neighbours.
+
+    Args:
+        predictions: (P, B) or (B,).
+        targets: (B,) or of the shape of `predictions`, all > 0.
+
+    Returns:
+        (P,), or a scalar for predictions of shape (B,); differentiable.
+    """
+    return rmse(predictions.log(), targets.log())
+
+
+class MemberRMSE(Metric):
+    """RMSE of plain values, one per member, over any number of batches.
+
+    Sums are kept in float64, so the value does not depend on how the rows were cut into batches.
+    """
+
+    is_differentiable = True
+    higher_is_better = False
+    full_state_update = False
+
+    sum_squared_error: Tensor
+    n_rows: Tensor
+
+    def __init__(self, n_members: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if n_members < 1:
+            raise ValueError(f"n_members must be at least 1, got n_members={n_members}")
+        self.n_members = n_members
+        self.add_state("sum_squared_error", torch.zeros(n_members, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("n_rows", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            predictions: (P, B).
+            targets: (B,) or (P, B).
+        """
+        if predictions.ndim != 2 or predictions.shape[0] != self.n_members:
+            shape = tuple(predictions.shape)
+            raise ValueError(f"predictions must have shape (n_members={self.n_members}, B), got shape {shape}")
+        _check_shapes(predictions, targets)
+        errors = self._to_scored(predictions.double()) - self._to_scored(targets.double())
+        self.sum_squared_error += errors.square().sum(dim=-1)
+        self.n_rows += predictions.shape[-1]
+
+    def compute(self) -> Tensor:
+        """(P,) in float64; nan before the first batch and for a member with a nan prediction."""
+        return (self.sum_squared_error / self.n_rows).sqrt()
+
+    def _to_scored(self, values: Tensor) -> Tensor:
+        return values
+
+
+class LogRMSE(MemberRMSE):
+    """log-RMSE, one per member; see `log_rmse` for the formula and for what a non-positive prediction does.
+
+    Args:
+        n_members: P.
+        is_log: Predictions and targets are natural logarithms already (the scale on which the networks are trained).
+    """
+
+    def __init__(self, n_members: int, *, is_log: bool = False, **kwargs: Any) -> None:
+        super().__init__(n_members, **kwargs)
+        self.is_log = is_log
+
+    def _to_scored(self, values: Tensor) -> Tensor:
+        return values if self.is_log else values.log()
+
+
+def _check_shapes(predictions: Tensor, targets: Tensor) -> None:
+    """Refuse what would broadcast: (P, B, 1) - (B,) is (P, B, B), and its mean still falls during training."""
+    is_flat = predictions.ndim in (1, 2)
+    if not is_flat or targets.shape not in (predictions.shape, predictions.shape[-1:]):
+        raise ValueError(
+            "predictions must have shape (P, B) or (B,) and targets (B,) or the same shape, "
+            f"got predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)}"
+        )

@@ -1,0 +1,155 @@
+"""Several activations on several data sets: Friedman test, Nemenyi's critical difference, groups for its diagram."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from actlab.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_DATA_SETS = 2
+MIN_ACTIVATIONS = 3
+
+
+@dataclass(frozen=True)
+class FriedmanTest:
+    """Average ranks (1 is best) and what they show; sequences follow `activations`, best average rank first.
+
+    `p` is the chi-squared approximation, `p_permutation` the Monte Carlo permutation p-value of the same statistic.
+    `nemenyi_p` is a symmetric matrix. A group is a maximal set of activations whose average ranks span no more than
+    `critical_difference`: one bar of a critical-difference diagram.
+    """
+
+    activations: tuple[str, ...]
+    average_ranks: tuple[float, ...]
+    n_data_sets: int
+    chi_squared: float
+    df: int
+    p: float
+    p_permutation: float
+    alpha: float
+    critical_difference: float
+    nemenyi_p: tuple[tuple[float, ...], ...]
+    groups: tuple[tuple[str, ...], ...]
+
+    @property
+    def can_show_difference(self) -> bool:
+        """Whether full agreement of all data sets would exceed the critical difference; at 5 % two never can."""
+        return self.critical_difference < len(self.activations) - 1
+
+    def nemenyi_frame(self) -> "pd.DataFrame":
+        """Nemenyi p-values with names on both axes, as `scikit_posthocs.critical_difference_diagram` takes them."""
+        import pandas as pd
+
+        return pd.DataFrame(self.nemenyi_p, index=list(self.activations), columns=list(self.activations))
+
+
+def friedman(
+    scores: "pd.DataFrame", alpha: float = 0.05, n_permutations: int = 9_999, seed: int | np.random.Generator = 0
+) -> FriedmanTest:
+    """Friedman test with Nemenyi's post-hoc comparison (Demsar 2006) of `scores`, data sets by activations.
+
+    One score for each cell, lower is better; activations are paired by data set, and only their order within a data
+    set counts. Friedman's statistic (`scipy.stats.friedmanchisquare`, corrected for ties) asks whether any differ;
+    its chi-squared p-value needs some ten data sets, the permutation p-value (ranks shuffled within data sets, exact
+    up to Monte Carlo error) does not. Iman and Davenport's F is left out: where few data sets agree fully it is
+    infinite and its p-value 0. Nemenyi's p-values and `critical_difference` (studentised range over all pairs,
+    two-sided) control the family-wise error at `alpha` themselves: no Holm on top.
+
+    A score that is not finite (diverged) ranks behind every finite one, diverged ones tie. Fewer than two data sets
+    cannot be ranked against each other, and are refused; with two the test runs, but no difference can reach Nemenyi's
+    critical difference at 5 % before there are three (`can_show_difference`). Fewer than three activations are refused
+    as well: two are a single paired comparison.
+    """
+    from scipy import stats
+
+    _check(scores, alpha)
+    values = scores.to_numpy(dtype=np.float64)
+    ranks = stats.rankdata(np.where(np.isfinite(values), values, np.inf), axis=1)
+    n_data_sets, n_activations = ranks.shape
+    order = np.argsort(ranks.mean(axis=0), kind="stable")
+    ranks = ranks[:, order]
+    names = tuple(str(name) for name in scores.columns[order])
+    average_ranks = ranks.mean(axis=0)
+    if np.ptp(ranks, axis=1).any():
+        chi_squared, p = (float(number) for number in stats.friedmanchisquare(*ranks.T))
+    else:
+        chi_squared, p = 0.0, 1.0
+    difference = critical_difference(n_activations, n_data_sets, alpha)
+    return FriedmanTest(
+        activations=names,
+        average_ranks=tuple(average_ranks.tolist()),
+        n_data_sets=n_data_sets,
+        chi_squared=chi_squared,
+        df=n_activations - 1,
+        p=p,
+        p_permutation=_permutation_p(ranks, n_permutations, np.random.default_rng(seed)),
+        alpha=alpha,
+        critical_difference=difference,
+        nemenyi_p=_nemenyi_p(ranks),
+        groups=_groups(names, average_ranks.tolist(), difference),
+    )
+
+
+def critical_difference(n_activations: int, n_data_sets: int, alpha: float = 0.05) -> float:
+    """Nemenyi's critical difference of two average ranks, q_alpha sqrt(k (k + 1) / (6 N)) (Demsar 2006).
+
+    q_alpha is the upper `alpha` quantile of the studentised range of k normals (infinite degrees of freedom) / sqrt(2).
+    """
+    from scipy import stats
+
+    q = float(stats.studentized_range.ppf(1 - alpha, n_activations, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(n_activations * (n_activations + 1) / (6 * n_data_sets))
+
+
+def _check(scores: "pd.DataFrame", alpha: float) -> None:
+    n_data_sets, n_activations = scores.shape
+    if n_data_sets < MIN_DATA_SETS:
+        raise InputError(
+            "the Friedman test ranks activations against each other across data sets and needs at least "
+            f"{MIN_DATA_SETS} of them, got {n_data_sets}; a single data set has its paired comparisons"
+        )
+    if n_activations < MIN_ACTIVATIONS:
+        raise InputError(
+            f"the Friedman test needs at least {MIN_ACTIVATIONS} activations, got {n_activations}; "
+            "for two use the paired comparison"
+        )
+    if not scores.columns.is_unique:
+        raise InputError(f"activations must be unique, got {', '.join(map(str, scores.columns))}")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must be between 0 and 1, got {alpha}")
+
+
+def _permutation_p(ranks: npt.NDArray[np.float64], n_permutations: int, generator: np.random.Generator) -> float:
+    """Share of shuffles, the observed order included, with at least the observed sum of squared rank sums."""
+    rank_sums = np.zeros((n_permutations, ranks.shape[1]))
+    for row in ranks:
+        rank_sums += generator.permuted(np.tile(row, (n_permutations, 1)), axis=1)
+    observed = (ranks.sum(axis=0) ** 2).sum()
+    n_as_extreme = np.count_nonzero((rank_sums**2).sum(axis=1) >= observed - 1e-9)
+    return float((1 + n_as_extreme) / (1 + n_permutations))
+
+
+def _nemenyi_p(ranks: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    import scikit_posthocs
+
+    # ranks of ranks are the ranks: diverged scores keep their last place
+    p = scikit_posthocs.posthoc_nemenyi_friedman(ranks).to_numpy(dtype=np.float64)
+    return tuple(tuple(row) for row in p.tolist())
+
+
+def _groups(names: tuple[str, ...], average_ranks: list[float], difference: float) -> tuple[tuple[str, ...], ...]:
+    """Maximal runs of at least two names, in rank order, that span no more than `difference`."""
+    groups: list[tuple[str, ...]] = []
+    last_end = 0
+    for start, rank in enumerate(average_ranks):
+        end = start + sum(other - rank <= difference for other in average_ranks[start:])
+        if end > max(last_end, start + 1):
+            groups.append(names[start:end])
+        last_end = max(last_end, end)
+    return tuple(groups)

@@ -1,0 +1,196 @@
+"""The network: a stack of members of equal architecture and activation, trained in lockstep.
+
+Every parameter has a leading member axis `P`; a stack maps features (B, F) or (P, B, F) to outputs (P, B), the
+standardised target. Member i computes what an `nn.Sequential` of `nn.Linear`, activation and dropout would compute
+with its slice of the parameters.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from actlab import activations, initialisation
+from actlab.members import Member, stream_seed
+
+# dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
+DROPOUT_LEVELS = 1 << 16
+
+
+class Streams:
+    """The random numbers of the members of one stack, from generators that belong to them alone.
+
+    Members of one stream (seed and split) get equal numbers, so that a member does not depend on its neighbours.
+    """
+
+    def __init__(self, members: Sequence[Member], purpose: str, device: torch.device) -> None:
+        self.purpose = purpose
+        self.keys = sorted({member.stream for member in members})
+        row_of = {key: row for row, key in enumerate(self.keys)}
+        self.rows = torch.tensor([row_of[member.stream] for member in members], device=device)
+        self.is_one_each = len(self.keys) == len(members) and self.rows.tolist() == list(range(len(members)))
+        self.generators = [torch.Generator(device) for _ in self.keys]
+        self.seed(0)
+
+    def seed(self, epoch: int) -> None:
+        """Start every stream at the state that belongs to (seed, split, purpose, epoch)."""
+        for key, generator in zip(self.keys, self.generators, strict=True):
+            generator.manual_seed(stream_seed(key, self.purpose, epoch))
+
+    def uniform(self, shape: torch.Size) -> Tensor:
+        """Numbers in [0, 1) of shape (P, ...), float32."""
+        device = self.rows.device
+        return self._per_member([torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators])
+
+    def keep_mask(self, shape: torch.Size, probability: float) -> Tensor:
+        """Booleans of shape (P, ...), true with 1 - `probability` (rounded to 1/65536)."""
+        return self._per_member([keep_mask(shape[1:], probability, g) for g in self.generators])
+
+    def _per_member(self, drawn: list[Tensor]) -> Tensor:
+        stacked = torch.stack(drawn)
+        return stacked if self.is_one_each else stacked[self.rows]
+
+
+def keep_mask(shape: Sequence[int], probability: float, generator: torch.Generator) -> Tensor:
+    """One member's dropout mask, true where a unit stays; on the generator's device."""
+    count = 1
+    for size in shape:
+        count *= size
+    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=generator.device)
+    words.random_(-(2**63), None, generator=generator)
+    threshold = round(probability * DROPOUT_LEVELS) - DROPOUT_LEVELS // 2
+    return (words.view(torch.int16)[:count] >= threshold).view(*shape)
+
+
+class Regressor(nn.Module):
+    """A stack of `P` members.
+
+    Args:
+        members: Equal in activation, hidden widths and dropout.
+        n_features: Input columns of each member, F_i. The stack takes the largest; a member with fewer columns has
+            zero weights there, which stay zero.
+        parameters: Tensors with a leading axis P to use instead of drawing initial ones.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], n_features: Sequence[int], parameters: dict[str, Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        first = members[0]
+        self.members, self.n_features = tuple(members), tuple(n_features)
+        self.dropout = first.dropout
+        self.row = activations.get(first.activation)
+        self.activation = nn.ModuleList(self.row.build() for _ in first.hidden)
+        stacked = parameters if parameters is not None else self._draw()
+        for name, value in stacked.items():
+            self.register_parameter(name, nn.Parameter(value))
+        # the template modules only lend their code: what they learn is stacked, and lies in this module
+        self.learned = [[name for name, _ in module.named_parameters()] for module in self.activation]
+        self.activation.requires_grad_(False)
+        self.masks: Streams | None = None
+        self.noise: Streams | None = None
+
+    def _draw(self) -> dict[str, Tensor]:
+        per_member: list[dict[str, Tensor]] = []
+        for member, n_features in zip(self.members, self.n_features, strict=True):
+            generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
+            layers = initialisation.draw(n_features, member.hidden, member.activation, member.init, generator)
+            state = {}
+            for depth, (weight, bias) in enumerate(layers):
+                state[f"weight_{depth}"], state[f"bias_{depth}"] = weight, bias
+            for depth, module in enumerate(self.activation):
+                for name, value in module.named_parameters():
+                    state[f"{name}_{depth}"] = value.detach().clone()
+            per_member.append(state)
+        return stack_states(per_member)
+
+    @property
+    def n_members(self) -> int:
+        return len(self.members)
+
+    def stacked(self) -> dict[str, Tensor]:
+        """Every learned tensor with its leading axis P, by name."""
+        return {name: value for name, value in self.named_parameters(recurse=False)}
+
+    def member_state(self, row: int) -> dict[str, Tensor]:
+        """The tensors of one member as it would be alone: (H, F_i), (H,), ...; copies."""
+        return trim({name: value.detach()[row] for name, value in self.stacked().items()}, self.n_features[row])
+
+    def n_parameters(self, row: int) -> int:
+        """Learned numbers of one member."""
+        return sum(value.numel() for value in self.member_state(row).values())
+
+    def select(self, rows: Sequence[int]) -> "Regressor":
+        """A new stack with copies of some members."""
+        index = torch.tensor(list(rows), device=self.weight_0.device)
+        kept = {name: value.detach().index_select(0, index) for name, value in self.stacked().items()}
+        stack = Regressor([self.members[r] for r in rows], [self.n_features[r] for r in rows], kept)
+        stack.activation.to(self.weight_0)
+        return stack.train(self.training)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Put the members' random streams at the start of an epoch (dropout masks, random slopes)."""
+        device = self.weight_0.device
+        if self.dropout > 0:
+            self.masks = self.masks or Streams(self.members, "dropout", device)
+            self.masks.seed(epoch)
+        for depth, module in enumerate(self.activation):
+            if isinstance(module, activations.RReLU):
+                self.noise = self.noise or Streams(self.members, "noise", device)
+                module.uniform = self.noise.uniform
+                if depth == 0:
+                    self.noise.seed(epoch)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Outputs (P, B) for features (P, B, F), or (B, F) shared by all members."""
+        signal = features
+        for depth in range(len(self.activation)):
+            signal = self.activate(depth, self.linear(depth, signal))
+            if self.training and self.masks is not None:
+                signal = signal * self.masks.keep_mask(signal.shape, self.dropout) / (1 - self.dropout)
+        return self.output(signal)
+
+    def linear(self, depth: int, signal: Tensor) -> Tensor:
+        """Pre-activations (P, B, k H) of a hidden layer."""
+        weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
+        if signal.dim() == 2:
+            n_members, units, _ = weight.shape
+            flat = torch.addmm(bias.reshape(-1), signal, weight.reshape(n_members * units, -1).t())
+            return flat.view(-1, n_members, units).transpose(0, 1)
+        return torch.baddbmm(bias.unsqueeze(1), signal, weight.transpose(1, 2))
+
+    def activate(self, depth: int, signal: Tensor) -> Tensor:
+        """Outputs (P, B, H) of the activation of a hidden layer."""
+        module = self.activation[depth]
+        if not self.learned[depth]:
+            outputs: Tensor = module(signal)
+            return outputs
+        own = {name: getattr(self, f"{name}_{depth}") for name in self.learned[depth]}
+        apply = partial(torch.func.functional_call, module)
+        mapped: Tensor = torch.func.vmap(lambda one, z: apply(one, (z,)))(own, signal)
+        return mapped
+
+    def output(self, signal: Tensor) -> Tensor:
+        """The linear output layer, (P, B)."""
+        depth = len(self.activation)
+        weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
+        # a product and a sum: matrix products with one output column differ in the last bit with the number of members
+        return (signal * weight).sum(-1) + bias
+
+
+def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of single members to tensors with a leading axis P; narrower first layers are padded with zeros."""
+    widest = max(state["weight_0"].shape[1] for state in states)
+    padded = [
+        {**state, "weight_0": nn.functional.pad(state["weight_0"], (0, widest - state["weight_0"].shape[1]))}
+        for state in states
+    ]
+    return {name: torch.stack([state[name] for state in padded]) for name in padded[0]}
+
+
+def trim(state: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
+    """One member's tensors without the padding of its stack, as copies."""
+    return {
+        name: (value[:, :n_features] if name == "weight_0" else value).clone() for name, value in state.items()
+    }

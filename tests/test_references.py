@@ -1,0 +1,112 @@
+"""References are fitted without test rows, choose inside the fold, and land where the literature has them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from actlab.references import REFERENCES, ordinal_codes, reference_predictions, reference_scores
+from actlab.settings import DataSettings, ProtocolSettings
+from actlab.splits import make_splits
+from actlab.table import Table, read_table
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> DataSettings:
+    """120 rows: a line in `x`, a jump by `kind`, ordered sizes, missing cells, one infinite number."""
+    rng = np.random.default_rng(0)
+    x, kind = rng.normal(size=120), rng.choice(["a", "b", "c"], 120)
+    y = np.exp(3 + 0.5 * x + (kind == "b") + 0.05 * rng.normal(size=120))
+    frame = pd.DataFrame({"x": x.round(6).astype(str), "kind": kind, "size": rng.choice(["S", "M", "L"], 120), "y": y})
+    frame.loc[3:7, "kind"] = "NA"
+    frame.loc[10:14, "x"] = "NA"
+    frame.loc[20, "x"] = "1e300"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    return DataSettings(csv=str(tmp_path / "t.csv"), target="y", ordinal={"size": ["S", "M", "L"]})
+
+
+def scores_of(table: Table, settings: DataSettings, **protocol: int) -> dict[str, float | None]:
+    return reference_scores(table, make_splits(table.n_rows, ProtocolSettings(**protocol), seed=0), settings)
+
+
+@pytest.mark.parametrize("transform", ["log", "none"])
+def test_the_median_is_scored_by_hand(settings: DataSettings, transform: str) -> None:
+    settings = dataclasses.replace(settings, target_transform=transform)
+    table = read_table(settings)
+    assert table.target is not None
+    y = np.log(table.target) if transform == "log" else table.target
+    splits = make_splits(table.n_rows, ProtocolSettings(folds=3, inner=2), seed=0)
+    by_hand = {
+        split.fold: np.sqrt(np.mean((np.median(np.delete(y, rows.test)) - y[rows.test]) ** 2))
+        for split, rows in splits.items()
+    }
+    scores = reference_scores(table, splits, settings)
+    assert list(scores) == list(REFERENCES) == ["median", "ridge", "hist_gradient_boosting"]
+    assert scores["median"] == pytest.approx(np.mean(list(by_hand.values())), rel=1e-12)
+
+
+def test_inner_splits_change_nothing_and_repeats_add_folds(settings: DataSettings) -> None:
+    table = read_table(settings)
+    assert scores_of(table, settings, folds=3, inner=1) == scores_of(table, settings, folds=3, inner=3)
+    splits = make_splits(table.n_rows, ProtocolSettings(folds=3, inner=2, repeats=2), seed=0)
+    found = [(p.repeat, p.fold) for p in reference_predictions(table, splits, settings) if p.name == "ridge"]
+    assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+
+
+def test_every_model_beats_the_median_and_predicts_in_the_unit_of_the_target(settings: DataSettings) -> None:
+    table = read_table(settings)
+    scores = scores_of(table, settings, folds=3)
+    values = [value for value in scores.values() if value is not None]
+    assert len(values) == 3
+    assert max(values[1:]) < values[0]
+    splits = make_splits(table.n_rows, ProtocolSettings(folds=3), seed=0)
+    assert table.target is not None
+    for prediction in reference_predictions(table, splits, settings):
+        error = np.log(prediction.predictions) - np.log(table.target[prediction.rows])
+        assert np.sqrt(np.mean(error**2)) == pytest.approx(prediction.score, rel=1e-9)
+
+
+def test_test_rows_change_no_prediction_but_through_their_own_cells(settings: DataSettings) -> None:
+    table = read_table(settings)
+    splits = dict(list(make_splits(table.n_rows, ProtocolSettings(folds=3, inner=1), seed=0).items())[:1])
+    test = next(iter(splits.values())).test
+    assert table.target is not None
+    target, features = table.target.copy(), table.features.copy()
+    target[test] *= 100
+    features.loc[test[1:], "x"] += 1000.0
+    features.loc[test[1:], "kind"] = "never seen"
+    altered = dataclasses.replace(table, target=target, features=features)
+    before, after = (list(reference_predictions(t, splits, settings)) for t in (table, altered))
+    for one, other in zip(before, after, strict=True):
+        assert one.predictions[0] == other.predictions[0]
+
+
+def test_rare_unseen_and_missing_categories_have_no_code(settings: DataSettings) -> None:
+    table = read_table(settings)
+    names = [f"c{i % 400}" for i in range(120)]
+    names[0], names[1], names[2] = "often", "often", "only here"
+    table.features["kind"] = np.array([*names[:119], None], dtype=object)
+    codes = ordinal_codes(table.features, table.schema, np.delete(np.arange(120), 2))
+    kind = codes[:, [column.name for column in table.schema.columns].index("kind")]
+    assert kind[:2].tolist() == [0.0, 0.0]
+    assert np.flatnonzero(np.isnan(kind)).tolist() == [2, 119]
+    size = codes[:, [column.name for column in table.schema.columns].index("size")]
+    assert {*zip(table.features["size"], size, strict=True)} == {("S", 0.0), ("M", 1.0), ("L", 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("csv", "target", "expected"),
+    [
+        ("house_prices/train.csv", "SalePrice", (0.400, 0.127, 0.131)),
+        ("concrete/concrete.csv", "compressive_strength", (0.53, 0.372, 0.153)),
+    ],
+)
+def test_known_scores_of_the_two_data_sets(csv: str, target: str, expected: tuple[float, float, float]) -> None:
+    settings = DataSettings(csv=str(DATA / csv), target=target)
+    scores = scores_of(read_table(settings), settings)
+    for found, wanted in zip(scores.values(), expected, strict=True):
+        assert found == pytest.approx(wanted, rel=0.05)
