@@ -169,7 +169,7 @@ def test_paths_that_cannot_be_opened_are_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read|does not exist"):
+    with pytest.raises(InputError, match=r"cannot be read|does not exist"):
         open_csv(write(tmp_path, ROWS) + "/table.csv")
 
 

@@ -72,6 +72,8 @@ def test_constant_differences_have_no_variance() -> None:
     assert (same.t, same.p, same.ci_low, same.ci_high) == (0, 1, 0, 0)
     shifted = corrected_resampled_t([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], RATIO)
     assert (shifted.t, shifted.p, shifted.ci_low, shifted.ci_high) == (-math.inf, 0, -0.5, -0.5)
+    # the mean of three times 0.1 is not 0.1: rounding must not pass for variance
+    assert corrected_resampled_t([0.1] * 3, [0.0] * 3, RATIO).t == math.inf
 
 
 @pytest.mark.parametrize("value", DIVERGED)

@@ -68,10 +68,11 @@ def test_each_number_is_that_of_its_own_statistic() -> None:
         assert vars(c.rope_probabilities) == pytest.approx(vars(bayesian_correlated_t(a, b, 0.2, 0.0013)))
 
 
-def test_verdict_needs_the_adjusted_p_below_alpha() -> None:
-    tanh = by_name(compare_all(SCORES, "relu", RATIO, 0.001))["tanh"]
-    for alpha, verdict in [(tanh.p_holm, "no difference shown"), (tanh.p_holm * 1.001, "better")]:
-        assert by_name(compare_all(SCORES, "relu", RATIO, 0.001, alpha=alpha))["tanh"].verdict == verdict
+@pytest.mark.parametrize(("name", "verdict"), [("tanh", "better"), ("identity", "worse")])
+def test_verdict_needs_the_adjusted_p_below_alpha(name: str, verdict: str) -> None:
+    p_holm = by_name(compare_all(SCORES, "relu", RATIO, 0.001))[name].p_holm
+    for alpha, expected in [(p_holm, "no difference shown"), (p_holm * 1.001, verdict)]:
+        assert by_name(compare_all(SCORES, "relu", RATIO, 0.001, alpha=alpha))[name].verdict == expected
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -196,9 +196,7 @@ def test_a_doubtful_category_is_warned_of(tmp_path: Path, cells: list[str], word
 
 
 @pytest.mark.parametrize(("cells", "words"), [(["", "NA", " "], "missing in every row"), (["7"] * 3, "the same")])
-def test_a_column_without_information_is_left_out_with_a_warning(
-    tmp_path: Path, cells: list[str], words: str
-) -> None:
+def test_a_column_without_information_is_left_out_with_a_warning(tmp_path: Path, cells: list[str], words: str) -> None:
     table = column(tmp_path, cells)
     assert list(table.features.columns) == ["w"]
     assert table.schema.dropped == ("x",)
@@ -372,16 +370,20 @@ def test_any_table_is_read_or_refused_with_one_sentence(
         return delimiter.join(shown)
 
     if is_square:
-        rows = [["a", "b", "c", "price"], *([*row, "1", "x", "2"][:3] + [str(i)] for i, row in enumerate(rows))]
+        fill = ["1", "x", "2"]
+        rows = [["a", "b", "c", "price"], *([*(row + fill)[:3], str(i)] for i, row in enumerate(rows))]
     path = tmp_path / "hostile.csv"
     path.write_bytes("\n".join(map(line, rows)).encode(encoding, errors="replace"))
     keys = DataSettings(csv=str(path), target="price", target_transform="none")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        refusal, table = None, None
         try:
             table = read_table(keys)
         except InputError as error:
-            assert "\n" not in str(error)
+            refusal = str(error)
+        if table is None:
+            assert "\n" not in (refusal or "\n")
             return
         assert table.target is not None
         assert np.isfinite(table.target).all()

@@ -130,9 +130,7 @@ ACTIVATIONS: tuple[Activation, ...] = (
     Activation("hardtanh", nn.Hardtanh, "min(max(z, -1), 1)", "Collobert 2004"),
     Activation("relu6", nn.ReLU6, "min(max(0, z), 6)", "Krizhevsky 2010"),
     Activation("relu_squared", ReLUSquared, "max(0, z)^2", "So et al. 2021 (Primer)"),
-    Activation(
-        "snake", Snake, "z + sin(a z)^2 / a", "Ziyin, Hartwig & Ueda 2020", parameters="frequency a, from 1"
-    ),
+    Activation("snake", Snake, "z + sin(a z)^2 / a", "Ziyin, Hartwig & Ueda 2020", parameters="frequency a, from 1"),
     Activation("geglu", lambda: Gated(functional.gelu), "gelu(a) b", "Shazeer 2020", width_factor=2),
     Activation("reglu", lambda: Gated(functional.relu), "relu(a) b", "Shazeer 2020", width_factor=2),
     Activation("swiglu", lambda: Gated(functional.silu), "silu(a) b", "Shazeer 2020", width_factor=2),

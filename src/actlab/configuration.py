@@ -111,6 +111,29 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
     )
 
 
+def parse_data(config: str | None, csv: str | None, target: str | None) -> dict[str, Any]:
+    """CSV, target and id of the data section of a YAML file and two overrides, without the training libraries.
+
+    Raises:
+        InputError: no such file, no CSV or no target named.
+    """
+    import yaml
+
+    if config is None and csv is None and HOUSE_PRICES.exists():
+        config = str(HOUSE_PRICES)
+    content: dict[str, Any] = {}
+    if config is not None:
+        try:
+            content = (yaml.safe_load(Path(config).read_text()) or {}).get("data", {})
+        except (OSError, yaml.YAMLError, AttributeError) as error:
+            raise InputError(f"{config} cannot be read as YAML: {one_line(str(error))}") from error
+    content |= {key: value for key, value in (("csv", csv), ("target", target)) if value is not None}
+    for key in ("csv", "target"):
+        if content.get(key) is None:
+            raise InputError(f"data.{key} is needed: --data.{key} ..., or a --config that has it")
+    return content
+
+
 def one_line(message: str) -> str:
     """A parser's message, often of several lines, as one sentence."""
     lines = [line.strip(" -\t") for line in message.splitlines()]

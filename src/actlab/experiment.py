@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-import torch
 from optuna.trial import FrozenTrial
 
 from actlab import summary as summaries
+from actlab.assembly import Networks
 from actlab.configuration import Configuration, differences, to_yaml
-from actlab.ensemble import Ensemble, EnsembleMember, FoldResiduals, save
+from actlab.ensemble import save
 from actlab.errors import InputError
-from actlab.members import Split
-from actlab.population import Outcome
-from actlab.preprocessing import fit_preprocessor, fit_target
 from actlab.progress import PopulationProgress
 from actlab.records import (
     CurveRecord,
@@ -28,7 +25,6 @@ from actlab.records import (
     RunDirectory,
     plain,
     to_frame,
-    write_atomically,
     write_frame,
     write_json,
     write_text,
@@ -37,7 +33,7 @@ from actlab.references import reference_scores
 from actlab.splits import make_splits
 from actlab.studies import Cell, Study, open_storage
 from actlab.table import Table
-from actlab.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.trials import Evaluation, Setting, evaluate
 
 # the most members that train as one population: their states lie in memory together
 POPULATION_MEMBERS = 1500
@@ -81,6 +77,8 @@ class Experiment:
             configuration.seed,
         )
         self.splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
+        self.networks = Networks(self.run.weights, self.evaluation, table, self.splits)
+        self.progress: PopulationProgress | None = None
         storage = open_storage(self.run.journal, configuration.storage)
         name = "actlab" if configuration.storage is None else self.run.path.name
         self.study = Study(storage, name, sampler)
@@ -116,9 +114,9 @@ class Experiment:
             claimed: Number in the results to Optuna trial.
             settings: The same numbers to what is to be evaluated.
         """
-        progress = self.progress
-        for result in evaluate(dict(settings), self.evaluation, self.table, [progress] if progress else []):
-            self._keep_weights(result.number, result.outcomes)
+        callbacks = [self.progress] if self.progress else []
+        for result in evaluate(dict(settings), self.evaluation, self.table, callbacks):
+            self.networks.keep(result.number, result.outcomes)
             value = result.value
             self.study.complete(
                 claimed[result.number],
@@ -129,25 +127,6 @@ class Experiment:
                     "curves": [plain(list(asdict(record).values())) for record in result.curve_records()],
                 },
             )
-
-    progress: PopulationProgress | None = None
-
-    def _weights(self, number: int) -> Path:
-        return self.run.weights / f"{number}.pt"
-
-    def _keep_weights(self, number: int, outcomes: Sequence[Outcome]) -> None:
-        content = [
-            {"split": _key(o.member.split), "state": o.state, "test_predictions": o.test_predictions} for o in outcomes
-        ]
-        write_atomically(self._weights(number), lambda path: torch.save(content, path))
-
-    def networks(self, number: int, setting: Setting) -> dict[Split, dict[str, Any]]:
-        """Best weights and test predictions of a trial's members; trained again where another machine has them."""
-        if not self._weights(number).exists():
-            (result,) = evaluate({number: setting}, self.evaluation, self.table)
-            self._keep_weights(number, result.outcomes)
-        content = torch.load(self._weights(number), weights_only=True)
-        return {Split(*entry["split"]): entry for entry in content}
 
     def frames(self, done: Sequence[FrozenTrial]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """members.csv and curves.csv of completed trials."""
@@ -179,22 +158,27 @@ class Experiment:
         members, curves = self.frames(done)
         write_frame(self.run.members, members)
         write_frame(self.run.curves, curves)
-        some = next(iter(self.splits.values()))
-        found = summaries.summarise(
-            members, len(some.test) / len(some.training), self.configuration.compare.baseline, rates, is_equal_budget
-        )
+        n_test = len(next(iter(self.splits.values())).test)
+        # inner validation belongs to the training procedure: all rows outside the test fold count
+        ratio = n_test / (self.table.n_rows - n_test)
+        found = summaries.summarise(members, ratio, self.configuration.compare.baseline, rates, is_equal_budget)
         summary = self._header() | found
         chosen = summaries.choose(members)
-        networks = self._networks_of(chosen, found["winner"], settings)
+        networks = self.networks.gather(chosen[chosen.activation == found["winner"]], settings)
+        # activation and rate both picked per fold on validation: an estimate no test row has touched
+        nested = self.networks.gather(chosen.sort_values("val").groupby(summaries.PAIR).head(1), settings)
         summary["ensemble"] = {
             "activation": found["winner"],
-            "n_members": sum(len(entries) for entries in networks.values()),
-            "test_score": self._ensemble_score(networks),
-            "test_score_chosen_on_validation": self._ensemble_score(self._nested(chosen, settings)),
+            "n_members": len(networks),
+            "test_score": self.networks.score(networks),
+            "test_score_chosen_on_validation": self.networks.score(nested),
         }
         summary["references"] = reference_scores(self.table, self.splits, self.configuration.data)
         summary["versions"] = versions()
-        self._save_ensemble(networks, members, settings, summary)
+        if networks:
+            scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
+            config = plain(self.configuration.to_dict())
+            save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
         write_json(self.run.summary, summary)
         log(self.run, members, curves, summary)
         return dict(plain(summary))
@@ -226,95 +210,6 @@ class Experiment:
                 "seed": configuration.seed,
             },
         }
-
-    def _networks_of(
-        self, chosen: pd.DataFrame, activation: str, settings: Mapping[int, Setting]
-    ) -> dict[Split, dict[str, Any]]:
-        """An activation's members, of the trial chosen for each (repeat, fold)."""
-        return self._gather(chosen[chosen.activation == activation], settings)
-
-    def _nested(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> dict[Split, dict[str, Any]]:
-        """Members of the activation and rate with the best validation score of each (repeat, fold)."""
-        return self._gather(chosen.sort_values("val").groupby(summaries.PAIR).head(1), settings)
-
-    def _gather(self, rows: pd.DataFrame, settings: Mapping[int, Setting]) -> dict[Split, dict[str, Any]]:
-        gathered: dict[Split, dict[str, Any]] = {}
-        for row in rows.itertuples():
-            for split, entry in self.networks(int(row.trial), settings[int(row.trial)]).items():
-                if (split.repeat, split.fold) == (row.repeat, row.fold) and entry["state"] is not None:
-                    gathered[split] = entry | {"number": int(row.trial)}
-        return gathered
-
-    def _fold_predictions(self, networks: Mapping[Split, dict[str, Any]]) -> dict[tuple[int, int], torch.Tensor]:
-        """Mean prediction of each (repeat, fold)'s members on its test rows, on the trained (log) scale."""
-        by_fold: dict[tuple[int, int], list[torch.Tensor]] = {}
-        for split, entry in networks.items():
-            by_fold.setdefault((split.repeat, split.fold), []).append(entry["test_predictions"])
-        return {fold: torch.stack(parts).mean(0) for fold, parts in by_fold.items()}
-
-    def residuals(self, networks: Mapping[Split, dict[str, Any]]) -> dict[tuple[int, int], torch.Tensor]:
-        """True minus predicted value on the test rows of each (repeat, fold), on the trained (log) scale."""
-        assert self.table.target is not None
-        truth = torch.from_numpy(self.table.target)
-        if self.configuration.data.target_transform == "log":
-            truth = truth.log()
-        return {
-            fold: truth[torch.from_numpy(self.splits[Split(*fold, 0)].test)] - predicted
-            for fold, predicted in self._fold_predictions(networks).items()
-        }
-
-    def _ensemble_score(self, networks: Mapping[Split, dict[str, Any]]) -> float:
-        """Mean over (repeat, fold) of the score of the fold's averaged members on rows none of them saw."""
-        scores = [residuals.square().mean().sqrt().item() for residuals in self.residuals(networks).values()]
-        return float(np.mean(scores)) if scores else float("nan")
-
-    def _save_ensemble(
-        self,
-        networks: Mapping[Split, dict[str, Any]],
-        members: pd.DataFrame,
-        settings: Mapping[int, Setting],
-        summary: dict[str, Any],
-    ) -> None:
-        if not networks:
-            return
-        scores = members.set_index(["trial", "repeat", "fold", "inner"])[["val_score", "test_score", "seed"]]
-        ensemble_members = []
-        for split, entry in networks.items():
-            row = scores.loc[(entry["number"], *_key(split))]
-            setting = settings[entry["number"]]
-            ensemble_members.append(self._ensemble_member(split, entry, setting, row))
-        ensemble = Ensemble(
-            members=tuple(ensemble_members),
-            schema=self.table.schema,
-            metric=summary["metric"],
-            config=plain(self.configuration.to_dict()),
-            residuals=tuple(
-                FoldResiduals(repeat, fold, tuple(values.tolist()))
-                for (repeat, fold), values in self.residuals(networks).items()
-            ),
-            scores={"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash},
-            versions=versions(),
-        )
-        save(ensemble, self.run.checkpoint)
-
-    def _ensemble_member(self, split: Split, entry: dict[str, Any], setting: Setting, row: Any) -> EnsembleMember:
-        from actlab.trials import make_member
-
-        table, data = self.table, self.configuration.data
-        assert table.target is not None
-        rows = self.splits[split].training
-        return EnsembleMember(
-            member=make_member(entry["number"], setting, split, self.configuration.seed),
-            state=entry["state"],
-            preprocessor=fit_preprocessor(table.features, table.schema, rows, data),
-            scaler=fit_target(table.target, rows, data.target_transform),
-            val_score=float(row.val_score),
-            test_score=float(row.test_score),
-        )
-
-
-def _key(split: Split) -> tuple[int, int, int]:
-    return (split.repeat, split.fold, split.inner)
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from actlab.datamodule import EpochOrder, SplitData
+from actlab.datamodule import EpochOrder, SplitData, whole_lanes
 from actlab.members import Member, Split
 from actlab.metrics import MemberRMSE
 from actlab.regressor import Regressor, trim
@@ -160,8 +160,11 @@ class StackTraining:
         self.positions = list(positions)
         self.best = {name: value.detach().clone() for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
-        validation = [torch.from_numpy(data[member.split].rows.validation) for member in stack.members]
-        self.validation_rows = self._flat(stack.members, torch.stack(validation))
+        validation = torch.stack([torch.from_numpy(data[member.split].rows.validation) for member in stack.members])
+        self.n_validation = validation.shape[1]
+        # filled up to whole lanes with rows whose outputs are cut off again: see LANES
+        filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % self.n_validation]
+        self.validation_rows = self._flat(stack.members, filled)
         self._take(stack, RowAdamW(stack))
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
@@ -211,7 +214,8 @@ class StackTraining:
         features, targets = self.tensors.gather(self.validation_rows, self.n_features)
         sd = self.sd.unsqueeze(1)
         self.metric.reset()
-        self.metric.update(self.stack(features) * sd, targets * sd)
+        outputs = self.stack(features)[:, : self.n_validation]
+        self.metric.update(outputs * sd, targets[:, : self.n_validation] * sd)
         # torchmetrics makes a scalar of a single value
         scores = self.metric.compute().reshape(-1).tolist()
         share = (time.perf_counter() - started) / self.n_members

@@ -80,13 +80,20 @@ def reference_predictions(
     """Predictions of every reference for the test rows of every (repeat, fold), in the order of the splits."""
     if table.target is None:
         raise ValueError("references need a table with a target")
-    folds = {(split.repeat, split.fold): rows for split, rows in reversed(splits.items())}
-    for (repeat, fold), rows in reversed(folds.items()):
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    folds: dict[tuple[int, int], SplitRows] = {}
+    for split, rows in splits.items():
+        folds.setdefault((split.repeat, split.fold), rows)
+    for (repeat, fold), rows in folds.items():
         fitting = np.union1d(rows.training, rows.validation)
         scaler = fit_target(table.target, fitting, settings.target_transform)
         data = FoldData(fitting, rows.test, scaler.forward(table.target), table, settings)
         for name, predict in REFERENCES.items():
-            predicted = predict(data)
+            # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine
+            # make gradient boosting ten times slower
+            with threadpool_limits(1):
+                predicted = predict(data)
             error = (predicted - data.targets[rows.test]) * scaler.sd
             score = float(np.sqrt(np.mean(np.square(error))))
             yield ReferencePrediction(name, repeat, fold, rows.test, scaler.inverse(predicted), score)

@@ -41,7 +41,9 @@ class Streams:
     def uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in [0, 1) of shape (P, ...), float32."""
         device = self.rows.device
-        return self._per_member([torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators])
+        return self._per_member(
+            [torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators]
+        )
 
     def keep_mask(self, shape: torch.Size, probability: float) -> Tensor:
         """Booleans of shape (P, ...), true with 1 - `probability` (rounded to 1/65536)."""
@@ -191,6 +193,4 @@ def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def trim(state: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
     """One member's tensors without the padding of its stack, as copies."""
-    return {
-        name: (value[:, :n_features] if name == "weight_0" else value).clone() for name, value in state.items()
-    }
+    return {name: (value[:, :n_features] if name == "weight_0" else value).clone() for name, value in state.items()}

@@ -62,7 +62,7 @@ def summarise(
 
     Args:
         members: Rows as `MemberRecord`.
-        test_train_ratio: Test rows over training rows of a split, for the corrected tests.
+        test_train_ratio: Rows in the test fold over rows outside it, for the corrected tests.
         baseline: The activation whose score sets the region of practical equivalence (1 % of it).
         rates_tried: The learning rates, or the two ends of the searched range, for `edge_of_range`.
         is_equal_budget: Whether every activation was given the same trials; only then are there comparisons.
@@ -74,7 +74,14 @@ def summarise(
     comparisons: tuple[Comparison, ...] = ()
     if is_equal_budget and len(order) > 1:
         yardstick = scores[baseline if baseline in scores else winner]
-        comparisons = compare_all(scores, winner, test_train_ratio, default_rope(yardstick))
+        comparisons = compare_all(
+            # the winner is picked by these very scores: Holm over all pairs pays for that choice
+            scores,
+            winner,
+            test_train_ratio,
+            default_rope(yardstick),
+            family="all_pairs",
+        )
     return {
         "ranking": [
             _ranking_row(members[members.activation == name], chosen[chosen.activation == name], test_train_ratio)

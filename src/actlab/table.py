@@ -127,11 +127,13 @@ Found = tuple[Column, np.ndarray, list[str]]
 def _read_cells(csv_file: CsvFile, na_values: Sequence[str]) -> list[Cells]:
     """All columns of the file as text."""
     parts: list[list[str]] = [[] for _ in csv_file.names]
+    # equal cells of a column share one text: a repetitive table then needs a tenth of the memory
+    shared: list[dict[str, str]] = [{} for _ in csv_file.names]
     lines = []
     for block in iterate_blocks(csv_file, BLOCK_ROWS):
         lines.append(block.lines)
-        for part, cells in zip(parts, block.columns, strict=True):
-            part.extend(cells)
+        for part, known, cells in zip(parts, shared, block.columns, strict=True):
+            part.extend(cells if len(known) > BLOCK_ROWS else map(known.setdefault, cells, cells))
     if not lines:
         raise InputError(f"{csv_file.path} has a header but no data row; add rows")
     missing = _missing(na_values)

@@ -1,6 +1,8 @@
 """Where the parts meet: settings in, trained members out. `compare` and `search` evaluate with the same function."""
 
+import logging
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,9 +134,11 @@ def evaluate(
     outcomes: dict[int, list[Outcome]] = {number: [] for number in settings}
     for wave in _waves(splits, table, evaluation):
         members = [
-            make_member(number, setting, split, evaluation.seed) for number, setting in settings.items() for split in wave
+            make_member(number, setting, split, evaluation.seed)
+            for number, setting in settings.items()
+            for split in wave
         ]
-        for outcome in _train(members, wave, evaluation, table, callbacks):
+        for outcome in train(members, wave, evaluation, table, callbacks):
             outcomes[outcome.member.trial].append(outcome)
     return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
 
@@ -170,13 +174,14 @@ def _datamodule(splits: Sequence[Split], evaluation: Evaluation, table: Table) -
     return datamodule
 
 
-def _train(
+def train(
     members: Sequence[Member],
     splits: Sequence[Split],
     evaluation: Evaluation,
     table: Table,
     callbacks: Sequence[pl.Callback],
 ) -> list[Outcome]:
+    """Train members as one population and score each on its test rows, once; outcomes in the order of the members."""
     datamodule = _datamodule(splits, evaluation, table)
     module = PopulationModule(members, evaluation.optimizer)
     trainer = make_trainer(evaluation.trainer, callbacks)
@@ -187,6 +192,10 @@ def _train(
 
 def make_trainer(options: dict[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Lightning's Trainer with what a population does for itself switched off; `options` have the last word."""
+    # Lightning says what hardware it found, once a Trainer; a run has several and shows its own progress
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # asked of torch by Lightning 2.6, nothing that a user could change
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

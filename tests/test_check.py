@@ -1,0 +1,98 @@
+"""The report of `actlab check`: its numbers against pandas, its text for any width and any name."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from actlab.check import check, render
+from actlab.errors import InputError
+from actlab.settings import DataSettings
+
+HOUSES = str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv")
+
+
+def write(folder: Path, content: str) -> str:
+    path = folder / "table.csv"
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+def test_the_numbers_are_those_of_pandas() -> None:
+    report = check(DataSettings(csv=HOUSES, target="SalePrice"))
+    frame = pd.read_csv(HOUSES, keep_default_na=False, na_values=["", "NA"])
+    assert report.n_rows == len(frame)
+    assert [column.name for column in report.columns if column.role == "feature"] == list(frame.columns[1:-1])
+    assert [(column.name, column.role) for column in report.columns[:2]] == [("Id", "id"), ("SalePrice", "target")]
+    for column in report.columns[1:]:
+        cells = frame[column.name]
+        assert column.n_missing == cells.isna().sum()
+        assert column.n_distinct == cells.nunique()
+        if column.kind == "numeric":
+            assert (column.low, column.high) == (cells.min(), cells.max())
+        else:
+            assert column.n_most_frequent == cells.value_counts().iloc[0]
+            assert (cells == column.most_frequent).sum() == column.n_most_frequent
+    assert report.target is not None
+    assert (report.target.low, report.target.median, report.target.high) == (34900, 163000, 755000)
+    assert report.warnings == ()
+
+
+def test_the_inputs_are_counted_with_one_hot_columns_and_indicators() -> None:
+    report = check(DataSettings(csv=HOUSES, target="SalePrice"))
+    frame = pd.read_csv(HOUSES, keep_default_na=False, na_values=["", "NA"]).drop(columns=["Id", "SalePrice"])
+    numbers = frame.select_dtypes("number")
+    expected = len(numbers.columns) + numbers.isna().any().sum()
+    expected += sum(frame[name].nunique(dropna=False) for name in frame.columns.difference(numbers.columns))
+    assert report.n_inputs == expected
+
+
+def test_without_a_target_likely_ones_are_suggested(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,Price,c,b\n1,2,x,3\n2,3,y,5\n")
+    report = check(DataSettings(csv=path))
+    assert report.suggested_targets == ("Price", "b", "a")
+    assert report.target is None
+    assert report.n_inputs is None
+    assert "--target NAME (numeric: Price, b, a)" in render(report)
+
+
+def test_without_any_number_that_is_said(tmp_path: Path) -> None:
+    assert "no numeric column" in render(check(DataSettings(csv=write(tmp_path, "a,b\nx,y\nz,w\n"))))
+
+
+def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'prise'"):
+        check(DataSettings(csv=write(tmp_path, "a,price\n1,2\n2,3\n"), target="prise"))
+
+
+def test_warnings_and_dates_are_shown(tmp_path: Path) -> None:
+    path = write(tmp_path, "d,k,t,price\n2024-01-31,1,1,2\n1999-12-31 06:00,1,2,3\n")
+    text = render(check(DataSettings(csv=path, target="price", target_transform="none")))
+    assert "1999-12-31T06:00:00 to 2024-01-31" in text
+    assert "2 warnings\n" in text
+    assert "column 'k' is the same in every row; left out" in text
+    assert "training uses the plain value" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_table_keeps_to_its_width_and_loses_nothing(tmp_path: Path, width: int) -> None:
+    name = "a_very_long_name_" * 8
+    path = write(tmp_path, f"{name},c,price\n1,{'category ' * 20},2\n2,z,3\n")
+    text = render(check(DataSettings(csv=path, target="price")), width)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, rows)) <= width
+    folded = "".join(line.split("|")[1].strip() for line in rows)
+    assert name in folded
+
+
+@pytest.mark.parametrize("name", ["[bold]x[/bold]", "<script>x</script>", "=1+1", ":smile:"])
+def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
+    text = render(check(DataSettings(csv=write(tmp_path, f"{name},price\n1,2\n2,3\n"), target="price")))
+    assert name in text
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    path = write(tmp_path, '"a\x1b[31m\nb",price\nx\x07,2\ny,3\n')
+    text = render(check(DataSettings(csv=path, target="price")))
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "a\\x1b[31m\\nb" in text

@@ -1,0 +1,129 @@
+"""CV+ intervals: the paper's definition in a double loop, what it promises, and what is refused."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from actlab.averaging import FoldKey, FoldResiduals
+from actlab.errors import InputError
+from actlab.intervals import Values, check_level, cv_plus
+
+
+def residuals_of(*parts: Sequence[float], repeat: int = 0) -> tuple[FoldResiduals, ...]:
+    return tuple(
+        FoldResiduals(repeat, fold, torch.tensor(values, dtype=torch.float64)) for fold, values in enumerate(parts)
+    )
+
+
+def by_definition(
+    by_fold: Mapping[FoldKey, Values], residuals: Sequence[FoldResiduals], level: float
+) -> list[tuple[float, float]]:
+    """Barber et al. 2021, equation (1.8) with the K-fold mu: plain loops over rows and errors."""
+    n_rows = len(next(iter(by_fold.values())))
+    ends = []
+    for row in range(n_rows):
+        low, high = [], []
+        for part in residuals:
+            for error in part.residuals.tolist():
+                mu = by_fold[part.repeat, part.fold][row]
+                low.append(mu - abs(error))
+                high.append(mu + abs(error))
+        n = len(low)
+        alpha_rank = math.floor(round((1 - level) * (n + 1), 6))
+        ends.append((sorted(low)[alpha_rank - 1], sorted(high)[math.ceil(round(level * (n + 1), 6)) - 1]))
+    return ends
+
+
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.9, 0.95])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 100.0])
+def test_ends_are_those_of_the_definition(level: float, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    residuals = residuals_of(*(rng.normal(size=n) for n in (40, 41, 39, 1, 60)))
+    by_fold = {(0, fold): 12 + spread * rng.normal(size=50) for fold in range(5)}
+    lower, upper = cv_plus(by_fold, residuals, level)
+    np.testing.assert_array_equal(np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level))
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
+def test_ties_and_equal_folds_change_nothing(level: float) -> None:
+    rng = np.random.default_rng(5)
+    # multiples of 0.1 in steps that round differently: sums that ought to be equal are not, and many are
+    residuals = residuals_of([0.1] * 20, *(rng.integers(-3, 4, size=20) * 0.1 for _ in range(3)))
+    by_fold = {(0, fold): 12.1 + 0.1 * rng.integers(-3, 4, size=200) for fold in range(4)}
+    lower, upper = cv_plus(by_fold, residuals, level)
+    np.testing.assert_array_equal(np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level))
+
+
+def test_a_prediction_that_is_not_finite_has_no_interval_and_its_neighbours_keep_theirs() -> None:
+    residuals = residuals_of(np.ones(20), np.ones(20))
+    lower, upper = cv_plus({(0, 0): np.array([0.0, np.nan, np.inf]), (0, 1): np.zeros(3)}, residuals, 0.9)
+    np.testing.assert_array_equal(lower, [-1, np.nan, np.nan])
+    np.testing.assert_array_equal(upper, [1, np.nan, np.nan])
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    residuals = residuals_of(rng.normal(size=30), rng.normal(size=30))
+    by_fold = {(0, 0): rng.normal(size=100), (0, 1): rng.normal(size=100)}
+    whole = cv_plus(by_fold, residuals, 0.9)
+    monkeypatch.setattr("actlab.intervals.BLOCK_CANDIDATES", 7)
+    np.testing.assert_array_equal(cv_plus(by_fold, residuals, 0.9), whole)
+
+
+def test_no_rows_give_no_intervals() -> None:
+    lower, upper = cv_plus({(0, 0): np.empty(0)}, residuals_of(np.ones(50)), 0.9)
+    assert len(lower) == len(upper) == 0
+
+
+def test_the_sign_of_an_error_does_not_matter() -> None:
+    errors = np.random.default_rng(2).normal(size=50)
+    by_fold = {(0, 0): np.zeros(1)}
+    np.testing.assert_array_equal(
+        cv_plus(by_fold, residuals_of(errors), 0.9), cv_plus(by_fold, residuals_of(-errors), 0.9)
+    )
+
+
+def test_a_repeat_that_says_the_same_changes_nothing() -> None:
+    errors = np.random.default_rng(3).normal(size=99)
+    once = cv_plus({(0, 0): np.zeros(2)}, residuals_of(errors), 0.9)
+    both = residuals_of(errors) + residuals_of(errors, repeat=1)
+    np.testing.assert_array_equal(cv_plus({(0, 0): np.zeros(2), (1, 0): np.zeros(2)}, both, 0.9), once)
+
+
+def test_coverage_is_what_was_asked_for() -> None:
+    """Five folds, each predicting a constant near the mean of the others' rows; 4,000 fresh rows from the same law."""
+    rng = np.random.default_rng(4)
+    y = rng.normal(size=500)
+    folds = np.array_split(y, 5)
+    means = [np.mean(np.delete(y, np.arange(100 * k, 100 * k + 100))) for k in range(5)]
+    residuals = residuals_of(*(part - mean for part, mean in zip(folds, means, strict=True)))
+    fresh = rng.normal(size=4000)
+    lower, upper = cv_plus({(0, k): np.full(4000, means[k]) for k in range(5)}, residuals, 0.9)
+    # the standard error of the coverage: sqrt(0.09 / 4000 + 0.09 / 500) = 0.014
+    assert 0.865 < np.mean((lower <= fresh) & (fresh <= upper)) < 0.935
+
+
+def test_rank_is_exact_where_the_product_is_not() -> None:
+    # 0.9 * 1210 = 1089 exactly, and 0.7 * 10 = 7, though not in float64
+    assert check_level(residuals_of(np.ones(1209)), 0.9) == 1089
+    assert check_level(residuals_of(np.ones(9)), 0.7) == 7
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1, 1.5, 90, math.nan])
+def test_a_level_outside_0_and_1_is_refused(level: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 1, such as"):
+        check_level(residuals_of(np.ones(100)), level)
+
+
+def test_too_few_rows_for_the_level_are_refused() -> None:
+    assert check_level(residuals_of(np.ones(19)), 0.95) == 19
+    with pytest.raises(InputError, match="needs at least 19 rows, the model was trained on 18"):
+        check_level(residuals_of(np.ones(18)), 0.95)
+
+
+def test_a_model_without_errors_is_refused() -> None:
+    with pytest.raises(InputError, match="no out-of-fold errors"):
+        check_level((), 0.9)

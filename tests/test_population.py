@@ -1,0 +1,228 @@
+"""A population equals its members: by value against a plain torch loop, and to the bit whatever the neighbours do."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+
+from actlab import activations
+from actlab.datamodule import TabularDataModule, batch_order
+from actlab.initialisation import draw
+from actlab.members import Member, Split, stream_seed
+from actlab.module import PopulationModule, plan_stacks
+from actlab.population import Outcome, schedule_factor
+from actlab.regressor import keep_mask
+from actlab.settings import OptimizerSettings, ProtocolSettings
+from actlab.trials import make_trainer
+
+PROTOCOL = ProtocolSettings(folds=3, inner=2)
+
+
+def member(
+    activation: str, rate: float, fold: int = 0, inner: int = 0, seed: int = 0, dropout: float = 0.0, init: str = "auto"
+) -> Member:
+    return Member(0, activation, rate, Split(0, fold, inner), seed, (24, 12, 8), dropout, init, 0.05)
+
+
+def data_of(csv: str, target: str, batch_size: int = 32) -> TabularDataModule:
+    data = TabularDataModule(PROTOCOL, 0, csv=csv, target=target, batch_size=batch_size)
+    data.setup()
+    return data
+
+
+def train(
+    members: list[Member],
+    data: TabularDataModule,
+    epochs: int,
+    precision: str = "32-true",
+    schedule: str = "constant",
+    patience: int = 1000,
+) -> list[Outcome]:
+    module = PopulationModule(members, OptimizerSettings(schedule=schedule, patience=patience))
+    trainer = make_trainer({"max_epochs": epochs, "accelerator": "cpu", "precision": precision}, [])
+    trainer.fit(module, datamodule=copy.copy(data))
+    trainer.test(module, datamodule=data, verbose=False)
+    return module.outcomes
+
+
+class Dropout(nn.Module):
+    """nn.Dropout with the mask of the member's own stream."""
+
+    def __init__(self, probability: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.probability, self.generator = probability, generator
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return z
+        return z * keep_mask(z.shape, self.probability, self.generator) / (1 - self.probability)
+
+
+def plain_loop(
+    one: Member, data: TabularDataModule, epochs: int, dtype: torch.dtype, schedule: str = "constant"
+) -> list[float]:
+    """Validation log-RMSE of each epoch of one network, trained as one would write it without actlab's stacks."""
+    split = data.data[one.split]
+    features, targets = split.features.to(dtype), split.targets.to(dtype)
+    training, validation = torch.from_numpy(split.rows.training), torch.from_numpy(split.rows.validation)
+    generator = torch.Generator().manual_seed(stream_seed(one.stream, "init"))
+    masks, noise = torch.Generator(), torch.Generator()
+    layers: list[nn.Module] = []
+    drawn = draw(split.n_features, one.hidden, one.activation, one.init, generator)
+    for weight, bias in drawn:
+        linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=dtype)
+        with torch.no_grad():
+            linear.weight.copy_(weight)
+            linear.bias.copy_(bias)
+        activation = activations.get(one.activation).build().to(dtype)
+        if isinstance(activation, activations.RReLU):
+            activation.uniform = lambda shape: torch.rand(shape, generator=noise, dtype=torch.float32)
+        layers += [linear, activation, *([Dropout(one.dropout, masks)] if one.dropout else [])]
+    layers = layers[: -3 if one.dropout else -2] + [layers[-3 if one.dropout else -2]]
+    network = nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=one.learning_rate, weight_decay=one.weight_decay)
+    curve = []
+    for epoch in range(epochs):
+        network.train()
+        masks.manual_seed(stream_seed(one.stream, "dropout", epoch))
+        noise.manual_seed(stream_seed(one.stream, "noise", epoch))
+        optimizer.param_groups[0]["lr"] = one.learning_rate * schedule_factor(schedule, epoch, epochs)
+        for rows in batch_order(training, one.stream, epoch, data.settings.batch_size):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(network(features[rows]).squeeze(-1), targets[rows])
+            loss.backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            errors = (network(features[validation]).squeeze(-1) - targets[validation]).double()
+        curve.append((errors.square().mean().sqrt() * split.scaler.sd).item())
+    return curve
+
+
+MIXED = [
+    member("relu", 1e-3),
+    member("relu", 1e-2, fold=1, inner=1, seed=3),
+    member("tanh", 3e-3, fold=2),
+    member("maxout", 1e-3, fold=1, seed=1),
+    member("prelu", 3e-3, init="torch"),
+    member("prelu", 1e-2, fold=2, inner=1),
+    member("swiglu", 3e-3, seed=2),
+    member("silu", 3e-3, dropout=0.2),
+    member("silu", 1e-3, fold=1, dropout=0.2),
+    member("rrelu", 1e-3, fold=1),
+    member("snake", 3e-3, fold=2, seed=5),
+]
+
+
+@pytest.mark.parametrize(("precision", "dtype", "epochs", "tolerance"), [
+    ("64-true", torch.float64, 5, 1e-9),
+    ("32-true", torch.float32, 3, 1e-4),
+])  # fmt: skip
+def test_each_member_of_a_mixed_population_has_the_curve_of_a_plain_loop(
+    house_csv: str, precision: str, dtype: torch.dtype, epochs: int, tolerance: float
+) -> None:
+    data = data_of(house_csv, "SalePrice", batch_size=128)
+    for one, outcome in zip(MIXED, train(MIXED, data, epochs, precision), strict=True):
+        alone = plain_loop(one, data, epochs, dtype)
+        assert outcome.val_curve == pytest.approx(alone, abs=tolerance, rel=0), one
+
+
+def test_the_cosine_schedule_is_that_of_a_plain_loop(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    (outcome,) = train([MIXED[0]], data, 6, "64-true", schedule="cosine")
+    alone = plain_loop(MIXED[0], data, 6, torch.float64, schedule="cosine")
+    assert outcome.val_curve == pytest.approx(alone, abs=1e-9, rel=0)
+    assert alone != pytest.approx(plain_loop(MIXED[0], data, 6, torch.float64), abs=1e-6, rel=0)
+
+
+@pytest.mark.parametrize("row", activations.ACTIVATIONS, ids=lambda row: row.name)
+def test_every_activation_of_the_table_trains_as_its_module_does_alone(
+    row: activations.Activation, small_csv: str
+) -> None:
+    data = data_of(small_csv, "price")
+    members = [member(row.name, 3e-3, fold, seed=fold) for fold in range(3)]
+    for one, outcome in zip(members, train(members, data, 3, "64-true"), strict=True):
+        assert outcome.val_curve == pytest.approx(plain_loop(one, data, 3, torch.float64), abs=1e-9, rel=0)
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    assert a.state is not None
+    assert b.state is not None
+    return a.val_curve == b.val_curve and all(torch.equal(a.state[name], b.state[name]) for name in a.state)
+
+
+def test_changing_one_members_learning_rate_changes_no_other_members_bits(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    before = train(MIXED, data, 12, patience=3)
+    changed = [replace(MIXED[0], learning_rate=0.5), *MIXED[1:]]
+    after = train(changed, data, 12, patience=3)
+    assert not same(before[0], after[0])
+    assert all(same(a, b) for a, b in zip(before[1:], after[1:], strict=True))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A single stack would share the threads within its products, where the last bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_member_alone_and_in_company_agree_to_the_bit(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    together = train(MIXED, data, 8, patience=2)
+    for one, outcome in zip(MIXED, together, strict=True):
+        (alone,) = train([one], data, 8, patience=2)
+        assert same(alone, outcome), one
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_member_that_diverges_is_recorded_and_its_neighbours_do_not_notice(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    tame = member("relu_squared", 1e-3)
+    wild = member("relu_squared", 1e18, seed=1)
+    outcomes = train([wild, tame], data, 10)
+    assert outcomes[0].is_diverged
+    assert outcomes[0].epochs < 10
+    assert not outcomes[1].is_diverged
+    assert same(outcomes[1], train([tame], data, 10)[0])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_early_stopping_keeps_the_best_epochs_weights(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    patient = train([MIXED[1]], data, 60, patience=4)[0]
+    assert patient.epochs == patient.best_epoch + 4
+    assert patient.val_score == min(patient.val_curve) == patient.val_curve[patient.best_epoch - 1]
+    exact = train([MIXED[1]], data, patient.best_epoch)[0]
+    assert same(replace(patient, val_curve=patient.val_curve[: patient.best_epoch]), exact)
+
+
+def test_a_stack_holds_equal_architectures_in_the_order_of_learning_rate(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    stacks = plan_stacks(MIXED, data.data, batch_size=32)
+    assert sorted(p for stack in stacks for p in stack) == list(range(len(MIXED)))
+    for stack in stacks:
+        assert len({(MIXED[p].activation, MIXED[p].dropout) for p in stack}) == 1
+        rates = [MIXED[p].learning_rate for p in stack]
+        assert rates == sorted(rates)
+
+
+def test_no_training_run_touches_the_global_random_state(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    first = train(MIXED, data, 3)
+    torch.manual_seed(12345)
+    state = torch.get_rng_state()
+    second = train(MIXED, data, 3)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_trainer_is_lightnings_own(small_csv: str) -> None:
+    assert isinstance(make_trainer({"max_epochs": 1}, []), pl.Trainer)
