@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actlab.answer import answer, comparison_with_winner, decimals_for, fixed, listed, rate, remarks
+from actlab.answer import answer, comparison_with_winner, decimals_for, duration, fixed, listed, rate, remarks
 
 VERDICTS = {"silu": "", "relu": "no difference shown", "gelu": "no difference shown", "sigmoid": "worse"}
 
@@ -128,3 +128,4 @@ def test_numbers_and_names_are_short() -> None:
         "a, b, c and 2 others",
         "",
     ]
+    assert [duration(s) for s in (0, 7.4, 754, 3723)] == ["0:00", "0:07", "12:34", "1:02:03"]

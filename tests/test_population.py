@@ -59,7 +59,7 @@ class Dropout(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return z
-        return z * keep_mask(z.shape, self.probability, self.generator) / (1 - self.probability)
+        return z * (keep_mask(z.shape, self.probability, self.generator).to(z.dtype) / (1 - self.probability))
 
 
 def plain_loop(

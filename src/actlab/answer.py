@@ -152,6 +152,13 @@ def rate(learning_rate: float | None) -> str:
     return "-" if learning_rate is None else f"{learning_rate:.3g}"
 
 
+def duration(seconds: float) -> str:
+    """`0:07`, `12:34`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def listed(names: Sequence[str], n_shown: int = 3) -> str:
     """`a`, `a and b`, `a, b and c`, or `a, b, c and 4 others`; one more than `n_shown` is named, not counted."""
     if len(names) > n_shown + 1:

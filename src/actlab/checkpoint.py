@@ -39,7 +39,6 @@ def pack(content: Mapping[str, Any]) -> dict[str, Any]:
         "pytorch-lightning_version": importlib.metadata.version("lightning"),
         "epoch": 0,
         "global_step": 0,
-        "loops": {},
     }
 
 

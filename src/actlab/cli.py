@@ -103,7 +103,7 @@ def _search(arguments: Arguments) -> None:
 def _show(run: object, summary: dict[str, object], as_json: bool) -> None:
     from rich.console import Console
 
-    from actlab.progress import print_answer
+    from actlab.ranking_table import print_answer
     from actlab.records import RunDirectory
 
     assert isinstance(run, RunDirectory)

@@ -164,8 +164,8 @@ class StackTraining:
         self.n_validation = validation.shape[1]
         # filled up to whole lanes with rows whose outputs are cut off again: see LANES
         filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % self.n_validation]
-        self.validation_rows = self._flat(stack.members, filled)
         self._take(stack, RowAdamW(stack))
+        self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
@@ -173,11 +173,8 @@ class StackTraining:
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
         self.n_features = int(stack.weight_0.shape[-1])
-
-    def _flat(self, members: Sequence[Member], rows: Tensor) -> Tensor:
-        device = self.tensors.features.device
-        places = torch.tensor([self.tensors.place[member.split] for member in members], device=device)
-        return places.unsqueeze(1) * self.tensors.n_rows + rows.to(device)
+        places = [self.tensors.place[member.split] for member in members]
+        self.first_rows = torch.tensor(places, device=device) * self.tensors.n_rows
 
     @property
     def n_members(self) -> int:
@@ -190,10 +187,10 @@ class StackTraining:
         self.stack.start_epoch(order.epoch)
         self.optimizer.set_factor(schedule_factor(self.settings.schedule, order.epoch, self.max_epochs))
         members = self.stack.members
-        rows = torch.stack([order.rows[member.stream] for member in members], dim=1)
+        rows = torch.stack([order.rows[member.stream] for member in members], dim=1) + self.first_rows.unsqueeze(1)
         total = torch.zeros(self.n_members, device=self.sd.device, dtype=torch.float64)
         for step_rows in rows:
-            features, targets = self.tensors.gather(self._flat(members, step_rows), self.n_features)
+            features, targets = self.tensors.gather(step_rows, self.n_features)
             loss = (self.stack(features) - targets).square().mean(dim=1)
             loss.sum().backward()
             self.optimizer.step()

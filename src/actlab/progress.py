@@ -1,21 +1,20 @@
-"""What the terminal shows: progress while a population trains, the ranked table and the answer at the end."""
+"""What the terminal shows while populations train: members, pace, remaining time and who leads."""
 
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import lightning.pytorch as pl
-from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actlab.answer import answer, comparison_with_winner, decimals_for, fixed, rate, remarks, winner_row
+from actlab.answer import decimals_for, duration, fixed, rate
 from actlab.module import PopulationModule
 from actlab.population import Outcome
 
@@ -122,7 +121,8 @@ class PopulationProgress(pl.Callback):
         if isinstance(pl_module, PopulationModule):
             self.module = pl_module
             self.pace.append((time.monotonic(), self.member_epochs))
-            self._show(trainer.current_epoch, is_due=self.is_live)
+            if self.is_live:
+                self._show(trainer.current_epoch, is_due=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._show(trainer.current_epoch + 1)
@@ -198,8 +198,11 @@ class PopulationProgress(pl.Callback):
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
         share = self.member_epochs / (self.member_epochs + left) if self.member_epochs else 0.0
-        lines = [ProgressBar(total=1.0, completed=share), Text(counts), Text(str(leader or ""), style="dim")]
-        self.live.update(Group(*lines), refresh=True)
+        lines = Table.grid()
+        lines.add_row(ProgressBar(total=1.0, completed=share))
+        lines.add_row(Text(counts))
+        lines.add_row(Text(str(leader or ""), style="dim"))
+        self.live.update(lines, refresh=True)
 
     def _counts(self, epoch: int, pace: float, remaining_s: float, elapsed_s: float) -> str:
         members = f"{self.n_done} of {max(self.n_members, self.n_done)} networks done"
@@ -216,64 +219,3 @@ class PopulationProgress(pl.Callback):
 
     def _print(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """`0:07`, `12:34`, `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-VERDICT_STYLES = {"worse": "red", "better": "green"}
-
-
-def render_ranking(summary: Mapping[str, Any]) -> Table:
-    """The ranking as a table of at most 100 columns, best first; `against winner` is the paired difference."""
-    best = winner_row(summary)
-    decimals = decimals_for(best["mean"] if best else 0.1)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("activation", max_width=16, overflow="fold")
-    for name in ("rate", "mean", "95 % interval", "sd"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("diverged", "weights", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("against winner", no_wrap=True)
-    for row in summary["ranking"]:
-        table.add_row(*_cells(summary, row, decimals))
-    return table
-
-
-def _cells(summary: Mapping[str, Any], row: Mapping[str, Any], decimals: int) -> list[Text]:
-    is_winner = row["activation"] == summary.get("winner")
-    interval = f"{fixed(row.get('ci_low'), decimals)}–{fixed(row.get('ci_high'), decimals)}"
-    n_diverged, seconds = row.get("diverged") or 0, row.get("seconds")
-    cells = [
-        Text(row["activation"], style="bold" if is_winner else ""),
-        Text(rate(row["learning_rate"]) + ("!" if row.get("edge_of_range") else ""), style=""),
-        Text(fixed(row["mean"], decimals), style="bold" if is_winner else ""),
-        Text("-" if row.get("ci_low") is None else interval),
-        Text(fixed(row.get("sd"), decimals)),
-        Text(str(n_diverged), style="red" if n_diverged else "dim"),
-        Text(f"{row['n_parameters']:,}" if row.get("n_parameters") is not None else "-"),
-        Text(fixed(seconds, 1)),
-    ]
-    return [*cells, Text("winner", style="bold") if is_winner else _against_winner(summary, row, decimals)]
-
-
-def _against_winner(summary: Mapping[str, Any], row: Mapping[str, Any], decimals: int) -> Text:
-    comparison = comparison_with_winner(summary, row["activation"])
-    if comparison is None:
-        return Text("not compared", style="dim")
-    difference, verdict = comparison.get("difference"), comparison["verdict"]
-    shown = "-" if difference is None else f"{difference:+,.{decimals}f}"
-    return Text(f"{shown} {verdict}", style=VERDICT_STYLES.get(verdict, ""))
-
-
-def print_answer(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """The ranked table, the answer in one sentence, and what belongs beside it."""
-    console = console or Console()
-    console.print(render_ranking(summary))
-    console.print(Text(answer(summary), style="bold"))
-    for remark in remarks(summary):
-        console.print(Text(remark))

@@ -29,7 +29,8 @@ class Streams:
         self.keys = sorted({member.stream for member in members})
         row_of = {key: row for row, key in enumerate(self.keys)}
         self.rows = torch.tensor([row_of[member.stream] for member in members], device=device)
-        self.is_one_each = len(self.keys) == len(members) and self.rows.tolist() == list(range(len(members)))
+        # the same streams in the same order over and over, as in an untouched stack: masks need no copy per member
+        self.is_tiled = self.rows.tolist() == list(range(len(self.keys))) * (len(members) // len(self.keys))
         self.generators = [torch.Generator(device) for _ in self.keys]
         self.seed(0)
 
@@ -41,17 +42,17 @@ class Streams:
     def uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in [0, 1) of shape (P, ...), float32."""
         device = self.rows.device
-        return self._per_member(
-            [torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators]
-        )
+        drawn = [torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators]
+        return torch.stack(drawn)[self.rows]
 
-    def keep_mask(self, shape: torch.Size, probability: float) -> Tensor:
-        """Booleans of shape (P, ...), true with 1 - `probability` (rounded to 1/65536)."""
-        return self._per_member([keep_mask(shape[1:], probability, g) for g in self.generators])
-
-    def _per_member(self, drawn: list[Tensor]) -> Tensor:
-        stacked = torch.stack(drawn)
-        return stacked if self.is_one_each else stacked[self.rows]
+    def drop(self, signal: Tensor, probability: float) -> Tensor:
+        """Inverted dropout of (P, ...): zero with `probability` (rounded to 1/65536), else scaled up."""
+        masks = torch.stack([keep_mask(signal.shape[1:], probability, g) for g in self.generators])
+        scaled = masks.to(signal.dtype) / (1 - probability)
+        if self.is_tiled:
+            tiled = signal.unflatten(0, (-1, len(self.keys)))
+            return (tiled * scaled).flatten(0, 1)
+        return signal * scaled[self.rows]
 
 
 def keep_mask(shape: Sequence[int], probability: float, generator: torch.Generator) -> Tensor:
@@ -150,7 +151,7 @@ class Regressor(nn.Module):
         for depth in range(len(self.activation)):
             signal = self.activate(depth, self.linear(depth, signal))
             if self.training and self.masks is not None:
-                signal = signal * self.masks.keep_mask(signal.shape, self.dropout) / (1 - self.dropout)
+                signal = self.masks.drop(signal, self.dropout)
         return self.output(signal)
 
     def linear(self, depth: int, signal: Tensor) -> Tensor:

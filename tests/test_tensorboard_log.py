@@ -1,0 +1,197 @@
+"""What TensorBoard is given: read back with TensorBoard's own reader, and bounded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from actlab.event_files import EventFile, run_name
+from actlab.records import RunDirectory
+from actlab.tensorboard_log import MAX_POINTS, MAX_SETTINGS, curve_points, setting_rows, write_comparison
+
+# the copy of html5lib inside TensorBoard's plugins
+pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer:DeprecationWarning")
+
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
+
+def frames(activations: list[str], n_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Members and curves of activations x 6 rates x 15 members; 0.003 is everyone's best rate."""
+    members, curves = [], []
+    for trial, (activation, rate) in enumerate((a, r) for a in activations for r in RATES):
+        score = 0.13 + abs(np.log10(rate / 3e-3)) / 10
+        row = {"trial": trial, "activation": activation, "learning_rate": rate, "val_score": score}
+        members += [row | {"test_score": score + 0.01, "diverged": False}] * 15
+        epoch = np.arange(1, n_epochs + 1)
+        entry = {"trial": trial, "activation": activation, "learning_rate": rate, "epoch": epoch, "members": 15}
+        entry |= {"train_mean": score, "train_sd": 0.01, "val_mean": score + 1 / epoch, "val_sd": 0.02}
+        curves.append(pd.DataFrame(entry))
+    ranking = [{"activation": name, "learning_rate": 3e-3} for name in activations]
+    return pd.DataFrame(members), pd.concat(curves), {"metric": "log_rmse", "ranking": ranking}
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag to (step, value) of a run, as TensorBoard reads them."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(run.iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    found.setdefault(value.tag, []).append((event.step, make_ndarray(value.tensor).item()))
+    return found
+
+
+def provider(directory: Path) -> Any:
+    """TensorBoard's own view of a log directory."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(directory))
+    multiplexer.Reload()
+    return MultiplexerDataProvider(multiplexer, str(directory))
+
+
+def test_each_activation_has_a_run_with_mean_and_band_of_its_best_rate(tmp_path: Path) -> None:
+    members, curves, summary = frames(["relu", "my.layers.Own"], n_epochs=3)
+    run = RunDirectory(tmp_path)
+    write_comparison(run, members, curves, summary)
+    assert sorted(path.name for path in run.tensorboard.iterdir()) == ["my.layers.Own", "relu", "~settings"]
+    found = scalars(run.tensorboard / "relu")
+    for tag in ("val/log_rmse", "zoom/relu_val"):
+        assert found[tag] == [(e, pytest.approx(0.13 + 1 / e)) for e in (1, 2, 3)]
+        assert found[f"{tag}_low"] == [(e, pytest.approx(0.11 + 1 / e)) for e in (1, 2, 3)]
+        assert found[f"{tag}_high"] == [(e, pytest.approx(0.15 + 1 / e)) for e in (1, 2, 3)]
+    assert len(found) == 12
+
+
+def test_files_and_bytes_are_bounded_for_24_activations_and_6_rates(tmp_path: Path) -> None:
+    members, curves, summary = frames([f"activation_{i}" for i in range(24)], n_epochs=1200)
+    run = RunDirectory(tmp_path)
+    for _ in range(2):
+        write_comparison(run, members, curves, summary)
+    files = [path for path in run.tensorboard.rglob("*") if path.is_file()]
+    assert len(files) == 24 + 24 * 6
+    assert max(path.stat().st_size for path in files) < 300_000
+    assert sum(path.stat().st_size for path in files) < 9_000_000
+    assert max(path.stat().st_size for path in (run.tensorboard / "~settings").rglob("*")) < 8_000
+
+
+def test_custom_scalars_has_one_picture_of_all_and_one_of_each(tmp_path: Path) -> None:
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+
+    members, curves, summary = frames(["relu", "silu"], n_epochs=3)
+    run = RunDirectory(tmp_path)
+    write_comparison(run, members, curves, summary)
+    data = provider(run.tensorboard)
+    context = TBContext(logdir=str(run.tensorboard), data_provider=data)
+    layout = json.loads(CustomScalarsPlugin(context).layout_impl(RequestContext(), "x"))
+    together, alone = layout["category"]
+    (band,) = together["chart"][1]["margin"]["series"]
+    assert band == {"value": "val/log_rmse", "lower": "val/log_rmse_low", "upper": "val/log_rmse_high"}
+    written = {tag for name in ("relu", "silu") for tag in scalars(run.tensorboard / name)}
+    series = [series for chart in [*together["chart"], *alone["chart"]] for series in chart["margin"]["series"]]
+    assert {tag for entry in series for tag in entry.values()} == written
+    assert [chart["title"].split(":")[0] for chart in alone["chart"]] == ["silu", "relu"]
+
+
+def session_groups(directory: Path) -> list[dict[str, Any]]:
+    """Rows of the HParams tab: hyper-parameters and metrics of each session group."""
+    from google.protobuf.json_format import MessageToDict
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
+
+    context = backend_context.Context(TBContext(logdir=str(directory), data_provider=provider(directory)))
+    request = api_pb2.GetExperimentRequest()
+    experiment = get_experiment.Handler(RequestContext(), context, "x", request).run()
+    ask = api_pb2.ListSessionGroupsRequest(slice_size=1000, start_index=0, allowed_statuses=[0, 1, 2, 3])
+    for info in experiment.hparam_infos:
+        ask.col_params.add(hparam=info.name)
+    for info in experiment.metric_infos:
+        ask.col_params.add(metric=info.name)
+    response = list_session_groups.Handler(RequestContext(), context, "x", ask).run()
+    rows = []
+    for group in response.session_groups:
+        row = {name: MessageToDict(value) for name, value in group.hparams.items()}
+        rows.append(row | {metric.name.tag: metric.value for metric in group.metric_values})
+    return rows
+
+
+def test_hparams_has_one_full_row_a_setting_and_nothing_else(tmp_path: Path) -> None:
+    members, curves, summary = frames(["relu", "silu"], n_epochs=3)
+    run = RunDirectory(tmp_path)
+    write_comparison(run, members, curves, summary)
+    rows = session_groups(run.tensorboard)
+    assert {(row["activation"], row["learning_rate"]) for row in rows} == {
+        (a, r) for a in ("relu", "silu") for r in RATES
+    }
+    for row in rows:
+        assert set(row) == {"activation", "learning_rate", "~final/val_log_rmse", "~final/test_log_rmse"}
+        assert row["~final/test_log_rmse"] == pytest.approx(row["~final/val_log_rmse"] + 0.01)
+
+
+def test_more_hyperparameters_are_shown_only_where_they_differ_and_are_all_there() -> None:
+    members, _, _ = frames(["relu"], n_epochs=3)
+    extra: dict[int, dict[str, Any]] = {
+        trial: {"dropout": trial / 10, "weight_decay": 0.01, "momentum": None if trial else 0.9} for trial in range(6)
+    }
+    rows = setting_rows(members, "log_rmse", extra)
+    assert rows.attrs["hparams"] == ["activation", "learning_rate", "dropout"]
+    assert rows["dropout"].dtype == float
+
+
+def test_settings_that_repeat_stay_apart_diverged_ones_are_counted_and_rows_are_bounded() -> None:
+    members, _, _ = frames([f"a{i}" for i in range(40)], n_epochs=3)
+    assert len(setting_rows(members, "rmse", {})) == MAX_SETTINGS
+    members = members[members["trial"] < 6].assign(learning_rate=0.01)
+    members.loc[members["trial"] == 4, ["diverged", "val_score", "test_score"]] = [True, np.nan, np.nan]
+    rows = setting_rows(members, "rmse", {})
+    assert sorted(rows["name"]) == [f"a0 0.01 trial {n}" for n in range(6)]
+    assert rows.iloc[-1]["name"] == "a0 0.01 trial 4"
+    assert rows.iloc[-1]["~final/diverged"] == 15
+
+
+def test_a_curve_ends_with_half_of_its_members_and_is_thinned() -> None:
+    _, curves, _ = frames(["relu"], n_epochs=4000)
+    chosen = curves[curves["trial"] == 2].assign(members=np.where(np.arange(4000) < 2000, 15, 7))
+    points = curve_points(chosen, "rmse", "relu")
+    assert max(points) <= 2000
+    assert len(points) <= MAX_POINTS
+    assert curve_points(curves[:0], "rmse", "relu") == {}
+
+
+def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    with EventFile(tmp_path / "events.out.tfevents.x") as events:
+        events.add_scalars(1, {"a": 1.0, "b": float("nan")})
+        events.add_scalars(2, {"a": float("inf")})
+    assert scalars(tmp_path) == {"a": [(1, 1.0)]}
+
+
+def test_run_names_are_safe_and_distinct() -> None:
+    assert run_name("my.layers.Own") == "my.layers.Own"
+    assert "/" not in run_name("../a/b")
+    assert run_name("a/b") != run_name("a_b")
+
+
+def test_writing_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, pandas as pd; from actlab.records import RunDirectory; from actlab.tensorboard_log import *\n"
+        "m = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, val_score=1.,\n"
+        "    test_score=1., diverged=0)])\n"
+        "c = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, epoch=1, members=1, train_mean=1.,\n"
+        "    train_sd=0., val_mean=1., val_sd=0.)])\n"
+        "summary = {'metric': 'rmse', 'ranking': [{'activation': 'relu', 'learning_rate': .1}]}\n"
+        f"write_comparison(RunDirectory({str(tmp_path)!r}), m, c, summary); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
