@@ -18,7 +18,7 @@ from torch import Tensor
 from actlab.activations import ACTIVATIONS
 from actlab.ensemble import Ensemble, describe, from_checkpoint, load, save, to_checkpoint
 from actlab.errors import InputError
-from actlab.regressor import Regressor
+from actlab.regressor import Regressor, stack_states
 from actlab.settings import DataSettings
 from small_ensembles import houses, make_ensemble
 
@@ -41,7 +41,7 @@ def one_by_one(ensemble: Ensemble) -> dict[tuple[int, int], list[tuple[float, np
     """(weight, log price) of each member, by fold, each network alone with its own preprocessing."""
     outputs: dict[tuple[int, int], list[tuple[float, np.ndarray]]] = {}
     for one in ensemble.members:
-        network = Regressor([one.member], [one.preprocessor.n_features], {k: v[None] for k, v in one.state.items()})
+        network = Regressor([one.member], [one.preprocessor.n_features], stack_states([one.state]))
         with torch.no_grad():
             z = network.eval()(torch.from_numpy(one.preprocessor.transform(ROWS)))[0].double().numpy()
         outputs.setdefault(one.fold, []).append((one.weight, z * one.scaler.sd + one.scaler.mean))
@@ -183,7 +183,7 @@ def test_lightning_takes_the_file_as_ckpt_path(ensemble: Ensemble, saved: Path) 
             self.ensemble = from_checkpoint(checkpoint)
 
         def test_step(self, batch: Tensor, batch_idx: int) -> None:
-            self.log("test/first", float(self.ensemble.predict(ROWS.iloc[:1])[0]))
+            self.log("test/first", float(self.ensemble.predict(ROWS.iloc[:1])[0]), batch_size=1)
 
         def test_dataloader(self) -> list[int]:
             return [0]

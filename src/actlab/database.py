@@ -49,9 +49,7 @@ def _open_server(url: str) -> "PatientStorage":
     attempts = 5
     for attempt in range(attempts):
         try:
-            return PatientStorage(
-                url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
-            )
+            return PatientStorage(url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
         except ImportError as error:
             raise InputError(f"storage {url} needs a driver: pip install 'actlab[postgres]' ({error})") from error
         except (SQLAlchemyError, StorageInternalError) as error:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-# TensorBoard takes any file whose name holds `events.out.tfevents`, and reads a run's files in the order of their names.
+# TensorBoard takes any file with `events.out.tfevents` in its name, and reads the files of a run in the order of names.
 LIVE_FILE = "events.out.tfevents.1.live"
 COMPARISON_FILE = "events.out.tfevents.2.comparison"
 

@@ -148,14 +148,17 @@ def derivative(z: Tensor, outputs: Tensor, width_factor: int) -> Tensor:
     (gradient,) = torch.autograd.grad(outputs, z, signs, retain_graph=True, allow_unused=True, materialize_grads=True)
     if width_factor == 1:
         return gradient.abs()
-    return gradient.unflatten(-1, (width_factor, -1)).norm(dim=-2)
+    pieces = torch.stack(gradient.chunk(width_factor, dim=-1))
+    norms: Tensor = torch.linalg.vector_norm(pieces, dim=0)
+    return norms
 
 
 def _maximum(stack: Regressor, depth: int) -> Tensor:
     """The largest |f'| (P,) of a layer's activation over pre-activations within `REACH`."""
     k = stack.row.width_factor
     per_axis = round(N_GRID ** (1 / k)) // 2 * 2 + 1
-    axis = torch.linspace(-REACH, REACH, per_axis, dtype=stack.weight_0.dtype, device=stack.weight_0.device)
+    weight = stack.stacked()["weight_0"]
+    axis = torch.linspace(-REACH, REACH, per_axis, dtype=weight.dtype, device=weight.device)
     grid = torch.cartesian_prod(*[axis] * k).reshape(1, -1, k)
     z = grid.repeat(stack.n_members, 1, 1).requires_grad_()
     return derivative(z, stack.activate(depth, z), k).amax(dim=(1, 2))

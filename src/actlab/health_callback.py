@@ -64,12 +64,12 @@ class HealthMonitor(pl.Callback):
 
 def measure_rows(training: StackTraining, rows: Sequence[int], is_best: bool) -> StackHealth:
     """Health of some members of a stack on their inner-validation rows, by their best or by their present weights."""
-    index = torch.tensor(list(rows), device=training.stack.weight_0.device)
-    weights = training.best if is_best else training.stack.stacked()
-    chosen = {name: value.detach().index_select(0, index) for name, value in weights.items()}
     whole = training.stack
+    weights = training.best if is_best else whole.stacked()
+    index = torch.tensor(list(rows), device=weights["weight_0"].device)
+    chosen = {name: value.detach().index_select(0, index) for name, value in weights.items()}
     stack = Regressor([whole.members[r] for r in rows], [whole.n_features[r] for r in rows], chosen)
-    stack.activation.to(whole.weight_0)
+    stack.activation.to(weights["weight_0"])
     # the rows beyond n_validation only fill up the lanes
     own_rows = training.validation_rows.index_select(0, index)[:, : training.n_validation]
     return measure(stack, *training.tensors.gather(own_rows, training.n_features))

@@ -14,7 +14,7 @@ from torch import Tensor
 from actlab.datamodule import EpochOrder, SplitData, whole_lanes
 from actlab.members import Member, Split
 from actlab.metrics import MemberRMSE
-from actlab.regressor import Regressor, trim
+from actlab.regressor import Regressor, unstack
 from actlab.settings import OptimizerSettings
 
 
@@ -172,7 +172,7 @@ class StackTraining:
         device, members = stack.weight_0.device, stack.members
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
-        self.n_features = int(stack.weight_0.shape[-1])
+        self.n_features = int(stack.weight_0.shape[1])
         places = [self.tensors.place[member.split] for member in members]
         self.first_rows = torch.tensor(places, device=device) * self.tensors.n_rows
 
@@ -249,7 +249,7 @@ class StackTraining:
                 outcome = self.outcomes.pop(position)
                 if not math.isnan(outcome.val_score):
                     own = {name: value[row].cpu() for name, value in self.best.items()}
-                    outcome.state = trim(own, self.stack.n_features[row])
+                    outcome.state = unstack(own, self.stack.n_features[row])
                 self.finished[position] = outcome
         staying = [row for row, position in enumerate(self.positions) if position not in leaving]
         self.positions = [self.positions[row] for row in staying]

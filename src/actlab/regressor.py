@@ -118,7 +118,7 @@ class Regressor(nn.Module):
 
     def member_state(self, row: int) -> dict[str, Tensor]:
         """The tensors of one member as it would be alone: (H, F_i), (H,), ...; copies."""
-        return trim({name: value.detach()[row] for name, value in self.stacked().items()}, self.n_features[row])
+        return unstack({name: value.detach()[row] for name, value in self.stacked().items()}, self.n_features[row])
 
     def n_parameters(self, row: int) -> int:
         """Learned numbers of one member."""
@@ -158,10 +158,8 @@ class Regressor(nn.Module):
         """Pre-activations (P, B, k H) of a hidden layer."""
         weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
         if signal.dim() == 2:
-            n_members, units, _ = weight.shape
-            flat = torch.addmm(bias.reshape(-1), signal, weight.reshape(n_members * units, -1).t())
-            return flat.view(-1, n_members, units).transpose(0, 1)
-        return torch.baddbmm(bias.unsqueeze(1), signal, weight.transpose(1, 2))
+            signal = signal.expand(self.n_members, *signal.shape)
+        return torch.baddbmm(bias.unsqueeze(1), signal, weight)
 
     def activate(self, depth: int, signal: Tensor) -> Tensor:
         """Outputs (P, B, H) of the activation of a hidden layer."""
@@ -179,19 +177,32 @@ class Regressor(nn.Module):
         depth = len(self.activation)
         weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
         # a product and a sum: matrix products with one output column differ in the last bit with the number of members
-        return (signal * weight).sum(-1) + bias
+        return (signal * weight.transpose(1, 2)).sum(-1) + bias
 
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of single members to tensors with a leading axis P; narrower first layers are padded with zeros."""
+    """Tensors of single members, as `Regressor.member_state` gives, to the parameters of a stack.
+
+    Weights (out, in) become (P, in, out), which makes their gradient one product without a copy to turn it round;
+    narrower first layers are padded with zeros.
+    """
     widest = max(state["weight_0"].shape[1] for state in states)
     padded = [
         {**state, "weight_0": nn.functional.pad(state["weight_0"], (0, widest - state["weight_0"].shape[1]))}
         for state in states
     ]
-    return {name: torch.stack([state[name] for state in padded]) for name in padded[0]}
+    stacked = {name: torch.stack([state[name] for state in padded]) for name in padded[0]}
+    return {name: _turned(name, value).contiguous() for name, value in stacked.items()}
 
 
-def trim(state: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
-    """One member's tensors without the padding of its stack, as copies."""
-    return {name: (value[:, :n_features] if name == "weight_0" else value).clone() for name, value in state.items()}
+def unstack(rows: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
+    """One member's row of every parameter of a stack as the member would be alone: weights (out, in), no padding."""
+    turned = {name: _turned(name, value) for name, value in rows.items()}
+    return {
+        name: (value[:, :n_features] if name == "weight_0" else value).clone(memory_format=torch.contiguous_format)
+        for name, value in turned.items()
+    }
+
+
+def _turned(name: str, value: Tensor) -> Tensor:
+    return value.transpose(-1, -2) if name.startswith("weight_") else value

@@ -1,0 +1,144 @@
+"""From a finished study to the files of the run directory."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from actlab import summary as summaries
+from actlab.assembly import Networks
+from actlab.configuration import Configuration
+from actlab.ensemble import save
+from actlab.members import Split
+from actlab.records import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json
+from actlab.references import reference_scores
+from actlab.splits import SplitRows
+from actlab.study_figures import draw_study
+from actlab.table import Table
+from actlab.tensorboard_log import write_comparison
+from actlab.trials import Setting
+
+PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
+# user attributes of a trial
+MEMBERS, CURVES = "members", "curves"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the numbers depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def frames(done: Sequence[FrozenTrial]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """members.csv and curves.csv of trials that are done."""
+    members = [MemberRecord(**_numbers(row)) for trial in done for row in trial.user_attrs[MEMBERS]]
+    curves = [
+        CurveRecord(*(np.nan if value is None else value for value in row))
+        for trial in done
+        for row in trial.user_attrs[CURVES]
+    ]
+    return to_frame(members, MemberRecord), to_frame(curves, CurveRecord)
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: np.nan if value is None else value for key, value in row.items()}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the files of a run are written from.
+
+    Args:
+        command: `compare` or `search`.
+        configuration: What was asked for.
+        run: Where the files go.
+        table: The data.
+        splits: Its splits.
+        networks: The trained networks.
+        rates: Learning rates tried, or the ends of their range.
+        is_equal_budget: Whether comparisons between activations are fair.
+    """
+
+    command: str
+    configuration: Configuration
+    run: RunDirectory
+    table: Table
+    splits: Mapping[Split, SplitRows]
+    networks: Networks
+    rates: list[float]
+    is_equal_budget: bool
+
+    def write(
+        self, done: Sequence[FrozenTrial], settings: Mapping[int, Setting], study: optuna.Study
+    ) -> dict[str, Any]:
+        """Every file of the run directory; returns the summary, which is written last.
+
+        Args:
+            done: Finished trials in the order of the results.
+            settings: Number in the results to setting.
+            study: For Optuna's own figures.
+        """
+        members, curves = frames(done)
+        write_frame(self.run.members, members)
+        write_frame(self.run.curves, curves)
+        n_test = len(next(iter(self.splits.values())).test)
+        # inner validation belongs to the training procedure: all rows outside the test fold count
+        ratio = n_test / (self.table.n_rows - n_test)
+        found = summaries.summarise(
+            members, ratio, self.configuration.compare.baseline, self.rates, self.is_equal_budget
+        )
+        summary = self._header(len(done)) | found
+        chosen = summaries.choose(members)
+        networks = self.networks.gather(chosen[chosen.activation == found["winner"]], settings)
+        # activation and rate both picked per fold on validation: an estimate no test row has touched
+        nested = self.networks.gather(chosen.sort_values("val").groupby(summaries.PAIR).head(1), settings)
+        summary["ensemble"] = {
+            "activation": found["winner"],
+            "n_members": len(networks),
+            "test_score": self.networks.score(networks),
+            "test_score_chosen_on_validation": self.networks.score(nested),
+        }
+        summary["references"] = reference_scores(self.table, self.splits, self.configuration.data)
+        summary["versions"] = versions()
+        if networks:
+            scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
+            config = plain(self.configuration.to_dict())
+            save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
+        write_comparison(self.run, members, curves, summary)
+        draw_study(study, self.run.figures)
+        write_json(self.run.summary, summary)
+        return dict(plain(summary))
+
+    def _header(self, n_trials: int) -> dict[str, Any]:
+        configuration, table = self.configuration, self.table
+        some = next(iter(self.splits.values()))
+        return {
+            "metric": "log_rmse" if configuration.data.target_transform == "log" else "rmse",
+            "command": self.command,
+            "data": {
+                "csv": configuration.data.csv,
+                "target": table.schema.target,
+                "n_rows": table.n_rows,
+                "n_columns": len(table.schema.columns),
+                "sha256": table.content_hash,
+            },
+            "protocol": {
+                "folds": configuration.compare.folds,
+                "inner": configuration.compare.inner,
+                "repeats": configuration.compare.repeats,
+                "validation_fraction": configuration.compare.validation_fraction,
+                "n_training": len(some.training),
+                "n_validation": len(some.validation),
+                "n_test": len(some.test),
+                "n_trials": n_trials,
+                "max_epochs": configuration.trainer["max_epochs"],
+                "patience": configuration.optimizer.patience,
+                "hidden": configuration.model.hidden,
+                "seed": configuration.seed,
+            },
+        }

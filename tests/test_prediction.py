@@ -1,0 +1,291 @@
+"""`actlab predict`: the right rows in the right order, warnings where it can go on, a sentence where it cannot."""
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actlab.ensemble import Ensemble, load, save
+from actlab.errors import InputError
+from actlab.intervals import prediction_interval
+from actlab.prediction import Prediction, harmless, predict_file
+from actlab.settings import DataSettings
+from actlab.table import read_table
+from small_ensembles import HOUSES, houses, make_ensemble
+
+N_ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+    save(make_ensemble(houses()), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(ckpt: Path) -> Ensemble:
+    return load(ckpt)
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    """Rows as text, as in the file."""
+    return pd.read_csv(HOUSES, dtype=str, keep_default_na=False, nrows=N_ROWS)
+
+
+def run(ckpt: Path, rows: pd.DataFrame, tmp_path: Path, **options: object) -> tuple[pd.DataFrame, Prediction]:
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    options.setdefault("warn", lambda text: None)
+    done = predict_file(ckpt, tmp_path / "in.csv", tmp_path / "out.csv", **options)  # type: ignore[arg-type]
+    return pd.read_csv(tmp_path / "out.csv", dtype={"Id": str}), done
+
+
+def test_every_row_is_predicted_in_its_order_under_its_id(
+    ckpt: Path, ensemble: Ensemble, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    out, done = run(ckpt, rows, tmp_path)
+    assert list(out.columns) == ["Id", "prediction"]
+    assert out["Id"].tolist() == rows["Id"].tolist()
+    np.testing.assert_array_equal(out["prediction"], ensemble.predict(houses().features[:N_ROWS]))
+    assert done == Prediction(N_ROWS, ())
+
+
+def test_the_target_changes_nothing(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    with_target, _ = run(ckpt, rows, tmp_path)
+    nonsense, _ = run(ckpt, rows.assign(SalePrice="?"), tmp_path, overwrite=True)
+    without, _ = run(ckpt, rows.drop(columns="SalePrice"), tmp_path, overwrite=True)
+    pd.testing.assert_frame_equal(with_target, nonsense)
+    pd.testing.assert_frame_equal(with_target, without)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, N_ROWS])
+def test_chunks_change_nothing(ckpt: Path, rows: pd.DataFrame, tmp_path: Path, chunk_rows: int) -> None:
+    rows = rows.iloc[: 12 * chunk_rows]
+    whole, _ = run(ckpt, rows, tmp_path, interval=0.8)
+    steps: list[int] = []
+    chunked, _ = run(ckpt, rows, tmp_path, interval=0.8, chunk_rows=chunk_rows, progress=steps.append, overwrite=True)
+    pd.testing.assert_frame_equal(whole, chunked, rtol=1e-6)
+    assert steps == [min(end, len(rows)) for end in range(chunk_rows, len(rows) + chunk_rows, chunk_rows)]
+
+
+def test_interval_adds_its_ends_in_the_unit_of_the_target(
+    ckpt: Path, ensemble: Ensemble, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    out, _ = run(ckpt, rows, tmp_path, interval=0.9)
+    assert list(out.columns) == ["Id", "prediction", "lower", "upper"]
+    features = houses().features[:N_ROWS]
+    lower, upper = prediction_interval(ensemble, ensemble.predict_by_fold(features), 0.9)
+    np.testing.assert_array_equal(out[["lower", "upper"]].to_numpy(), np.stack([lower, upper], axis=1))
+    assert (out["lower"] < out["prediction"]).all()
+    assert (out["prediction"] < out["upper"]).all()
+
+
+def test_columns_may_be_shuffled(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    straight, _ = run(ckpt, rows, tmp_path)
+    shuffled, done = run(ckpt, rows[sorted(rows.columns)], tmp_path, overwrite=True)
+    pd.testing.assert_frame_equal(straight, shuffled)
+    assert done.warnings == ()
+
+
+def test_what_it_can_go_on_with_is_warned_of_once(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows["Neighborhood"] = ["Atlantis", "Mordor"] * (N_ROWS // 2)
+    rows["LotArea"] = [f"{int(area):,}" for area in rows["LotArea"]]
+    rows = rows.drop(columns=["GrLivArea", "Street"]).assign(colour="red")
+    said: list[str] = []
+    out, done = run(ckpt, rows, tmp_path, chunk_rows=7, warn=said.append)
+    assert done.warnings == tuple(said)
+    assert out["prediction"].gt(0).all()
+    for part in (
+        "lacks columns 'Street', 'GrLivArea': taken as missing",
+        "columns unknown to the model, ignored: 'colour'",
+        "column 'LotArea' holds numbers written as text",
+        "column 'Neighborhood' has values that the model never saw in training, taken as none of its categories: "
+        "'Atlantis', 'Mordor'",
+    ):
+        assert sum(part in text for text in said) == 1, part
+    assert len(said) == 4
+
+
+def test_a_category_that_one_fold_saw_is_no_surprise(ckpt: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    rows = pd.read_csv(HOUSES, dtype=str, keep_default_na=False)
+    rare = [p.unseen(houses().features) for p in ensemble.preprocessors]
+    assert any(rare)
+    _, done = run(ckpt, rows, tmp_path)
+    known_to_none = set.intersection(*({(name, text) for name, texts in one.items() for text in texts} for one in rare))
+    assert len(done.warnings) == len({name for name, _ in known_to_none})
+
+
+def test_numbers_as_text_are_the_numbers(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    straight, _ = run(ckpt, rows, tmp_path)
+    rows["LotArea"] = [f"{int(area):,}" for area in rows["LotArea"]]
+    again, done = run(ckpt, rows, tmp_path, overwrite=True)
+    pd.testing.assert_frame_equal(straight, again)
+    assert len(done.warnings) == 1
+
+
+def test_without_the_id_column_rows_keep_their_order(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    with_id, _ = run(ckpt, rows, tmp_path)
+    out, done = run(ckpt, rows.drop(columns="Id"), tmp_path, overwrite=True)
+    assert list(out.columns) == ["prediction"]
+    np.testing.assert_array_equal(out["prediction"], with_id["prediction"])
+    assert "lacks the id column 'Id'" in done.warnings[0]
+
+
+def test_a_model_without_id_writes_predictions_only(small_csv: str, tmp_path: Path) -> None:
+    table = read_table(DataSettings(csv=small_csv, target="price"))
+    save(make_ensemble(table), tmp_path / "best.ckpt")
+    out, done = run(tmp_path / "best.ckpt", pd.read_csv(small_csv), tmp_path)
+    assert (list(out.columns), done) == (["prediction"], Prediction(120, ()))
+
+
+def test_an_id_called_prediction_gives_way(small_csv: str, tmp_path: Path) -> None:
+    frame = pd.read_csv(small_csv)
+    frame.insert(0, "prediction", [f"row {i}" for i in range(len(frame))])
+    frame.to_csv(small_csv, index=False)
+    table = read_table(DataSettings(csv=small_csv, target="price", id="prediction"))
+    save(make_ensemble(table), tmp_path / "best.ckpt")
+    out, done = run(tmp_path / "best.ckpt", frame, tmp_path)
+    assert list(out.columns) == ["id", "prediction"]
+    assert "is called 'id' in the output" in done.warnings[0]
+
+
+def test_warnings_go_to_stderr(
+    ckpt: Path, rows: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows.drop(columns="Street").to_csv(tmp_path / "in.csv", index=False)
+    predict_file(ckpt, tmp_path / "in.csv", tmp_path / "out.csv")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("warning: ")
+
+
+ODD_IDS = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "＝1", " =1", "-5", "+5", "-1.5e3", "a=b", "", 'say "hi"', "a,b"]
+
+
+def test_ids_start_no_formula_and_are_otherwise_untouched(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows["Id"] = (ODD_IDS * N_ROWS)[:N_ROWS]
+    run(ckpt, rows, tmp_path)
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        written = [row["Id"] for row in csv.DictReader(file)][: len(ODD_IDS)]
+    # the reader strips blanks before a cell
+    assert [text.lstrip("'") for text in written] == [text.lstrip(" ") for text in ODD_IDS]
+    assert [text.startswith("'") for text in written] == [True] * 7 + [False] * 7
+
+
+@given(st.text())
+def test_no_text_starts_a_formula(text: str) -> None:
+    written = harmless(text)
+    assert written.removeprefix("'") == text.removeprefix("'")
+    if written.lstrip()[:1] in ("=", "+", "-", "@"):
+        float(written)
+
+
+def hurt_number(rows: pd.DataFrame) -> pd.DataFrame:
+    rows.loc[40, "LotArea"] = "big"
+    return rows
+
+
+def hurt_infinite(rows: pd.DataFrame) -> pd.DataFrame:
+    rows.loc[40, "LotArea"] = "inf"
+    return rows
+
+
+def no_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.iloc[:0]
+
+
+def no_features(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[["Id", "SalePrice"]]
+
+
+@pytest.mark.parametrize(
+    ("hurt", "message"),
+    [
+        (hurt_number, r"in\.csv, line 42, column 'LotArea': 'big' is not a number; correct the cell"),
+        (hurt_infinite, r"in\.csv, line 42, column 'LotArea': 'inf' is infinite"),
+        (no_rows, r"in\.csv has a header but no data row"),
+        (no_features, r"in\.csv has none of the 79 feature columns of the model"),
+    ],
+)
+def test_what_it_cannot_go_on_with_is_refused_and_nothing_is_left(
+    ckpt: Path, rows: pd.DataFrame, tmp_path: Path, hurt: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(ckpt, hurt(rows), tmp_path, chunk_rows=7)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_refused_run_leaves_the_old_output_alone(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    run(ckpt, rows, tmp_path)
+    before = (tmp_path / "out.csv").read_bytes()
+    with pytest.raises(InputError, match="exists; choose another --output, or replace it with --overwrite"):
+        run(ckpt, rows, tmp_path)
+    with pytest.raises(InputError, match="is not a number"):
+        run(ckpt, hurt_number(rows), tmp_path, overwrite=True)
+    assert (tmp_path / "out.csv").read_bytes() == before
+
+
+def test_an_empty_output_file_holds_nothing_to_lose(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").touch()
+    out, _ = run(ckpt, rows, tmp_path)
+    assert len(out) == N_ROWS
+
+
+def refused(ckpt: Path, rows: pd.DataFrame, tmp_path: Path, output: Path, message: str) -> None:
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        predict_file(ckpt, tmp_path / "in.csv", output, overwrite=True)
+
+
+def test_input_and_checkpoint_are_never_written_over(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    refused(ckpt, rows, tmp_path, tmp_path / "in.csv", "is both read and written")
+    refused(ckpt, rows, tmp_path, ckpt, "is both read and written")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    refused(ckpt, rows, tmp_path, tmp_path / "link.csv", "is both read and written")
+    os.link(tmp_path / "in.csv", tmp_path / "hard.csv")
+    refused(ckpt, rows, tmp_path, tmp_path / "hard.csv", "is both read and written")
+
+
+def test_outputs_that_cannot_be_are_refused(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    refused(ckpt, rows, tmp_path, tmp_path, "is a directory; name a file to write")
+    refused(ckpt, rows, tmp_path, tmp_path / "none" / "out.csv", "is not a directory; make it first")
+    refused(ckpt, rows, tmp_path, Path("/dev/null"), "is not a regular file")
+
+
+def test_a_link_is_followed(ckpt: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "real.csv").touch()
+    (tmp_path / "out.csv").symlink_to(tmp_path / "real.csv")
+    run(ckpt, rows, tmp_path)
+    assert (tmp_path / "out.csv").is_symlink()
+    assert len(pd.read_csv(tmp_path / "real.csv")) == N_ROWS
+
+
+def test_a_full_disk_is_one_sentence(
+    ckpt: Path, rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("actlab.records.os.fsync", full)
+    with pytest.raises(InputError, match=r"out\.csv cannot be written: No space left on device"):
+        run(ckpt, rows, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_an_interval_out_of_reach_is_refused_before_any_row_is_read(
+    ckpt: Path, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    for level, message in (
+        (1.5, "between 0 and 1"),
+        (0.9999, "needs at least 9999 rows, the model was trained on 1460"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(ckpt, rows, tmp_path, interval=level)
+    assert not (tmp_path / "out.csv").exists()
