@@ -13,26 +13,28 @@ PACKAGE = Path(__file__).parents[1] / "src" / "actlab"
 # From the ground up: a module imports only from levels below its own; siblings do not import each other.
 LEVELS = (
     {"__init__"},
-    {"errors", "members", "answer"},
-    {"settings"},
-    {"activations", "cells", "column_rules", "csv_reading", "metrics", "multi_data", "paired_tests", "records"},
-    {"columns", "configuration", "initialisation", "significance", "splits"},
-    {"inference", "regressor", "summary"},
-    {"table", "tensorboard_log"},
-    {"preprocessing"},
-    {"check", "datamodule", "ensemble", "references"},
-    {"export", "intervals", "population"},
-    {"module", "prediction"},
-    {"progress", "trials"},
-    {"article", "assembly", "studies"},
+    {"answer", "errors", "event_files", "members"},
+    {"colours", "locks", "settings"},
+    {"activations", "cells", "column_rules", "csv_reading", "journal", "metrics", "multi_data", "paired_tests"},
+    {"columns", "configuration", "initialisation", "ranking_table", "records", "significance", "splits"},
+    {"inference", "regressor", "summary", "tensorboard_log"},
+    {"figures", "health", "table"},
+    {"preprocessing", "report"},
+    {"averaging", "check", "datamodule", "references"},
+    {"checkpoint", "database", "ensemble", "population"},
+    {"export", "intervals", "module"},
+    {"claims", "health_callback", "live_curves", "prediction", "progress", "pruning", "trials"},
+    {"article", "assembly", "confirm", "studies"},
     {"experiment"},
+    {"workers"},
     {"compare", "fit", "search"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
 
 # The results on disk and everything that reads them: no training library, whoever imports them.
-LIGHT = ("records", "paired_tests", "significance", "multi_data", "report", "table")
+LIGHT = ("answer", "ranking_table", "event_files", "tensorboard_log", "summary", "records", "paired_tests", "significance", "multi_data", "report", "table")
 
 
 def imported_modules(source: str, siblings: set[str]) -> Iterator[str]:

@@ -53,17 +53,14 @@ def _check(arguments: Arguments) -> None:
 
 def _activations(arguments: Arguments) -> None:
     _parser("activations").parse_args(arguments)
-    from rich.console import Console
-    from rich.table import Table
-
     from actlab.activations import ACTIVATIONS
 
-    table = Table("name", "formula", "pre-activations", "learns", "source", box=None, pad_edge=False)
-    for row in ACTIVATIONS:
-        table.add_row(row.name, row.formula, str(row.width_factor), row.parameters or "-", row.source)
-    console = Console()
-    console.print(table, markup=False, highlight=False)
-    console.print("\nAny other torch.nn.Module by its dotted path, for example torch.nn.LogSigmoid.", highlight=False)
+    rows = [("name", "formula", "pre-activations a unit", "learns", "source")]
+    rows += [(r.name, r.formula, str(r.width_factor), r.parameters or "-", r.source) for r in ACTIVATIONS]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nAny other torch.nn.Module by the dotted path of its class, for example torch.nn.LogSigmoid.")
 
 
 def _article(arguments: Arguments) -> None:

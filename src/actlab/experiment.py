@@ -1,90 +1,95 @@
-"""What `compare` and `search` share: the run directory and its study, evaluating trials, and writing the results."""
+"""What `compare` and `search` share: run directory and study, the loop of a worker, and who writes the results."""
 
-import platform
+import json
+import random
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import numpy as np
 import optuna
-import pandas as pd
-from optuna.trial import FrozenTrial
 
-from actlab import summary as summaries
 from actlab.assembly import Networks
 from actlab.configuration import Configuration, differences, to_yaml
-from actlab.ensemble import save
 from actlab.errors import InputError
 from actlab.progress import PopulationProgress
-from actlab.records import (
-    CurveRecord,
-    MemberRecord,
-    RunDirectory,
-    plain,
-    to_frame,
-    write_frame,
-    write_json,
-    write_text,
-)
-from actlab.references import reference_scores
+from actlab.records import RunDirectory, plain, write_text
+from actlab.results import CURVES, MEMBERS, Results, versions
 from actlab.splits import make_splits
 from actlab.studies import Cell, Study, open_storage
-from actlab.table import Table
-from actlab.trials import Evaluation, Setting, evaluate
+from actlab.table import read_table
+from actlab.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.workers import Worker, run_workers
 
-# the most members that train as one population: their states lie in memory together
+# The most members that train as one population: what an interruption can lose.
 POPULATION_MEMBERS = 1500
-PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
-FINGERPRINT = "actlab"
+FINGERPRINT, WRITER = "actlab", "written_by"
+# how long a worker with nothing to do waits before it looks again
+WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of what the numbers depend on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-class Experiment:
-    """A run: its configuration, data, directory and study.
+class Experiment(ABC):
+    """A run: its configuration, data, directory and study, and the trials that train in it.
 
     Args:
-        command: `compare` or `search`.
         configuration: What was asked for.
-        table: The data.
-        sampler: What proposes trials, where they are not all queued.
+        worker: Which one of several processes this is; None for the one that was started by hand.
 
     Raises:
-        InputError: the directory belongs to another configuration or other data; the message lists what differs.
+        InputError: bad data or configuration, or the directory belongs to another configuration or other data.
     """
 
-    def __init__(
-        self,
-        command: str,
-        configuration: Configuration,
-        table: Table,
-        sampler: optuna.samplers.BaseSampler | None = None,
-    ) -> None:
-        self.command, self.configuration, self.table = command, configuration, table
-        self.run = choose_directory(command, configuration)
+    command: ClassVar[str]
+    is_equal_budget: ClassVar[bool]
+
+    def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
+        self.configuration, self.worker = configuration, worker
+        self.table = read_table(configuration.data)
+        self.splits = make_splits(self.table.n_rows, configuration.compare, configuration.seed)
+        self.run = choose_directory(self.command, configuration)
         self.run.create()
+        trainer = dict(configuration.trainer)
+        if worker is not None and (device := worker.device()) is not None:
+            trainer["devices"] = [device]
         self.evaluation = Evaluation(
-            configuration.data,
-            configuration.compare,
-            configuration.optimizer,
-            configuration.trainer,
-            configuration.seed,
+            configuration.data, configuration.compare, configuration.optimizer, trainer, configuration.seed
         )
-        self.splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
-        self.networks = Networks(self.run.weights, self.evaluation, table, self.splits)
-        self.progress: PopulationProgress | None = None
+        self.networks = Networks(self.run.weights, self.evaluation, self.table, self.splits)
         storage = open_storage(self.run.journal, configuration.storage)
-        name = "actlab" if configuration.storage is None else self.run.path.name
-        self.study = Study(storage, name, sampler)
-        self._check_fingerprint()
-        if not self.run.config.exists():
-            write_text(self.run.config, to_yaml(configuration.to_dict()))
+        self.study = Study(storage, "actlab" if configuration.storage is None else self.run.path.name)
+        with self.study.liveness.exclusive():
+            self._check_fingerprint()
+        self.progress: PopulationProgress | None = None
+
+    @property
+    @abstractmethod
+    def cells(self) -> list[Cell]:
+        """Everything that is to be done, in the order of the results."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> int:
+        """Trials that train as one population."""
+
+    @property
+    @abstractmethod
+    def rates(self) -> list[float]:
+        """Learning rates tried, or the ends of their range."""
+
+    @abstractmethod
+    def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
+        """The parameters of a claimed trial."""
+
+    def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
+        """What goes along with the training of a population."""
+        return [self.progress] if self.progress is not None else []
 
     def _check_fingerprint(self) -> None:
         asked = {
@@ -95,129 +100,198 @@ class Experiment:
         }
         stored = self.study.optuna.user_attrs.get(FINGERPRINT)
         if stored is None:
+            self._check_config_file(asked["config"])
             self.study.optuna.set_user_attr(FINGERPRINT, asked)
-            return
-        changed = differences(stored["versions"], asked["versions"])
-        if changed:
-            print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
-        lines = differences(_stable(stored), _stable(asked))
+        else:
+            changed = differences(stored["versions"], asked["versions"])
+            if changed and self.worker is None:
+                print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
+            self._refuse(fingerprint_differences(stored, asked))
+        if not self.run.config.exists():
+            write_text(self.run.config, to_yaml(self.configuration.to_dict()))
+
+    def _check_config_file(self, asked: dict[str, Any]) -> None:
+        """A directory whose study is gone, or in a database, still has its configuration."""
+        if self.run.config.exists():
+            import yaml
+
+            content = yaml.safe_load(self.run.config.read_text()) or {}
+            stored = {key: value for key, value in content.items() if key in asked}
+            self._refuse(differences(*(_without_place(config) for config in (stored, asked))))
+
+    def _refuse(self, lines: list[str]) -> None:
         if lines:
             raise InputError(
-                f"{self.run.path} holds a run of another configuration ({'; '.join(lines)}); "
-                "go on with the old one, choose another --out, or add --fresh"
+                f"{self.run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
+                "go on with that one, choose another --out, or add --fresh"
             )
 
-    def evaluate(self, claimed: Mapping[int, optuna.Trial], settings: Mapping[int, Setting]) -> None:
-        """Train claimed trials as one population and tell the study.
+    def execute(self) -> tuple[RunDirectory, dict[str, Any] | None]:
+        """Train what is missing and write the results; the summary is None where another process writes it."""
+        was_done = self._is_done()
+        if was_done and (written := self._written()) is not None:
+            return self.run, written
+        try:
+            if self.configuration.workers > 1:
+                self._run_workers()
+            else:
+                self.train()
+            if not was_done and not self._is_writer():
+                return self.run, None
+            return self.run, self._write()
+        finally:
+            self.study.liveness.close()
 
-        Args:
-            claimed: Number in the results to Optuna trial.
-            settings: The same numbers to what is to be evaluated.
-        """
-        callbacks = [self.progress] if self.progress else []
-        for result in evaluate(dict(settings), self.evaluation, self.table, callbacks):
-            self.networks.keep(result.number, result.outcomes)
-            value = result.value
-            self.study.complete(
-                claimed[result.number],
-                value if np.isfinite(value) else np.inf,
-                {
-                    "number": result.number,
-                    "members": [plain(asdict(record)) for record in result.member_records()],
-                    "curves": [plain(list(asdict(record).values())) for record in result.curve_records()],
-                },
-            )
+    def _is_done(self) -> bool:
+        done = self.study.done()
+        return all(cell.key in done for cell in self.cells)
 
-    def frames(self, done: Sequence[FrozenTrial]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """members.csv and curves.csv of completed trials."""
-        members = [MemberRecord(**_numbers(row)) for trial in done for row in trial.user_attrs["members"]]
-        curves = [
-            CurveRecord(*(np.nan if value is None else value for value in row))
-            for trial in done
-            for row in trial.user_attrs["curves"]
-        ]
-        return to_frame(members, MemberRecord), to_frame(curves, CurveRecord)
+    def _written(self) -> dict[str, Any] | None:
+        """The summary, where the results are on disk already."""
+        if not self.run.summary.exists():
+            return None
+        try:
+            summary = self.run.read_summary()
+        except json.JSONDecodeError:
+            return None
+        return summary if summary.get("protocol", {}).get("n_trials") == len(self.cells) else None
 
-    def write(
-        self,
-        done: Sequence[FrozenTrial],
-        settings: Mapping[int, Setting],
-        rates: list[float],
-        is_equal_budget: bool,
-        log: Callable[[RunDirectory, pd.DataFrame, pd.DataFrame, dict[str, Any]], None],
-    ) -> dict[str, Any]:
-        """Everything of the run directory, from the study; returns the summary.
+    def _is_writer(self) -> bool:
+        """The first process that finds everything done writes the results; who comes later says so and leaves."""
+        own = {"host": socket.gethostname(), "directory": str(self.run.path.resolve())}
+        with self.study.liveness.exclusive():
+            writer = self.study.optuna.user_attrs.get(WRITER)
+            if writer is None:
+                self.study.optuna.set_user_attr(WRITER, own)
+        if writer is None or writer == own:
+            return True
+        print(f"all trials are done; the results are in {writer['directory']} on {writer['host']}", file=sys.stderr)
+        return False
 
-        Args:
-            done: Completed trials in the order of the results.
-            settings: Number in the results to setting.
-            rates: Learning rates tried, or the ends of their range.
-            is_equal_budget: Whether comparisons between activations are fair.
-            log: Writes the TensorBoard comparison.
-        """
-        members, curves = self.frames(done)
-        write_frame(self.run.members, members)
-        write_frame(self.run.curves, curves)
-        n_test = len(next(iter(self.splits.values())).test)
-        # inner validation belongs to the training procedure: all rows outside the test fold count
-        ratio = n_test / (self.table.n_rows - n_test)
-        found = summaries.summarise(members, ratio, self.configuration.compare.baseline, rates, is_equal_budget)
-        summary = self._header() | found
-        chosen = summaries.choose(members)
-        networks = self.networks.gather(chosen[chosen.activation == found["winner"]], settings)
-        # activation and rate both picked per fold on validation: an estimate no test row has touched
-        nested = self.networks.gather(chosen.sort_values("val").groupby(summaries.PAIR).head(1), settings)
-        summary["ensemble"] = {
-            "activation": found["winner"],
-            "n_members": len(networks),
-            "test_score": self.networks.score(networks),
-            "test_score_chosen_on_validation": self.networks.score(nested),
+    def _write(self) -> dict[str, Any]:
+        done = self.study.done()
+        trials = [done[cell.key] for cell in self.cells]
+        settings = {
+            cell.number: setting_of(trial.params, self.configuration)
+            for cell, trial in zip(self.cells, trials, strict=True)
         }
-        summary["references"] = reference_scores(self.table, self.splits, self.configuration.data)
-        summary["versions"] = versions()
-        if networks:
-            scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
-            config = plain(self.configuration.to_dict())
-            save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
-        write_json(self.run.summary, summary)
-        log(self.run, members, curves, summary)
-        return dict(plain(summary))
+        results = Results(
+            self.command,
+            self.configuration,
+            self.run,
+            self.table,
+            self.splits,
+            self.networks,
+            self.rates,
+            self.is_equal_budget,
+        )
+        return results.write(trials, settings, self.study.optuna)
 
-    def _header(self) -> dict[str, Any]:
-        configuration, table = self.configuration, self.table
-        some = next(iter(self.splits.values()))
-        return {
-            "metric": "log_rmse" if configuration.data.target_transform == "log" else "rmse",
-            "command": self.command,
-            "data": {
-                "csv": configuration.data.csv,
-                "target": table.schema.target,
-                "n_rows": table.n_rows,
-                "n_columns": len(table.schema.columns),
-                "sha256": table.content_hash,
-            },
-            "protocol": {
-                "folds": configuration.compare.folds,
-                "inner": configuration.compare.inner,
-                "repeats": configuration.compare.repeats,
-                "validation_fraction": configuration.compare.validation_fraction,
-                "n_training": len(some.training),
-                "n_validation": len(some.validation),
-                "n_test": len(some.test),
-                "max_epochs": configuration.trainer["max_epochs"],
-                "patience": configuration.optimizer.patience,
-                "hidden": configuration.model.hidden,
-                "seed": configuration.seed,
-            },
+    def _run_workers(self) -> None:
+        own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
+        n_cells, shown = len(self.cells), time.monotonic()
+        self.study.enqueue_missing(self.cells)
+
+        def watch() -> None:
+            nonlocal shown
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                print(f"{len(self.study.done())} of {n_cells} trials done", file=sys.stderr)
+
+        run_workers(_work, (type(self), own), self.configuration.workers, self.run.path / "workers", watch)
+
+    def train(self) -> None:
+        """Claim trials and train them, one population after the other, until every cell is done."""
+        n_splits, wait_s = len(self.splits), WAIT_S
+        with PopulationProgress(len(self.cells) * n_splits) if self.worker is None else nullcontext() as progress:
+            self.progress = progress
+            if progress is not None:
+                progress.advance(len(self.study.done()) * n_splits)
+            while True:
+                if claimed := self.study.claim(self.batch):
+                    self._train(claimed)
+                    wait_s = WAIT_S
+                elif not self.study.enqueue_missing(self.cells, self._n_queued()):
+                    if self._is_done():
+                        return
+                    if wait_s == WAIT_S:
+                        print("waiting for trials that are in training elsewhere", file=sys.stderr)
+                    time.sleep(wait_s * (0.5 + random.random()))
+                    wait_s = min(1.5 * wait_s, LONGEST_WAIT_S)
+
+    def _n_queued(self) -> int | None:
+        """How many cells are queued at a time; all of them where their order does not matter."""
+        return None
+
+    def _train(self, claimed: Mapping[int, optuna.Trial]) -> None:
+        """Train claimed trials as one population and tell the study; interrupted, they go back to the queue."""
+        try:
+            params = {number: self.propose(number, trial) for number, trial in claimed.items()}
+            settings = {number: setting_of(own, self.configuration) for number, own in params.items()}
+            for result in evaluate(settings, self.evaluation, self.table, self.callbacks(claimed)):
+                self.networks.keep(result.number, result.outcomes)
+                self._tell(claimed[result.number], result)
+        except BaseException:
+            self._give_back(claimed)
+            raise
+
+    def _give_back(self, claimed: Mapping[int, optuna.Trial]) -> None:
+        try:
+            self.study.release(list(claimed.values()))
+        except (InputError, optuna.exceptions.OptunaError):
+            # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
+            return
+
+    def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
+        attributes = {
+            MEMBERS: [plain(asdict(record)) for record in result.member_records()],
+            CURVES: [plain(list(asdict(record).values())) for record in result.curve_records()],
         }
+        if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):
+            self.study.prune(trial, reason, attributes)
+        else:
+            self.study.complete(trial, result.value if np.isfinite(result.value) else np.inf, attributes)
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: np.nan if value is None else value for key, value in row.items()}
+def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:
+    """What a worker process does."""
+    kind, configuration = argument
+    experiment = kind(configuration, worker)
+    try:
+        experiment.train()
+    finally:
+        experiment.study.liveness.close()
 
 
-def _stable(fingerprint: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fingerprint.items() if key != "versions"}
+def setting_of(params: Mapping[str, Any], configuration: Configuration) -> Setting:
+    """A trial's parameters, with the configuration's own values for what is not searched."""
+    hidden = params.get("hidden")
+    return Setting(
+        params["activation"],
+        params["learning_rate"],
+        params.get("weight_decay", configuration.optimizer.weight_decay),
+        tuple(map(int, hidden.split("-"))) if hidden else tuple(configuration.model.hidden),
+        params.get("dropout", configuration.model.dropout),
+        configuration.model.init,
+    )
+
+
+def fingerprint_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What makes two starts different runs, a line each: command, data, configuration."""
+    lines = differences({"command": stored["command"]}, {"command": asked["command"]})
+    if stored["data"] != asked["data"]:
+        csv = asked["config"]["data"]["csv"]
+        lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
+    return lines + differences(_without_place(stored["config"]), _without_place(asked["config"]))
+
+
+def _without_place(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what differs from machine to machine: the data are known by their content."""
+    data = {key: value for key, value in config.get("data", {}).items() if key != "csv"}
+    trainer = {key: value for key, value in config.get("trainer", {}).items() if key != "devices"}
+    # a total: asking for more goes on
+    search = {key: value for key, value in config.get("search", {}).items() if key != "n_trials"}
+    return {**config, "data": data, "trainer": trainer, "search": search}
 
 
 def choose_directory(command: str, configuration: Configuration) -> RunDirectory:
@@ -237,8 +311,3 @@ def choose_directory(command: str, configuration: Configuration) -> RunDirectory
     if path.is_dir() and any(path.iterdir()) and not (run.journal.exists() or run.config.exists()):
         raise InputError(f"--out {path} is a directory with other files in it; name a new one")
     return run
-
-
-def all_cells(activations: Sequence[str], rates: Sequence[float]) -> list[Cell]:
-    """The grid in the order of the results: every activation at every learning rate."""
-    return [Cell({"activation": name, "learning_rate": rate}) for name in activations for rate in rates]

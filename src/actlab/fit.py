@@ -21,7 +21,7 @@ from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_fr
 from actlab.settings import DataSettings
 from actlab.splits import SplitRows, make_splits
 from actlab.table import Table, read_table
-from actlab.tensorboard_log import LiveCurves
+from actlab.live_curves import LiveCurves
 from actlab.trials import Evaluation, Setting, TrialResult, make_member, member_record, train
 
 SPLIT = Split(0, 0, 0)

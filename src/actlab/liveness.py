@@ -41,9 +41,11 @@ class Liveness(ABC):
     def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
         """Ids of running trials whose worker is gone."""
 
+    @abstractmethod
     def forget(self, trial_ids: Iterable[int]) -> None:
         """These trials were told."""
 
+    @abstractmethod
     def close(self) -> None:
         """The worker leaves."""
 
@@ -94,6 +96,9 @@ class FileLiveness(Liveness):
         file.unlink(missing_ok=True)
         lock.release()
         return True
+
+    def forget(self, trial_ids: Iterable[int]) -> None:
+        """The file says that the worker lives, whatever it does."""
 
     def close(self) -> None:
         if self._is_held:

@@ -18,6 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from actlab.database import open_database
 from actlab.errors import InputError
 from actlab.journal import open_journal
 from actlab.liveness import OWNER, liveness_of
@@ -36,9 +37,6 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         return open_journal(journal)
-    # SQLAlchemy is for those who ask for it
-    from actlab.database import open_database
-
     return open_database(url)
 
 
