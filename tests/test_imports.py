@@ -34,7 +34,19 @@ LEVELS = (
 )
 
 # The results on disk and everything that reads them: no training library, whoever imports them.
-LIGHT = ("answer", "ranking_table", "event_files", "tensorboard_log", "summary", "records", "paired_tests", "significance", "multi_data", "report", "table")
+LIGHT = (
+    "answer",
+    "ranking_table",
+    "event_files",
+    "tensorboard_log",
+    "summary",
+    "records",
+    "paired_tests",
+    "significance",
+    "multi_data",
+    "report",
+    "table",
+)
 
 
 def imported_modules(source: str, siblings: set[str]) -> Iterator[str]:

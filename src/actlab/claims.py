@@ -1,18 +1,17 @@
 """What textbooks and the teaching experiment say of activations, tested one claim at a time on the run's own data.
 
-Reads frames of a run only. Unless a claim says otherwise, an activation stands with the trial chosen for it in each
-(repeat, fold) by inner validation; see `evidence` for pairs, tests and their correction.
+Works on `Measurements` alone; see `evidence` for pairs, tests and their correction.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from actlab.evidence import Part, fact, judged, overall, tested, unknown
-from actlab.summary import PAIR, choose
+from actlab.evidence import Part, fact, judged, over_pairs, overall, unknown
+from actlab.measurements import Measurements
+from actlab.summary import PAIR
 
 # A layer that hands back less than half of the gradient it gets makes gradients vanish with depth.
 VANISHING_FACTOR = 0.5
@@ -22,63 +21,22 @@ CENTRED = 0.1
 SEVERAL = 2.0
 # Fewer dead units than one in a hundred need no repair.
 DEAD_UNITS = 0.01
+# "Doubles" within a tenth: the output layer and the learned slopes do not double.
+DOUBLED = (1.8, 2.2)
 ROUNDING = 1e-9
-NON_FINITE = "a chosen member is missing"
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """All that the claims are judged by; a part whose measurements are missing says `cannot tell`.
-
-    Args:
-        members: Rows of `MemberRecord`.
-        test_train_ratio: Rows in the test fold over rows outside it.
-        rope: Differences of scores smaller than this are of no practical use.
-        health: Rows of `HealthRecord`.
-        convergence: Rows of `ConvergenceRecord`.
-        costs: Activation to (microseconds of the activation alone, of a whole step), one entry a round each.
-        deviation_from_affine: Of the trained identity networks, as `representation.deviation_from_affine`.
-        maxout_error: `relu` and `leaky_relu` to `representation.maxout_error`.
-        ridge: (repeat, fold) to ridge's score on the same test rows.
-    """
-
-    members: pd.DataFrame
-    test_train_ratio: float
-    rope: float
-    health: pd.DataFrame | None = None
-    convergence: pd.DataFrame | None = None
-    costs: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
-    deviation_from_affine: float = math.nan
-    maxout_error: Mapping[str, float] = field(default_factory=dict)
-    ridge: Mapping[tuple[int, int], float] = field(default_factory=dict)
-
-    def missing(self, *activations: str) -> str:
-        """Why activations cannot be compared: those that are not in the run; empty where all are."""
-        absent = [name for name in activations if name not in set(self.members.activation)]
-        return f"not in this run: {', '.join(absent)}" if absent else ""
-
-    def scores(self, activation: str) -> "pd.Series[float]":
-        """Test scores by (repeat, fold)."""
-        chosen = choose(self.members[self.members.activation == activation])
-        return chosen.set_index(PAIR).score
-
-    def of_chosen(self, frame: pd.DataFrame, activation: str) -> pd.DataFrame:
-        """Rows of `frame` that belong to the trial chosen for the activation in their (repeat, fold)."""
-        chosen = choose(self.members[self.members.activation == activation])[[*PAIR, "trial"]]
-        return frame.merge(chosen, on=[*PAIR, "trial"])
+NO_HEALTH = "the health of this run was not measured"
 
 
 def claims(found: Measurements) -> list[dict[str, Any]]:
     """Every claim with its parts, the pairs behind them and its verdict, as summary.json holds them."""
-    parts = [build(found) for _, build in CLAIMS]
-    flat = judged([part for group in parts for part in group])
-    records, start = [], 0
-    for (sentence, _), group in zip(CLAIMS, parts, strict=True):
-        own = flat[start : start + len(group)]
-        start += len(group)
+    groups = [build(found) for _, build in CLAIMS]
+    flat = iter(judged([part for group in groups for part in group]))
+    records = []
+    for (sentence, _), group in zip(CLAIMS, groups, strict=True):
+        own = [next(flat) for _ in group]
         verdict, reason = overall(own)
-        record = {"claim": sentence, "verdict": verdict, "reason": reason, "parts": [part.to_dict() for part in own]}
-        records.append(record)
+        parts = [part.to_dict() for part in own]
+        records.append({"claim": sentence, "verdict": verdict, "reason": reason, "parts": parts})
     return records
 
 
@@ -87,7 +45,7 @@ def _score_difference(found: Measurements, worse: str, better: str) -> list[Part
     if reason := found.missing(worse, better):
         return [unknown(what, reason)]
     d = found.scores(worse) - found.scores(better)
-    return [tested(what, d, found.test_train_ratio, "above", 0.0, refuted_at=found.rope)]
+    return [over_pairs(what, d, found.test_train_ratio, "above", 0.0, refuted_at=found.rope)]
 
 
 def _vanishing(found: Measurements) -> list[Part]:
@@ -96,55 +54,38 @@ def _vanishing(found: Measurements) -> list[Part]:
 
 def _layer_factor(found: Measurements, name: str) -> Part:
     what = f"{name}: share of the gradient that a hidden layer hands back, at the start"
-    if reason := found.missing(name):
-        return unknown(what, reason)
-    if found.health is None or found.health.layer.max() < 2:
-        return unknown(what, "needs the health of at least two hidden layers")
-    rows = found.of_chosen(found.health, name)
-    n_steps = rows.layer.max() - 1
-    first = rows[(rows.layer == 1) & (rows.moment == "start")]
-    factor = (first.gradient_ratio ** (1 / n_steps)).groupby([first[key] for key in PAIR]).agg(_strict_mean)
-    return tested(what, factor, found.test_train_ratio, "below", VANISHING_FACTOR, is_ratio=True)
+    reason = found.missing(name) or ("" if found.n_layers else NO_HEALTH)
+    if reason or found.n_layers < 2:
+        return unknown(what, reason or "the network has one hidden layer")
+    factor = found.layer_factor(name, "start")
+    return over_pairs(what, factor, found.test_train_ratio, "below", VANISHING_FACTOR, is_ratio=True)
 
 
 def _centred(found: Measurements) -> list[Part]:
     what = "sigmoid: mean output of its hidden units at the best epoch"
-    if reason := found.missing("sigmoid"):
+    if reason := found.missing("sigmoid") or ("" if found.n_layers else NO_HEALTH):
         return [unknown(what, reason)]
-    if found.health is None:
-        return [unknown(what, "the health of this run was not measured")]
-    rows = found.of_chosen(found.health, "sigmoid")
-    means = rows[rows.moment == "best"].groupby(PAIR).mean_output.agg(_strict_mean)
-    return [tested(what, means, found.test_train_ratio, "above", CENTRED, refuted_at=CENTRED)]
+    means = found.health_of("sigmoid", "mean_output", "best")
+    return [over_pairs(what, means, found.test_train_ratio, "above", CENTRED)]
 
 
 def _convergence(found: Measurements) -> list[Part]:
-    whats = {unit: f"{unit} of tanh over those of relu to the same training loss" for unit in ("epochs", "seconds")}
+    return [_time_to_level(found, "epoch", "epochs"), _time_to_level(found, "seconds", "seconds"), *_step_costs(found)]
+
+
+def _time_to_level(found: Measurements, column: str, unit: str) -> Part:
+    what = f"{unit} of tanh over those of relu to the same training loss"
     reason = found.missing("tanh", "relu")
-    frame = found.convergence
-    if not reason and frame is None:
-        reason = "the convergence of this run was not measured"
-    if reason or frame is None:
-        return [*(unknown(what, reason) for what in whats.values()), *_step_costs(found)]
-    tables = {name: found.of_chosen(frame, name) for name in ("tanh", "relu")}
-    level = _highest_level_reached(list(tables.values()))
-    if math.isnan(level):
-        return [*(unknown(w, "no level was reached by all of them") for w in whats.values()), *_step_costs(found)]
-    parts = []
-    for unit, what in whats.items():
-        column = "epoch" if unit == "epochs" else "seconds"
-        means = {name: rows[rows.r2 == level].groupby(PAIR)[column].agg(_strict_mean) for name, rows in tables.items()}
-        said = f"{what} (R2 {level:g} on the training rows)"
-        ratio = means["tanh"] / means["relu"]
-        parts.append(tested(said, ratio, found.test_train_ratio, "above", SEVERAL, refuted_at=SEVERAL, is_ratio=True))
-    return [*parts, *_step_costs(found)]
-
-
-def _highest_level_reached(tables: list[pd.DataFrame]) -> float:
-    """The hardest level that no member of any table missed."""
-    rows = pd.concat(tables)
-    reached = rows.groupby("r2").epoch.agg(lambda epochs: bool(epochs.notna().all()))
-    return float(reached[reached].index.max()) if reached.any() else math.nan
+    if reason or found.convergence is None:
+        return unknown(what, reason or "the convergence of this run was not measured")
+    tables = {name: found.of_chosen(found.convergence, name) for name in ("tanh", "relu")}
+    reached = pd.concat(tables).groupby("r2").epoch.agg(lambda epochs: bool(epochs.notna().all()))
+    if not reached.any():
+        return unknown(what, "no level of the training loss was reached by all of their networks")
+    level = float(reached[reached].index.max())
+    times = {name: found.by_pair(rows[rows.r2 == level], column) for name, rows in tables.items()}
+    said, ratio = f"{what} (R2 {level:g} on the training rows)", times["tanh"] / times["relu"]
+    return over_pairs(said, ratio, found.test_train_ratio, "above", SEVERAL, is_ratio=True)
 
 
 def _step_costs(found: Measurements) -> list[Part]:
@@ -152,46 +93,33 @@ def _step_costs(found: Measurements) -> list[Part]:
     for place, of_what in enumerate(("the activation alone", "the network")):
         what = f"time per step of tanh over that of relu, {of_what}"
         if "tanh" not in found.costs or "relu" not in found.costs:
-            parts.append(unknown(what, found.missing("tanh", "relu") or "the costs of this run were not measured"))
+            parts.append(unknown(what, found.missing("tanh", "relu") or "the costs of a step were not measured"))
             continue
         tanh, relu = (pd.Series(found.costs[name][place], dtype=float) for name in ("tanh", "relu"))
-        ratio = tanh / relu
-        ratio.index = pd.MultiIndex.from_product([[0], range(len(ratio))], names=PAIR)
+        ratio = (tanh / relu).set_axis(pd.MultiIndex.from_product([[0], range(len(tanh))], names=PAIR))
         # rounds share no data: nothing to correct for
-        parts.append(tested(what, ratio, 0.0, "above", 1.0, refuted_at=1.0, is_ratio=True))
+        parts.append(over_pairs(what, ratio, 0.0, "above", 1.0, is_ratio=True))
     return parts
 
 
 def _dying(found: Measurements) -> list[Part]:
-    rates = sorted(set(found.members.learning_rate))
-    high, low = rates[-1], rates[0]
-    whats = [
-        f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}",
-        f"dead units at the end at rate {high:g}, relu minus leaky_relu",
-    ]
-    reasons = [found.missing("relu"), found.missing("relu", "leaky_relu")]
-    if len(rates) < 2:
-        reasons[0] = reasons[0] or "only one learning rate was tried"
-    health = found.health
-    if health is None:
-        reasons = [reason or "the health of this run was not measured" for reason in reasons]
-    if health is None or all(reasons):
-        return [unknown(what, reason) for what, reason in zip(whats, reasons, strict=True)]
-
-    def dead(name: str, rate: float) -> "pd.Series[float]":
-        own = health[(health.activation == name) & (health.learning_rate == rate) & (health.moment == "end")]
-        return own.groupby(PAIR).dead.agg(_strict_mean)
-
-    differences = (
-        lambda: dead("relu", high) - dead("relu", low),
-        lambda: dead("relu", high) - dead("leaky_relu", high),
-    )
-    return [
-        unknown(what, reason)
-        if reason
-        else tested(what, difference(), found.test_train_ratio, "above", DEAD_UNITS, refuted_at=DEAD_UNITS)
-        for what, reason, difference in zip(whats, reasons, differences, strict=True)
-    ]
+    low, high = found.rates[0], found.rates[-1]
+    dying = f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}"
+    repaired = f"dead units at the end at rate {high:g}, relu minus leaky_relu"
+    no_health = "" if found.n_layers else NO_HEALTH
+    one_rate = "" if low < high else "only one learning rate was tried"
+    parts = []
+    if reason := found.missing("relu") or no_health or one_rate:
+        parts.append(unknown(dying, reason))
+    else:
+        d = found.dead("relu", high) - found.dead("relu", low)
+        parts.append(over_pairs(dying, d, found.test_train_ratio, "above", DEAD_UNITS))
+    if reason := found.missing("relu", "leaky_relu") or no_health:
+        parts.append(unknown(repaired, reason))
+    else:
+        d = found.dead("relu", high) - found.dead("leaky_relu", high)
+        parts.append(over_pairs(repaired, d, found.test_train_ratio, "above", DEAD_UNITS))
+    return parts
 
 
 def _maxout(found: Measurements) -> list[Part]:
@@ -200,27 +128,21 @@ def _maxout(found: Measurements) -> list[Part]:
         what = f"largest difference between {name} and a maxout of two multiples of z"
         error = found.maxout_error.get(name, math.nan)
         is_known = not math.isnan(error)
-        parts.append(fact(what, error, error <= ROUNDING, 0.0, "below") if is_known else unknown(what, "not checked"))
+        parts.append(fact(what, error, error <= ROUNDING, 0.0) if is_known else unknown(what, "was not checked"))
     what = "weights of the maxout network over those of the relu network"
     if reason := found.missing("maxout", "relu"):
         return [*parts, unknown(what, reason)]
     n_weights = found.members.groupby("activation").n_parameters.max()
     ratio = float(n_weights["maxout"] / n_weights["relu"])
-    return [*parts, fact(what, ratio, 1.8 <= ratio <= 2.2, 2.0, "above")]
+    return [*parts, fact(what, ratio, DOUBLED[0] <= ratio <= DOUBLED[1], 2.0)]
 
 
 def _linear(found: Measurements) -> list[Part]:
     what = "largest deviation of the trained identity networks from affine functions, in standard deviations"
-    if reason := found.missing("identity"):
-        return [unknown(what, reason)]
-    if math.isnan(found.deviation_from_affine):
-        return [unknown(what, "the trained identity networks were not checked")]
     error = found.deviation_from_affine
-    return [fact(what, error, error <= ROUNDING, 0.0, "below")]
-
-
-def _strict_mean(values: "pd.Series[float]") -> float:
-    return float(values.mean(skipna=False))
+    if reason := found.missing("identity") or ("was not checked" if math.isnan(error) else ""):
+        return [unknown(what, reason)]
+    return [fact(what, error, error <= ROUNDING, 0.0)]
 
 
 CLAIMS: tuple[tuple[str, Callable[[Measurements], list[Part]]], ...] = (

@@ -97,7 +97,10 @@ def _search(arguments: Arguments) -> None:
     _show(*search(configuration), configuration.json)
 
 
-def _show(run: object, summary: dict[str, object], as_json: bool) -> None:
+def _show(run: object, summary: dict[str, object] | None, as_json: bool) -> None:
+    if summary is None:
+        # another machine writes the results, and the reader was told where
+        return
     from rich.console import Console
 
     from actlab.ranking_table import print_answer
@@ -209,15 +212,18 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Entry point of the `actlab` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    # in place of KeyboardInterrupt, which Lightning turns into exit code 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _terminate)
     try:
         code = dispatch(sys.argv[1:])
     except InputError as error:
         print(f"actlab: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print("actlab: interrupted; the same command again goes on where it stopped", file=sys.stderr)
-        code = 130
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            print("actlab: interrupted; the same command again goes on where it stopped", file=sys.stderr)
     except BrokenPipeError:
         code = 0
     sys.exit(code)

@@ -17,7 +17,7 @@ import pandas as pd
 from actlab.paired_tests import corrected_resampled_t, holm
 
 Verdict = Literal["supported", "not supported", "cannot tell"]
-Side = Literal["above", "below"]
+Side = Literal["above", "below", "at"]
 ALPHA = 0.05
 
 
@@ -33,7 +33,7 @@ class Part:
         p: Two-sided, against `threshold`; nan where there was no test.
         p_holm: The same, adjusted over all parts of all claims.
         threshold: What the quantity is held against.
-        side: On which side of it the claim puts the quantity.
+        side: On which side of it the claim puts the quantity; `at` for a fact.
         refuted_at: A quantity whose whole interval lies short of this value is too small to support the claim.
         pairs: (repeat, fold, value) of each pair; for timings (0, round, value).
         verdict: The answer.
@@ -57,7 +57,7 @@ class Part:
         return {**vars(self), "n": len(self.pairs), "pairs": [list(pair) for pair in self.pairs]}
 
 
-def tested(
+def over_pairs(
     what: str,
     values: "pd.Series[float]",
     test_train_ratio: float,
@@ -94,9 +94,9 @@ def tested(
     return replace(empty, value=found[0], ci_low=found[1], ci_high=found[2], p=test.p)
 
 
-def fact(what: str, value: float, is_met: bool, threshold: float, side: Side) -> Part:
-    """A part that needs no test: a count, or an exact check."""
-    return Part(what, value, threshold=threshold, side=side, verdict="supported" if is_met else "not supported")
+def fact(what: str, value: float, is_met: bool, threshold: float) -> Part:
+    """A part that needs no test, only its value and what it should be: a count, or an exact check."""
+    return Part(what, value, threshold=threshold, side="at", verdict="supported" if is_met else "not supported")
 
 
 def unknown(what: str, reason: str) -> Part:

@@ -1,7 +1,6 @@
 """`actlab predict`: a CSV in, a CSV out, in chunks of rows, so that memory does not grow with the file."""
 
 import csv
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +16,8 @@ from actlab.averaging import Ensemble
 from actlab.cells import PLAIN
 from actlab.csv_reading import listed, shown
 from actlab.ensemble import load
-from actlab.errors import InputError
 from actlab.intervals import check_level, prediction_interval
-from actlab.records import write_atomically
+from actlab.outputs import check_output, write_output
 from actlab.table import Table, read_rows
 
 # A chunk of 80 columns of text takes some 100 MB.
@@ -87,7 +85,7 @@ def predict_file(
     Raises:
         InputError: a path, the model, the interval or a row cannot be used; nothing is written then.
     """
-    output = _check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
+    output = check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
     ensemble = load(ckpt_path, allow_code)
     if interval is not None:
         check_level(ensemble.residuals, interval)
@@ -102,31 +100,8 @@ def predict_file(
                 if progress is not None:
                     progress(n_rows)
 
-    try:
-        write_atomically(output, write)
-    except OSError as error:
-        raise InputError(f"{output_path} cannot be written: {error.strerror or error}") from error
+    write_output(output, write)
     return Prediction(n_rows, tuple(warnings.told))
-
-
-def _check_output(output: Path, sources: list[Path], overwrite: bool) -> Path:
-    """Where to write, links followed, or an `InputError` before any work is done."""
-    if output.is_dir():
-        raise InputError(f"{output} is a directory; name a file to write, such as {output / 'predictions.csv'}")
-    folder = output.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"{output} cannot be written: {folder} is not a directory; make it first")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{output} cannot be written: permission denied; choose another --output")
-    if output.exists():
-        for source in sources:
-            if source.exists() and output.samefile(source):
-                raise InputError(f"{output} is both read and written; choose another --output")
-        if not output.is_file():
-            raise InputError(f"{output} is not a regular file; choose another --output")
-        if output.stat().st_size > 0 and not overwrite:
-            raise InputError(f"{output} exists; choose another --output, or replace it with --overwrite")
-    return output.resolve()
 
 
 def _write_rows(

@@ -1,0 +1,64 @@
+"""From the results of a run to what its claims are judged by: everything that must be computed with the networks."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from actlab.assembly import Networks
+from actlab.costs import StepCost, step_costs
+from actlab.measurements import Measurements
+from actlab.references import ReferencePrediction
+from actlab.representation import deviation_from_affine, maxout_error
+from actlab.summary import choose
+from actlab.trials import Setting
+
+
+def investigate(
+    frames: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    test_train_ratio: float,
+    rope: float,
+    networks: Networks,
+    settings: Mapping[int, Setting],
+    references: Iterable[ReferencePrediction] = (),
+) -> tuple[Measurements, dict[str, StepCost]]:
+    """Measurements for `claims.claims`, and the step costs of every activation of the run.
+
+    Args:
+        frames: members, health and convergence.
+        test_train_ratio: Rows in the test fold over rows outside it.
+        rope: `summary["rope"]`.
+        networks: The run's networks; those of identity are checked by value.
+        settings: Trial number to setting.
+        references: Predictions of the references; ridge's scores are put beside identity's.
+    """
+    members, health, convergence = frames
+    costs = costs_of(members, settings, networks)
+    found = Measurements(
+        members,
+        test_train_ratio,
+        rope,
+        health=health,
+        convergence=convergence,
+        costs={name: (cost.activation_us, cost.network_us) for name, cost in costs.items()},
+        deviation_from_affine=_identity_deviation(members, networks, settings),
+        maxout_error={name: maxout_error(name) for name in ("relu", "leaky_relu")},
+        ridge={(r.repeat, r.fold): r.score for r in references if r.name == "ridge"},
+    )
+    return found, costs
+
+
+def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: Networks) -> dict[str, StepCost]:
+    """Step costs of every activation, each with the widths of its first trial, at the run's batch size."""
+    widths: dict[str, tuple[int, ...]] = {}
+    for trial in sorted(set(members.trial.tolist())):
+        widths.setdefault(settings[trial].activation, settings[trial].hidden)
+    n_features = networks.of(int(members.trial.iloc[0]), settings[int(members.trial.iloc[0])])
+    inputs = n_features[0].state["weight_0"].shape[-1] if n_features else 1
+    return step_costs(widths, int(inputs), networks.evaluation.data.batch_size)
+
+
+def _identity_deviation(members: pd.DataFrame, networks: Networks, settings: Mapping[int, Setting]) -> float:
+    chosen = choose(members)
+    own = networks.gather(chosen[chosen.activation == "identity"], settings)
+    return deviation_from_affine([(n.member, n.state) for n in own]) if own else math.nan

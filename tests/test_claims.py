@@ -1,0 +1,266 @@
+"""Claims on frames made so that the answer is known, and the exact checks behind them."""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from actlab.claims import CLAIMS, claims
+from actlab.claims_table import render_claims
+from actlab.convergence import LEVELS, ConvergenceRecord, convergence_records, first_epoch_at
+from actlab.costs import median_costs, step_costs
+from actlab.evidence import Part, judged, over_pairs, overall
+from actlab.health import HealthRecord
+from actlab.measurements import Measurements
+from actlab.members import Member, Split
+from actlab.paired_tests import corrected_resampled_t, holm
+from actlab.population import Outcome
+from actlab.records import MemberRecord, plain, to_frame
+from actlab.regressor import Regressor
+from actlab.representation import deviation_from_affine, maxout_error
+
+RATES = (0.001, 0.1)
+NAMES = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout")
+SCORES = {"identity": 0.4, "sigmoid": 0.2, "tanh": 0.15, "relu": 0.12, "leaky_relu": 0.12, "maxout": 0.12}
+GRADIENTS = {"sigmoid": 0.04, "tanh": 0.9}
+MEANS = {"sigmoid": 0.5}
+RATIO = 0.25
+
+
+def cells() -> list[tuple[int, str, float, int, int, int]]:
+    """(trial, activation, rate, repeat, fold, inner); the lower rate is chosen everywhere."""
+    return [
+        (len(RATES) * place + at, name, rate, repeat, fold, inner)
+        for place, name in enumerate(NAMES)
+        for at, rate in enumerate(RATES)
+        for repeat in range(2)
+        for fold in range(5)
+        for inner in range(2)
+    ]
+
+
+def frames(scores: Mapping[str, float], dead_relu: float = 0.4, epochs_tanh: float = 9.0) -> dict[str, pd.DataFrame]:
+    generator = np.random.default_rng(0)
+    members, health, convergence = [], [], []
+    for trial, name, rate, repeat, fold, inner in cells():
+        noise = float(generator.normal(0, 0.002))
+        values = {"seed": 0, "best_epoch": 3, "epochs": 20, "diverged": False, "pruned": False, "seconds": 2.0}
+        place = {"repeat": repeat, "fold": fold, "inner": inner}
+        score = scores[name] + noise
+        n_parameters = 2010 if name == "maxout" else 1000
+        one = {"val_score": score + rate, "test_score": score, "n_parameters": n_parameters}
+        members.append(MemberRecord(trial=trial, activation=name, learning_rate=rate, **place, **values, **one))
+        for layer in (1, 2, 3):
+            for moment in ("start", "best", "end"):
+                is_dying = name == "relu" and rate == RATES[-1] and moment == "end"
+                dead = dead_relu + noise if is_dying else 0.0
+                ratio = GRADIENTS.get(name, 1.0) * math.exp(noise) if layer == 1 else 1.0
+                health.append(
+                    HealthRecord(
+                        trial, name, rate, repeat, fold, inner, layer, moment, dead, 0.1, MEANS.get(name, 0.05), ratio
+                    )
+                )
+        for r2 in LEVELS:
+            epoch = (epochs_tanh if name == "tanh" else 3.0) + fold % 2 if r2 < 0.95 else math.nan
+            convergence.append(
+                ConvergenceRecord(
+                    trial, name, rate, repeat, fold, inner, r2, epoch, epoch * (2 if name == "tanh" else 1)
+                )
+            )
+    return {
+        "members": to_frame(members, MemberRecord),
+        "health": to_frame(health, HealthRecord),
+        "convergence": to_frame(convergence, ConvergenceRecord),
+    }
+
+
+def measured(**changes: Any) -> Measurements:
+    made = frames(changes.pop("scores", SCORES), changes.pop("dead_relu", 0.4), changes.pop("epochs_tanh", 9.0)) | {
+        k: changes.pop(k) for k in ("members", "health", "convergence") if k in changes
+    }
+    rounds = {
+        "tanh": (tuple(3.0 + 0.01 * i for i in range(9)),) * 2,
+        "relu": (tuple(2.0 - 0.01 * i for i in range(9)),) * 2,
+    }
+    values = {
+        "costs": rounds,
+        "deviation_from_affine": 1e-14,
+        "maxout_error": {"relu": 0.0, "leaky_relu": 0.0},
+    } | changes
+    return Measurements(made["members"], RATIO, 0.001, made["health"], made["convergence"], **values)
+
+
+def by_claim(found: Measurements) -> dict[str, dict[str, Any]]:
+    return {record["claim"].split()[0] + record["claim"].split()[1]: record for record in claims(found)}
+
+
+def test_every_claim_of_the_list_is_answered_when_all_is_measured() -> None:
+    records = claims(measured())
+    assert [record["claim"] for record in records] == [sentence for sentence, _ in CLAIMS]
+    verdicts = [record["verdict"] for record in records]
+    # tanh hands back 0.95 of the gradient: the claim about both of them falls
+    assert verdicts == ["not supported", *["supported"] * 7]
+
+
+def test_each_part_has_its_quantity_and_pairs_by_hand() -> None:
+    found = measured()
+    record = by_claim(found)["Tanhbeats"]
+    (part,) = record["parts"]
+    difference = found.scores("sigmoid") - found.scores("tanh")
+    test = corrected_resampled_t(difference.to_numpy(), np.zeros(10), RATIO)
+    assert part["n"] == 10
+    assert [pair[2] for pair in part["pairs"]] == pytest.approx(difference.tolist())
+    assert (part["value"], part["ci_low"], part["p"]) == pytest.approx((test.difference, test.ci_low, test.p))
+    sigmoid, tanh = by_claim(found)["Gradientsvanish"]["parts"]
+    # two steps back through three layers: 0.2 squared is 0.04
+    assert sigmoid["value"] == pytest.approx(0.2, rel=1e-2)
+    assert tanh["value"] == pytest.approx(math.sqrt(0.9), rel=1e-2)
+    assert [part["verdict"] for part in (sigmoid, tanh)] == ["supported", "not supported"]
+    epochs, seconds, alone, network = by_claim(found)["ReLUconverges"]["parts"]
+    # 9 and 10 epochs against 3 and 4; three of five folds are the former
+    assert epochs["value"] == pytest.approx(3.0**0.6 * 2.5**0.4)
+    assert "R2 0.9 " in epochs["what"]
+    assert seconds["value"] == pytest.approx(2 * epochs["value"])
+    assert alone["value"] == network["value"] == pytest.approx(1.55, abs=0.01)
+
+
+def test_p_values_are_adjusted_over_all_parts_of_all_claims() -> None:
+    parts = [part for record in claims(measured(scores=SCORES | {"tanh": 0.2})) for part in record["parts"]]
+    assert [p["p_holm"] for p in parts] == pytest.approx(holm([p["p"] for p in parts]).tolist(), nan_ok=True)
+
+
+def test_a_claim_is_not_supported_when_the_data_say_the_opposite() -> None:
+    opposite = SCORES | {"sigmoid": 0.1, "tanh": 0.15}
+    assert by_claim(measured(scores=opposite))["Tanhbeats"]["verdict"] == "not supported"
+    assert by_claim(measured(dead_relu=0.0))["ReLUunits"]["verdict"] == "not supported"
+    assert by_claim(measured(epochs_tanh=4.0))["ReLUconverges"]["verdict"] == "not supported"
+    assert by_claim(measured(deviation_from_affine=0.1))["Withouta"]["verdict"] == "not supported"
+
+
+def test_a_difference_too_small_for_use_does_not_support_and_a_vague_one_cannot_tell() -> None:
+    pairs = pd.MultiIndex.from_product([range(2), range(5)], names=["repeat", "fold"])
+    noise = np.array([1.0, -1.0] * 5)
+    tiny = over_pairs("x", pd.Series(1e-5 * noise, pairs), RATIO, "above", 0.0, refuted_at=0.001)
+    vague = over_pairs("x", pd.Series(noise, pairs), RATIO, "above", 0.0, refuted_at=0.001)
+    small, unclear = judged([tiny, vague])
+    assert small.verdict == "not supported"
+    assert unclear.verdict == "cannot tell"
+    assert "too wide" in unclear.reason
+
+
+def test_a_ratio_and_its_inverse_tell_the_same_story() -> None:
+    pairs = pd.MultiIndex.from_product([range(2), range(5)], names=["repeat", "fold"])
+    ratio = pd.Series(np.random.default_rng(0).uniform(1.5, 4, 10), pairs)
+    up = over_pairs("x", ratio, RATIO, "above", 2.0, is_ratio=True)
+    down = over_pairs("x", 1 / ratio, RATIO, "below", 0.5, is_ratio=True)
+    assert (up.value, up.ci_low, up.p) == pytest.approx((1 / down.value, 1 / down.ci_high, down.p))
+
+
+def test_activations_that_are_not_in_the_run_leave_a_claim_open_with_the_reason() -> None:
+    made = frames(SCORES)
+    few = {key: frame[frame.activation.isin(["relu", "tanh"])] for key, frame in made.items()}
+    records = by_claim(measured(**few))
+    for key in ("Tanhbeats", "Sigmoidis", "Leaky" + "ReLU", "Withouta"):
+        assert records[key]["verdict"] == "cannot tell"
+        assert "not in this run" in records[key]["reason"]
+    assert records["ReLUconverges"]["verdict"] == "supported"
+
+
+def test_nothing_measured_but_scores_is_said_and_not_guessed() -> None:
+    found = Measurements(frames(SCORES)["members"], RATIO, 0.001)
+    verdicts = {key: record["verdict"] for key, record in by_claim(found).items()}
+    assert [key for key, verdict in verdicts.items() if verdict == "supported"] == ["Tanhbeats", "LeakyReLU"]
+    assert all(record["reason"] for record in claims(found) if record["verdict"] == "cannot tell")
+
+
+def test_a_pair_whose_network_diverged_leaves_the_claim_open() -> None:
+    made = frames(SCORES)
+    lost = (made["members"].activation == "sigmoid") & (made["members"].fold == 1)
+    made["members"].loc[lost, ["val_score", "test_score"]] = math.nan
+    record = by_claim(measured(**made))["Tanhbeats"]
+    assert record["verdict"] == "cannot tell"
+    assert "2 of 10 pairs" in record["reason"]
+
+
+def test_a_member_without_its_health_is_missed() -> None:
+    health = frames(SCORES)["health"]
+    gone = (health.activation == "sigmoid") & (health.moment == "best") & (health.fold == 0) & (health.inner == 1)
+    record = by_claim(measured(health=health[~gone]))["Sigmoidis"]
+    assert "2 of 10 pairs" in record["reason"]
+
+
+def test_a_claim_falls_with_one_of_its_parts() -> None:
+    yes, no, open_part = (Part("x", verdict=v) for v in ("supported", "not supported", "cannot tell"))  # type: ignore[arg-type]
+    assert overall([yes, yes])[0] == "supported"
+    assert overall([yes, open_part])[0] == "cannot tell"
+    assert overall([open_part, no, yes])[0] == "not supported"
+
+
+def test_maxout_with_as_many_weights_as_relu_does_not_double_them() -> None:
+    members = frames(SCORES)["members"].assign(n_parameters=1000)
+    assert by_claim(measured(members=members))["MaxoutContains".replace("C", "c")]["verdict"] == "not supported"
+
+
+def test_claims_are_plain_json_and_fit_the_terminal() -> None:
+    records = claims(measured())
+    json.dumps(plain({"claims": records}), allow_nan=False)
+    for shown in (records, plain({"claims": records})["claims"]):
+        console = Console(file=io.StringIO(), width=100)
+        console.print(render_claims(shown))
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        assert max(map(len, text.splitlines())) <= 100
+        assert text.count("supported") >= len(records)
+
+
+def test_context_shows_every_activation() -> None:
+    ridge = {(repeat, fold): 0.35 for repeat in range(2) for fold in range(5)}
+    context = measured(ridge=ridge).context()
+    assert set(context["mean_output"]) == set(NAMES)
+    assert context["dead_at_the_end_by_rate"]["relu"]["0.1"] == pytest.approx(0.4, abs=0.01)
+    assert context["identity_minus_ridge"] == pytest.approx(0.05, abs=0.005)
+
+
+def network(activation: str, seed: int = 0) -> tuple[Member, dict[str, torch.Tensor]]:
+    member = Member(0, activation, 0.01, Split(0, 0, 0), seed, (8, 4), init="torch")
+    return member, Regressor([member], [5]).member_state(0)
+
+
+def test_identity_networks_are_affine_and_others_are_not() -> None:
+    assert deviation_from_affine([network("identity"), network("identity", 1)]) < 1e-12
+    assert deviation_from_affine([network("identity"), network("relu")]) > 1e-3
+    # linear where all inputs are positive, which is not enough
+    assert deviation_from_affine([network("leaky_relu")]) > 1e-3
+
+
+def test_maxout_contains_relu_and_leaky_relu_and_not_tanh() -> None:
+    assert maxout_error("relu") == 0.0
+    assert maxout_error("leaky_relu") == pytest.approx(0.0, abs=1e-9)
+    assert maxout_error("tanh") > 1
+
+
+def test_the_first_epoch_at_a_level() -> None:
+    assert first_epoch_at([3.0, 2.0, 1.0, 2.0], 2.0) == 2
+    assert math.isnan(first_epoch_at([3.0, math.nan], 2.0))
+
+
+def test_times_to_a_level_are_counted_in_the_members_own_seconds() -> None:
+    outcome = Outcome(network("relu")[0], 10, epochs=4, seconds=2.0, train_curve=[2.0, 1.4, 0.9, 0.5])
+    records = convergence_records([outcome], target_sd=2.0)
+    # R2 of 0.5 is a score of 1.414, 0.7 of 1.095, 0.8 of 0.894, 0.9 of 0.632
+    assert [r.epoch for r in records] == pytest.approx([2, 3, 4, 4, math.nan, math.nan], nan_ok=True)
+    assert [r.seconds for r in records][:2] == [1.0, 1.5]
+
+
+def test_costs_of_a_step_are_timed_by_turns() -> None:
+    costs = step_costs({"relu": (8,), "swiglu": (8,)}, n_features=3, batch_size=32, n_rounds=3)
+    assert all(len(cost.activation_us) == len(cost.network_us) == 3 for cost in costs.values())
+    medians = median_costs(costs)
+    assert all(0 < entry["activation_us"] < entry["network_us"] for entry in medians.values())

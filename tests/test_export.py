@@ -1,0 +1,239 @@
+"""The ONNX graph gives what `predict` gives, from the same raw columns."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from actlab.activations import ACTIVATIONS
+from actlab.ensemble import Ensemble, save
+from actlab.errors import InputError
+from actlab.settings import DataSettings, ProtocolSettings
+from actlab.table import Table, read_rows, read_table
+from small_ensembles import CONCRETE, HOUSES, houses, make_ensemble
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+from actlab.export import export_file, export_onnx, to_onnx  # noqa: E402
+from actlab.onnx_graph import FORMS, Graph, activate  # noqa: E402
+
+QUALITY = ["NA", "Po", "Fa", "TA", "Gd", "Ex"]
+
+
+def session(model: Any) -> Any:
+    return runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def feeds(ensemble: Ensemble, features: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Each column by its name, (N, 1): float64 with NaN, or text with "" for missing."""
+    texts = features.select_dtypes(exclude="number").fillna("")
+    return {
+        column.name: features[[column.name]].to_numpy(dtype=np.float64)
+        if column.kind == "numeric"
+        else texts[[column.name]].to_numpy(dtype=object)
+        for column in ensemble.schema.columns
+    }
+
+
+def run(ensemble: Ensemble, features: pd.DataFrame, opset: int = 18) -> np.ndarray:
+    (predicted,) = session(to_onnx(ensemble, opset)).run(None, feeds(ensemble, features))
+    return np.asarray(predicted)
+
+
+def agree(ensemble: Ensemble, features: pd.DataFrame, opset: int = 18) -> None:
+    predicted = run(ensemble, features, opset)
+    assert predicted.dtype == np.float64
+    np.testing.assert_allclose(predicted, ensemble.predict(features), rtol=1e-5)
+
+
+def test_all_house_prices_are_predicted_as_by_predict() -> None:
+    agree(
+        make_ensemble(houses(), ("relu", "silu"), protocol=ProtocolSettings(), hidden=(144, 72, 18)), houses().features
+    )
+
+
+@pytest.mark.parametrize("name", [row.name for row in ACTIVATIONS])
+def test_a_network_of_every_activation_agrees(name: str) -> None:
+    agree(make_ensemble(houses(), (name,)), houses().features[:1000])
+
+
+def learned(name: str) -> Mapping[str, np.ndarray]:
+    return {
+        "prelu": {"slope": np.float32([-0.4]).reshape(())},
+        "snake": {"frequency": np.float32([1.7]).reshape(())},
+    }.get(name, {})
+
+
+@pytest.mark.parametrize("row", ACTIVATIONS, ids=lambda row: row.name)
+def test_the_form_of_every_activation_is_torchs(row: Any) -> None:
+    z = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([-1e3, -1e-6, 0.0, 1e-6, 1e3])])
+    z = torch.stack([z, z.flip(0)], dim=1)  # (605, 2): two units, or the two pre-activations of one
+    module: nn.Module = row.build().eval()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.as_tensor(learned(row.name)[name]))
+        expected = module(z).numpy()
+    graph = Graph()
+    # model() is for raw columns; here the input is the pre-activations
+    activate(graph, row.name, "z", learned(row.name))
+    np.testing.assert_allclose(run_graph(graph, z.numpy()), expected, rtol=1e-5, atol=1e-6)
+
+
+def run_graph(graph: Graph, z: np.ndarray) -> np.ndarray:
+    helper, float_type = onnx.helper, onnx.TensorProto.FLOAT
+    inside = onnx.helper.make_graph(
+        graph._nodes,
+        "activation",
+        [helper.make_tensor_value_info("z", float_type, ["N", 2])],
+        [helper.make_tensor_value_info(graph._nodes[-1].output[0], float_type, None)],
+        graph._constants,
+    )
+    model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return np.asarray(session(model).run(None, {"z": z})[0])
+
+
+def test_the_table_of_forms_is_the_table_of_activations() -> None:
+    assert set(FORMS) == {row.name for row in ACTIVATIONS}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DataSettings(scaling="standard", smooth_clip=False, log_skewed=False),
+        DataSettings(scaling="minmax"),
+        DataSettings(target_transform="none"),
+        DataSettings(ordinal={"ExterQual": QUALITY, "BsmtQual": QUALITY}, categorical=["MSSubClass", "MoSold"]),
+    ],
+    ids=["standard", "minmax", "plain target", "ordinal and integer codes"],
+)
+def test_every_way_to_preprocess_agrees(settings: DataSettings) -> None:
+    table = read_table(replace(settings, csv=str(HOUSES), target="SalePrice"))
+    agree(make_ensemble(table, settings=settings), table.features)
+
+
+def strange(features: pd.DataFrame) -> pd.DataFrame:
+    """Rows as training never saw them: gaps, unknown categories, numbers far out and tiny."""
+    rng = np.random.default_rng(0)
+    rows = features[:300].copy()
+    for name in rows.columns:
+        hit = rng.random(len(rows)) < 0.3
+        if rows[name].dtype == np.float64:
+            far = rng.choice([np.nan, -1e300, 1e300, -5.0, 1e-18, 0.0], size=len(rows))
+            rows[name] = np.where(hit, far, rows[name])
+        else:
+            odd = rng.choice(np.array([None, "never seen", "Ω", "3.0"], dtype=object), size=len(rows))
+            rows[name] = np.where(hit, odd, rows[name])
+    return rows
+
+
+def test_rows_unlike_any_before_agree() -> None:
+    ensemble = make_ensemble(houses(), protocol=ProtocolSettings(folds=3))
+    rows = strange(houses().features)
+    agree(ensemble, rows.mask(rows == "3.0", "never seen"))
+
+
+@pytest.mark.parametrize("opset", [18, 20, 21])
+def test_newer_opsets_agree(opset: int) -> None:
+    agree(make_ensemble(houses(), ("gelu", "hardswish", "reglu")), houses().features[:50], opset)
+
+
+def only(table: Table, kind: str) -> Table:
+    columns = tuple(column for column in table.schema.columns if column.kind == kind)
+    names = [column.name for column in columns]
+    return replace(table, features=table.features[names], schema=replace(table.schema, columns=columns))
+
+
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_tables_of_one_kind_agree(kind: str) -> None:
+    table = only(houses(), kind)
+    agree(make_ensemble(table), table.features)
+
+
+def test_concrete_agrees() -> None:
+    table = read_table(DataSettings(csv=str(CONCRETE), target="compressive_strength"))
+    agree(make_ensemble(table), table.features)
+
+
+def test_weights_of_members_count() -> None:
+    ensemble = make_ensemble(houses())
+    weighted = tuple(replace(one, weight=1.0 + i) for i, one in enumerate(ensemble.members))
+    agree(replace(ensemble, members=weighted), houses().features[:50])
+
+
+def test_texts_of_the_file_mean_what_they_mean_in_the_file(tmp_path: Path) -> None:
+    """Missing texts and integer codes written as 3.0 need no preparation."""
+    settings = DataSettings(csv=str(HOUSES), target="SalePrice", categorical=["MSSubClass"])
+    table = read_table(settings)
+    ensemble = make_ensemble(table, settings=settings)
+    raw = pd.read_csv(HOUSES, dtype=str, keep_default_na=False, nrows=100)
+    raw["MSSubClass"] += ".0"
+    raw.to_csv(tmp_path / "in.csv", index=False)
+    (read,) = read_rows(str(tmp_path / "in.csv"), table.schema)
+    given = {**feeds(ensemble, read.features)}
+    for column in ensemble.schema.columns:
+        if column.kind == "categorical":
+            given[column.name] = raw[[column.name]].to_numpy(dtype=object)
+    (predicted,) = session(to_onnx(ensemble)).run(None, given)
+    np.testing.assert_allclose(predicted, ensemble.predict(read.features), rtol=1e-5)
+
+
+def test_a_column_called_prediction_is_still_a_column() -> None:
+    table = houses()
+    columns = tuple(replace(c, name="prediction") if c.name == "LotArea" else c for c in table.schema.columns)
+    renamed = replace(
+        table,
+        features=table.features.rename(columns={"LotArea": "prediction"}),
+        schema=replace(table.schema, columns=columns),
+    )
+    agree(make_ensemble(renamed), renamed.features[:20])
+
+
+def test_the_graph_says_what_it_is() -> None:
+    ensemble = make_ensemble(houses())
+    model = to_onnx(ensemble)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert (facts["target"], facts["id"], facts["metric"]) == ("SalePrice", "Id", "log_rmse")
+    assert "NA" in json.loads(facts["missing"])
+    inside = session(model)
+    assert [one.name for one in inside.get_inputs()] == [column.name for column in ensemble.schema.columns]
+    assert {one.type for one in inside.get_inputs()} == {"tensor(double)", "tensor(string)"}
+    assert [one.name for one in inside.get_outputs()] == ["prediction"]
+
+
+def test_the_file_of_a_checkpoint(tmp_path: Path) -> None:
+    ensemble = make_ensemble(houses())
+    save(ensemble, tmp_path / "best.ckpt")
+    export_file(tmp_path / "best.ckpt", tmp_path / "model.onnx")
+    inside = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    features = houses().features[:20]
+    (predicted,) = inside.run(None, feeds(ensemble, features))
+    np.testing.assert_allclose(predicted, ensemble.predict(features), rtol=1e-5)
+    with pytest.raises(InputError, match="exists; choose another --output"):
+        export_file(tmp_path / "best.ckpt", tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="both read and written"):
+        export_file(tmp_path / "best.ckpt", tmp_path / "best.ckpt", overwrite=True)
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
+    ensemble = make_ensemble(houses(), ("torch.nn.Tanhshrink",))
+    with pytest.raises(InputError, match=r"'torch\.nn\.Tanhshrink' cannot be exported"):
+        export_onnx(ensemble, tmp_path / "model.onnx")
+    for opset in (17, 1000):
+        with pytest.raises(InputError, match=f"opset must be between 18 and .*, got opset={opset}"):
+            export_onnx(ensemble, tmp_path / "model.onnx", opset)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_way_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"pip install 'actlab\[onnx\]'"):
+        export_onnx(make_ensemble(houses()), tmp_path / "model.onnx")
