@@ -73,16 +73,19 @@ def plain_loop(
     masks, noise = torch.Generator(), torch.Generator()
     layers: list[nn.Module] = []
     drawn = draw(split.n_features, one.hidden, one.activation, one.init, generator)
-    for weight, bias in drawn:
+    for depth, (weight, bias) in enumerate(drawn):
         linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=dtype)
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
-        activation = activations.get(one.activation).build().to(dtype)
-        if isinstance(activation, activations.RReLU):
-            activation.uniform = lambda shape: torch.rand(shape, generator=noise, dtype=torch.float32)
-        layers += [linear, activation, *([Dropout(one.dropout, masks)] if one.dropout else [])]
-    layers = layers[: -3 if one.dropout else -2] + [layers[-3 if one.dropout else -2]]
+        layers.append(linear)
+        if depth < len(one.hidden):
+            activation = activations.get(one.activation).build().to(dtype)
+            if isinstance(activation, activations.RReLU):
+                activation.uniform = lambda shape: torch.rand(shape, generator=noise, dtype=torch.float32)
+            layers.append(activation)
+            if one.dropout:
+                layers.append(Dropout(one.dropout, masks))
     network = nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(network.parameters(), lr=one.learning_rate, weight_decay=one.weight_decay)
     curve = []

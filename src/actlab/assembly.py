@@ -77,9 +77,9 @@ class Networks:
         """The networks of the rows of `summary.choose`: for each (repeat, fold) those of its chosen trial."""
         return [
             network
-            for row in chosen.itertuples()
-            for network in self.of(int(row.trial), settings[int(row.trial)])
-            if (network.member.split.repeat, network.member.split.fold) == (row.repeat, row.fold)
+            for trial, *fold in chosen[["trial", "repeat", "fold"]].to_numpy().tolist()
+            for network in self.of(trial, settings[trial])
+            if [network.member.split.repeat, network.member.split.fold] == fold
         ]
 
     def residuals(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:

@@ -52,10 +52,9 @@ class Configuration:
 
 def add_options(parser: "ArgumentParser") -> None:
     """The keys that all training commands share."""
-    from jsonargparse import ActionConfigFile
     from lightning.pytorch import Trainer
 
-    parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with any of these keys.")
+    parser.add_argument("--config", action="config", help="A YAML file with any of these keys.")
     for group, settings in (
         ("data", DataSettings),
         ("model", ModelSettings),

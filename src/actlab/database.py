@@ -36,7 +36,7 @@ def open_database(url: str) -> BaseStorage:
     except SQLAlchemyError as error:
         raise InputError("storage must be a database URL like postgresql+psycopg://user@host/db") from error
     if parsed.password is not None or "password" in parsed.query:
-        shown = parsed.set(password=None).difference_update_query(["password"]).render_as_string()
+        shown = parsed._replace(password=None).difference_update_query(["password"]).render_as_string()
         raise InputError(f"storage must not hold a password: give {shown} and put it in ~/.pgpass or PGPASSWORD")
     if parsed.get_backend_name() == "sqlite":
         raise InputError("storage on SQLite hands one trial to several workers: use PostgreSQL, or leave storage away")

@@ -138,7 +138,9 @@ class Experiment(ABC):
                 self.train()
             if not was_done and not self._is_writer():
                 return self.run, None
-            return self.run, self._write()
+            with self.study.liveness.exclusive():
+                # several processes on one directory: who comes second finds the files
+                return self.run, self._written() or self._write()
         finally:
             self.study.liveness.close()
 

@@ -14,7 +14,8 @@ from actlab.assembly import Networks, networks_of
 from actlab.configuration import Configuration, differences, to_yaml
 from actlab.ensemble import Ensemble, load, save
 from actlab.errors import InputError
-from actlab.experiment import choose_directory, versions
+from actlab.experiment import choose_directory
+from actlab.results import versions
 from actlab.members import Member, Split
 from actlab.progress import PopulationProgress
 from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text

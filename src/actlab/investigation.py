@@ -53,9 +53,9 @@ def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: N
     widths: dict[str, tuple[int, ...]] = {}
     for trial in sorted(set(members.trial.tolist())):
         widths.setdefault(settings[trial].activation, settings[trial].hidden)
-    n_features = networks.of(int(members.trial.iloc[0]), settings[int(members.trial.iloc[0])])
-    inputs = n_features[0].state["weight_0"].shape[-1] if n_features else 1
-    return step_costs(widths, int(inputs), networks.evaluation.data.batch_size)
+    first = int(members.trial.iloc[0])
+    n_features = [int(network.state["weight_0"].shape[1]) for network in networks.of(first, settings[first])]
+    return step_costs(widths, max(n_features, default=1), networks.evaluation.data.batch_size)
 
 
 def _identity_deviation(members: pd.DataFrame, networks: Networks, settings: Mapping[int, Setting]) -> float:

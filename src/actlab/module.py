@@ -7,6 +7,7 @@ little from two threads inside one product, and a member's numbers do not depend
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import lightning.pytorch as pl
 import torch
@@ -203,7 +204,7 @@ def predict(outcomes: Sequence[Outcome], features: Tensor) -> Tensor:
     widths = [features.shape[1]] * len(states)
     stack = Regressor([outcome.member for outcome in outcomes], widths, stack_states(states))
     stack = stack.to(features.device).eval()
-    outputs: Tensor = stack(features.to(stack.weight_0.dtype))
+    outputs: Tensor = stack(features.to(stack.first_weight.dtype))
     return outputs
 
 
@@ -234,7 +235,7 @@ def plan_stacks(
         # equal cuts rather than full ones and a rest
         n_cuts = -(-len(positions) // size)
         bounds = [len(positions) * cut // n_cuts for cut in range(n_cuts + 1)]
-        stacks += [positions[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+        stacks += [positions[start:stop] for start, stop in pairwise(bounds)]
     return stacks
 
 

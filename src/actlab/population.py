@@ -169,10 +169,10 @@ class StackTraining:
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
-        device, members = stack.weight_0.device, stack.members
+        device, members = stack.first_weight.device, stack.members
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
-        self.n_features = int(stack.weight_0.shape[1])
+        self.n_features = stack.first_weight.shape[1]
         places = [self.tensors.place[member.split] for member in members]
         self.first_rows = torch.tensor(places, device=device) * self.tensors.n_rows
 

@@ -50,8 +50,8 @@ class Streams:
         masks = torch.stack([keep_mask(signal.shape[1:], probability, g) for g in self.generators])
         scaled = masks.to(signal.dtype) / (1 - probability)
         if self.is_tiled:
-            tiled = signal.unflatten(0, (-1, len(self.keys)))
-            return (tiled * scaled).flatten(0, 1)
+            tiled = signal.reshape(-1, len(self.keys), *signal.shape[1:])
+            return (tiled * scaled).reshape(signal.shape)
         return signal * scaled[self.rows]
 
 
@@ -112,6 +112,11 @@ class Regressor(nn.Module):
     def n_members(self) -> int:
         return len(self.members)
 
+    @property
+    def first_weight(self) -> Tensor:
+        """Weights (P, F, k H) of the first layer; their device and dtype are the stack's."""
+        return self.get_parameter("weight_0")
+
     def stacked(self) -> dict[str, Tensor]:
         """Every learned tensor with its leading axis P, by name."""
         return {name: value for name, value in self.named_parameters(recurse=False)}
@@ -126,15 +131,15 @@ class Regressor(nn.Module):
 
     def select(self, rows: Sequence[int]) -> "Regressor":
         """A new stack with copies of some members."""
-        index = torch.tensor(list(rows), device=self.weight_0.device)
+        index = torch.tensor(list(rows), device=self.first_weight.device)
         kept = {name: value.detach().index_select(0, index) for name, value in self.stacked().items()}
         stack = Regressor([self.members[r] for r in rows], [self.n_features[r] for r in rows], kept)
-        stack.activation.to(self.weight_0)
+        stack.activation.to(self.first_weight)
         return stack.train(self.training)
 
     def start_epoch(self, epoch: int) -> None:
         """Put the members' random streams at the start of an epoch (dropout masks, random slopes)."""
-        device = self.weight_0.device
+        device = self.first_weight.device
         if self.dropout > 0:
             self.masks = self.masks or Streams(self.members, "dropout", device)
             self.masks.seed(epoch)
@@ -177,7 +182,8 @@ class Regressor(nn.Module):
         depth = len(self.activation)
         weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
         # a product and a sum: matrix products with one output column differ in the last bit with the number of members
-        return (signal * weight.transpose(1, 2)).sum(-1) + bias
+        outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
+        return outputs
 
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ def deviation_from_affine(networks: Sequence[tuple[Member, Mapping[str, Tensor]]
 
 def _deviation(member: Member, state: Mapping[str, Tensor]) -> float:
     own = stack_states([{name: value.double() for name, value in state.items()}])
-    n_features = own["weight_0"].shape[-1]
+    n_features = state["weight_0"].shape[1]
     stack = Regressor([member], [n_features], own).double().eval()
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, N_POINTS, n_features, generator=generator, dtype=torch.float64) * 3

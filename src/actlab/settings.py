@@ -100,7 +100,7 @@ class OptimizerSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     schedule: Schedule = "constant"
-    patience: int = 20
+    patience: int = 15
 
     def __post_init__(self) -> None:
         check_learning_rates([self.learning_rate], "optimizer.learning_rate")
@@ -149,6 +149,11 @@ class CompareSettings(ProtocolSettings):
         activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes.
         learning_rates: Every activation is tried with each.
         baseline: The activation that every other one is also compared with.
+        rope: Differences within this share of the baseline's score are of no practical use.
+        confirm: Train the winner and its close rivals again with fresh seeds and folds, and report both looks.
+        match_parameters: Narrow networks that learn more per unit (maxout, gated) to the weights of a plain one.
+        factors: Other settings to compare like activations, each with its levels: `{init: [auto, torch]}`; also
+            `dropout`, `hidden` and `weight_decay`.
     """
 
     activations: list[str] = field(
@@ -159,12 +164,17 @@ class CompareSettings(ProtocolSettings):
     )
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     baseline: str = "relu"
+    rope: float = 0.01
+    confirm: bool = False
+    match_parameters: bool = False
+    factors: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct(self.activations, "compare.activations")
         require_distinct(self.learning_rates, "compare.learning_rates")
         check_learning_rates(self.learning_rates, "compare.learning_rates")
+        require(0 <= self.rope < 1, "compare.rope must be a share in [0, 1)", rope=self.rope)
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ class SearchSettings:
         n_trials: Settings to evaluate in total, over all workers and resumed runs.
         activations: Candidates; those of `compare` when not given.
         learning_rate: Lowest and highest, searched on a logarithmic scale.
-        weight_decay: Lowest (> 0) and highest, searched on a logarithmic scale; `optimizer.weight_decay` when not given.
+        weight_decay: Lowest (> 0) and highest, on a logarithmic scale; `optimizer.weight_decay` when not given.
         dropout: Lowest and highest; `model.dropout` when not given.
         hidden: Candidate lists of widths; `model.hidden` when not given.
         batch: Trials that are asked for, and trained as one population, at a time.

@@ -1,0 +1,122 @@
+"""The commands as a user runs them: exit codes, one sentence on stderr, files left behind."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from actlab.cli import COMMANDS
+
+
+def actlab(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "actlab", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_help_names_every_command_and_is_quick() -> None:
+    actlab("--help")
+    started = time.perf_counter()
+    done = actlab("--help")
+    assert time.perf_counter() - started < 1.5
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys; from actlab.cli import dispatch; dispatch(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself(name: str) -> None:
+    done = actlab(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_activations_prints_the_whole_table() -> None:
+    from actlab.activations import ACTIVATIONS
+
+    printed = actlab("activations").stdout
+    for row in ACTIVATIONS:
+        assert row.name in printed
+        assert row.formula in printed
+        assert row.source in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "unknown command"),
+        (["check"], "required"),
+        (["check", "nowhere.csv"], "nowhere.csv"),
+        (["compare", "--data.csv", "nowhere.csv", "--data.target", "y"], "nowhere.csv"),
+        (["compare", "--data.csv", "x.csv", "--no.such", "1"], "no.such"),
+        (["fit", "--data.csv", "nowhere.csv", "--data.target", "y"], "nowhere.csv"),
+        (["test"], "--ckpt_path"),
+        (["predict", "--ckpt_path", "nowhere.ckpt", "--input", "a", "--output", "b"], "nowhere.ckpt"),
+        (["article", "--data.csv", "nowhere.csv", "--data.target", "y"], "nowhere.csv"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = actlab(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_fit_then_test_then_predict(small_csv: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["--data.csv", small_csv, "--data.target", "price", "--trainer.max_epochs", "8", "--model.n_members", "3"]
+    fitted = actlab("fit", *flags, "--model.hidden", "[16, 8]", "--out", str(run))
+    assert fitted.returncode == 0, fitted.stderr
+    assert {"config.yaml", "members.csv", "curves.csv", "best.ckpt", "summary.json"} <= {p.name for p in run.iterdir()}
+    assert pd.read_csv(run / "members.csv").seed.tolist() == [0, 1, 2]
+
+    tested = actlab("test", "--ckpt_path", str(run / "best.ckpt"))
+    assert tested.returncode == 0, tested.stderr
+    assert fitted.stdout.splitlines()[-2].split()[-1] in tested.stdout
+
+    frame = pd.read_csv(small_csv).drop(columns="price")
+    frame["extra"] = "x"
+    frame.loc[0, "kind"] = "never seen"
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    output = tmp_path / "predictions.csv"
+    paths = ["--input", str(tmp_path / "new.csv"), "--output", str(output)]
+    predicted = actlab("predict", "--ckpt_path", str(run / "best.ckpt"), *paths)
+    assert predicted.returncode == 0, predicted.stderr
+    assert "extra" in predicted.stderr
+    assert "never seen" in predicted.stderr
+    assert len(pd.read_csv(output)) == len(frame)
+
+    again = actlab("fit", *flags, "--model.hidden", "[16, 8]", "--out", str(run))
+    assert again.returncode == 2
+    assert "--fresh" in again.stderr
+    other = actlab("fit", *flags, "--model.hidden", "[16, 9]", "--out", str(run))
+    assert other.returncode == 2
+    assert "model.hidden" in other.stderr
+
+
+def test_compare_answers_for_a_csv_never_seen_before(small_csv: str, tmp_path: Path) -> None:
+    flags = ["--data.csv", small_csv, "--data.target", "price", "--trainer.max_epochs", "5", "--compare.folds", "3"]
+    grid = ["--compare.activations", "[identity, relu]", "--compare.learning_rates", "[0.003, 0.01]"]
+    done = actlab("compare", *flags, *grid, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "On this data" in done.stdout
+    run = tmp_path / "runs" / "compare-small"
+    assert {
+        "config.yaml",
+        "study.journal",
+        "members.csv",
+        "curves.csv",
+        "summary.json",
+        "best.ckpt",
+        "tensorboard",
+    } <= {path.name for path in run.iterdir()}
+    assert len(pd.read_csv(run / "members.csv")) == 2 * 2 * 3 * 2

@@ -1,0 +1,97 @@
+"""One configuration: YAML, flags, defaults in one place, and complaints in one sentence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actlab.configuration import Configuration, differences, parse, parse_data, to_yaml
+from actlab.errors import InputError
+from actlab.settings import CompareSettings, ModelSettings
+
+CSV = ["--data.csv", "some.csv", "--data.target", "y"]
+
+
+def test_without_flags_every_value_is_the_default_of_its_home() -> None:
+    parsed = parse("compare", "", CSV)
+    assert parsed.model == ModelSettings()
+    assert parsed.compare == CompareSettings()
+    assert parsed.trainer == Configuration().trainer
+    assert parsed.name == "some"
+
+
+def test_flags_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {csv: a.csv, target: y}\nmodel: {dropout: 0.3, hidden: [8, 4]}\ntrainer: {max_epochs: 7}\n")
+    parsed = parse("compare", "", ["--config", str(file), "--model.dropout", "0.2", "--seed", "5"])
+    assert parsed.model == ModelSettings(dropout=0.2, hidden=[8, 4])
+    assert parsed.trainer == {"max_epochs": 7}
+    assert (parsed.seed, parsed.name) == (5, "mine")
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    parsed = parse("compare", "", [*CSV, "--trainer.accelerator", "cpu", "--compare.folds", "3", "--seed", "2"])
+    file = tmp_path / "some.yaml"
+    file.write_text(to_yaml(parsed.to_dict()))
+    assert parse("compare", "", ["--config", str(file)]) == parsed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data.cvs", "x"], "data.cvs"),
+        (["--compare.folds", "one"], "compare.folds"),
+        (["--compare.folds", "1"], "compare.folds must be at least 2, got folds=1"),
+        (["--optimizer.learning_rate", "0"], "learning_rate must be > 0"),
+        (["--compare.learning_rates", "[0.1, -1]"], "learning_rates must be > 0 and finite, got learning_rate=-1"),
+        (["--compare.learning_rates", "[]"], "must name at least one value"),
+        (["--compare.activations", "[relu, relu]"], "must not name a value twice"),
+        (["--model.hidden", "[]"], "model.hidden"),
+        (["--model.dropout", "1"], r"model.dropout must be in \[0, 1\)"),
+        (["--search.learning_rate", "[0.1, 0.01]"], "lowest and the highest"),
+        (["--data.scaling", "nonsense"], "data.scaling"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_bad_key_or_value_is_one_sentence(flags: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse("compare", "", [*CSV, *flags])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "typo.yaml"
+    file.write_text("data: {csv: a.csv, target: y}\nmodell: {dropout: 0.3}\n")
+    with pytest.raises(InputError, match="modell"):
+        parse("compare", "", ["--config", str(file)])
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid_and_its_data_are_there(file: Path) -> None:
+    for command in ("compare", "search", "fit"):
+        parsed = parse(command, "", ["--config", str(file)])
+        assert parsed.data.csv is not None
+        assert Path(parsed.data.csv).exists()
+    assert parse_data(str(file), None, None)["target"] == yaml.safe_load(file.read_text())["data"]["target"]
+
+
+def test_differences_name_the_keys_with_both_values() -> None:
+    lines = differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
+    assert lines == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 4"]
+
+
+def test_thorough_is_all_activations_at_eight_rates_with_three_repeats_and_inner_splits() -> None:
+    from actlab.activations import ACTIVATIONS
+
+    grid = parse("compare", "", ["--config", "configs/thorough.yaml"]).compare
+    assert set(grid.activations) == {row.name for row in ACTIVATIONS}
+    assert (len(grid.learning_rates), grid.repeats, grid.inner) == (8, 3, 3)
+
+
+def test_the_default_comparison_is_of_the_size_promised() -> None:
+    grid = CompareSettings()
+    assert len(grid.activations) >= 13
+    assert "identity" in grid.activations
+    assert len(grid.learning_rates) >= 5
+    assert (min(grid.learning_rates), max(grid.learning_rates)) == (3e-4, 3e-2)
+    assert len(grid.activations) * len(grid.learning_rates) * grid.folds * grid.inner >= 650
