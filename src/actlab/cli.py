@@ -143,21 +143,51 @@ def _predict(arguments: Arguments) -> None:
     parser.add_argument("--output", required=True, help="the CSV to write: id (if any), prediction, interval")
     parser.add_argument("--interval", type=float, help="add lower and upper of this coverage, for example 0.9")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
+    _allow_code(parser)
     asked = parser.parse_args(arguments)
     from actlab.prediction import predict_file
 
-    predict_file(asked.ckpt_path, asked.input, asked.output, asked.interval, overwrite=asked.overwrite)
+    def show(n_rows: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{n_rows:,} rows", end="", file=sys.stderr, flush=True)
+
+    done = predict_file(
+        asked.ckpt_path,
+        asked.input,
+        asked.output,
+        asked.interval,
+        progress=show,
+        overwrite=asked.overwrite,
+        allow_code=asked.allow_code,
+    )
+    print(f"{done.n_rows:,} rows predicted: {asked.output}")
+
+
+def _export(arguments: Arguments) -> None:
+    parser = _parser("export")
+    parser.add_argument("--ckpt_path", required=True, help="a best.ckpt")
+    parser.add_argument("--output", required=True, help="the ONNX file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
+    _allow_code(parser)
+    asked = parser.parse_args(arguments)
+    from actlab.export import export_file
+
+    export_file(asked.ckpt_path, asked.output, overwrite=asked.overwrite, allow_code=asked.allow_code)
+    print(f"written: {asked.output}")
+
+
+def _allow_code(parser: _Parser) -> None:
+    parser.add_argument("--allow_code", action="store_true", help="import activation classes that the checkpoint names")
 
 
 def _describe(arguments: Arguments) -> None:
     parser = _parser("describe")
     parser.add_argument("ckpt_path", help="a best.ckpt")
+    _allow_code(parser)
     asked = parser.parse_args(arguments)
-    from pathlib import Path
-
     from actlab.ensemble import describe, load
 
-    print(describe(load(Path(asked.ckpt_path))))
+    print(describe(load(asked.ckpt_path, asked.allow_code)))
 
 
 COMMANDS: dict[str, Command] = {
@@ -170,6 +200,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("Predict a CSV with a checkpoint.", _predict),
     "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
     "search": Command("Search activation and learning rate together with Optuna.", _search),
+    "export": Command("Write a checkpoint as one ONNX graph, from raw columns to prediction.", _export),
     "describe": Command("Say what a checkpoint is: data, columns, settings, scores.", _describe),
 }
 

@@ -94,7 +94,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
     try:
         parsed = parser.parse_args(arguments)
         trainer_defaults = parser.get_defaults().trainer
-        groups = parser.instantiate_classes(parsed)
+        groups = parser.instantiate(parsed)
     except (jsonargparse.ArgumentError, OSError) as error:
         raise InputError(one_line(str(error))) from error
     trainer = {key: value for key, value in parsed.trainer.as_dict().items() if value != trainer_defaults[key]}

@@ -92,9 +92,9 @@ class Row:
     is_filled: bool = True
 
 
-def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str]) -> None:
-    """Rows from top to bottom; what lies beyond a robust range ends in an arrow at the edge."""
-    left, right = robust_range(rows)
+def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> None:
+    """Rows from top to bottom; what lies beyond a robust range, which `includes` a value, ends in an arrow."""
+    left, right = robust_range(rows, includes)
     axes.set_xlim(left, right)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
@@ -153,15 +153,18 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
         )  # fmt: skip
 
 
-def robust_range(rows: Sequence[Row]) -> tuple[float, float]:
+def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[float, float]:
     """Limits that show most of the intervals whole; one bad row does not press the others together."""
     finite = [row for row in rows if math.isfinite(row.value)]
     if not finite:
         return 0.0, 1.0
     lows = np.array([row.low if math.isfinite(row.low) else row.value for row in finite])
     highs = np.array([row.high if math.isfinite(row.high) else row.value for row in finite])
-    span = float(np.median(highs) - np.median(lows)) or abs(float(np.median(highs))) * 0.1 or 1.0
-    left = max(float(lows.min()), float(np.quantile(lows, 0.25)) - span)
-    right = min(float(highs.max()), float(np.quantile(highs, 0.75)) + span)
+    inner_low, inner_high = float(np.quantile(lows, 0.25)), float(np.quantile(highs, 0.75))
+    span = inner_high - inner_low or 0.1 * abs(inner_high) or 1.0
+    left = max(float(lows.min()), inner_low - 0.75 * span)
+    right = min(float(highs.max()), inner_high + 0.75 * span)
+    if includes is not None:
+        left, right = min(left, includes), max(right, includes)
     margin = 0.04 * (right - left) or 0.5 * span
     return left - margin, right + margin

@@ -67,20 +67,24 @@ def differences(run: FinishedRun) -> Figure | None:
         found = comparison_with_winner(run.summary, name)
         if found is not None:
             p, verdict = _number(found.get("p_holm")), str(found["verdict"])
-            words = f"{verdict}, p = {p:.2g}" if math.isfinite(p) else verdict
+            words = f"{verdict}, p {_p_value(p)}" if math.isfinite(p) else verdict
             ends = (_number(found.get(key)) for key in ("difference", "ci_low", "ci_high"))
             rows.append(Row(short(name), *ends, look(name), words, verdict != "no difference shown"))
     if not rows:
         return None
     figure = sheet(0.75 + ROW * len(rows))
     axes = figure.add_subplot()
-    forest(axes, rows, ("activation", "verdict, Holm's p"))
+    forest(axes, rows, ("activation", "verdict, Holm's p"), includes=0.0)
     rope = _number(run.summary.get("rope"))
     if math.isfinite(rope):
         axes.axvspan(-rope, rope, color=GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlabel(f"test {run.unit.partition(' (')[0]} minus that of {short(str(best['activation']))}, 95 % interval")
     return figure
+
+
+def _p_value(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def rates(run: FinishedRun) -> Figure | None:
@@ -122,12 +126,12 @@ def _trial_scores(members: pd.DataFrame) -> pd.DataFrame:
 
 
 def _robust_norm(scores: "pd.Series[float]") -> Normalize:
-    """Logarithmic from the best score to one that most trials stay under, at most three times the best."""
+    """Logarithmic from the best score to one that most trials stay under, between 1.25 and 3 times the best."""
     finite = scores[np.isfinite(scores) & (scores > 0)]
     if finite.empty:
         return LogNorm(1, 2)
     best = float(finite.min())
-    return LogNorm(best, min(max(float(finite.quantile(0.85)), best * 1.05), best * 3))
+    return LogNorm(best, min(max(float(finite.quantile(0.85)), best * 1.25), best * 3))
 
 
 def _chosen_counts(run: FinishedRun) -> "pd.Series[int]":
@@ -156,14 +160,14 @@ def _cell(axes: Axes, x: int, y: int, cell: "pd.Series[float]", n_chosen: int, c
     is_known = math.isfinite(cell.val)
     red, green, blue, _ = colours(norm(cell.val)) if is_known else (1, 1, 1, 1)
     colour = (ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK) if is_known else MUTED
-    words = f"{cell.missing:.0f} of {cell.n:.0f} diverged" if cell.missing else number(cell.val)
-    axes.text(
-        x - (0.14 if n_chosen else 0), y, words, ha="center", va="center", color=colour,
-        fontsize=5 if cell.missing else 7,
-    )  # fmt: skip
+    lost = "all" if cell.missing == cell.n else f"{cell.missing:.0f}/{cell.n:.0f}"
+    words = f"{lost} diverged" if cell.missing else number(cell.val)
+    size, shift = (5.5 if cell.missing else 7), (0.14 if n_chosen else 0)
+    # not in the layout: it lies within its cell, and measuring hundreds of them takes seconds
+    axes.text(x - shift, y, words, ha="center", va="center", color=colour, fontsize=size, in_layout=False)
     if n_chosen:
         badge = {"boxstyle": "round,pad=0.25", "facecolor": ON_DARK, "edgecolor": ON_LIGHT, "linewidth": 0.6}
-        axes.text(x + 0.3, y, str(n_chosen), ha="center", va="center", color=ON_LIGHT, fontsize=6, bbox=badge)
+        axes.text(x + 0.3, y, str(n_chosen), ha="center", va="center", color=ON_LIGHT, fontsize=6, bbox=badge, in_layout=False)
 
 
 def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:

@@ -23,8 +23,9 @@ MEASURES = (
     ("dead", "best", "dead units", 0.5),
     ("saturated", "best", "saturated", 1.0),
     ("mean_output", "best", "mean output", 1.0),
-    ("gradient_ratio", "start", "gradient", None),
+    ("gradient_ratio", "start", "gradient ratio", None),
 )
+SHARES = ("dead", "saturated")
 
 
 def curves(run: FinishedRun) -> Figure | None:
@@ -50,6 +51,12 @@ def curves(run: FinishedRun) -> Figure | None:
     for axes in panels.flat[max(0, len(shown) - n_columns) : len(shown)]:
         axes.tick_params(labelbottom=True)
     _score_axis(panels[0, 0], shown)
+    last = max(float(frame.epoch.max()) for frame in shown.values())
+    panels[0, 0].set_xscale("log")
+    panels[0, 0].set_xlim(0.9, 1.1 * last)
+    ticks = [tick for tick in (1, 10, 100, 1000, 10000) if tick <= last]
+    panels[0, 0].set_xticks(ticks, [str(tick) for tick in ticks])
+    panels[0, 0].set_xticks([], minor=True)
     figure.supxlabel("epoch", fontsize=8.5)
     figure.supylabel(run.unit, fontsize=8.5)
     return figure
@@ -64,7 +71,9 @@ def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
         own = own[np.isclose(own.learning_rate, favourite, rtol=1e-9)]
     own = own[own.trial == own.trial.min()].sort_values("epoch")
     own = own[(own.members * 2 >= own.members.max()) & np.isfinite(own.val_mean)]
-    return own.iloc[:: max(1, math.ceil(len(own) / MAX_POINTS))]
+    # evenly on the logarithmic axis that it is drawn on
+    places = np.unique(np.geomspace(1, max(1, len(own)), MAX_POINTS).round().astype(int)) - 1
+    return own.iloc[places[places < len(own)]]
 
 
 def _curve(axes: Axes, name: str, frame: pd.DataFrame) -> None:
@@ -76,6 +85,7 @@ def _curve(axes: Axes, name: str, frame: pd.DataFrame) -> None:
     axes.plot(frame.epoch, frame.train_mean, color=colour, linewidth=1.0, linestyle=(0, (3, 1.5)))
     axes.set_title(short(name), pad=2)
     axes.tick_params(labelsize=7)
+    axes.tick_params(axis="y", length=0)
     axes.grid(axis="y")
 
 
@@ -123,12 +133,12 @@ def health(run: FinishedRun) -> Figure | None:
         badness = np.abs(values) / ceiling if ceiling else np.abs(np.log10(np.clip(values, 1e-6, 1e6))) / 2
         axes.pcolormesh(np.ma.masked_invalid(badness), cmap="Oranges", vmin=0, vmax=1.25)
         for y, x in np.ndindex(*values.shape):
-            words = f"{100 * values[y, x]:.0f}" if column in ("dead", "saturated") else _two_digits(values[y, x])
+            words = _health_number(column, float(values[y, x]))
             is_dark = bool(badness[y, x] > 0.9)
-            words = "–" if not math.isfinite(values[y, x]) else words
-            axes.text(x + 0.5, y + 0.5, words, ha="center", va="center", fontsize=6.5,
-                      color="#ffffff" if is_dark else "#000000")  # fmt: skip
-        unit = ", %" if column in ("dead", "saturated") else ""
+            colour = "#ffffff" if is_dark else "#000000"
+            place = {"ha": "center", "va": "center", "in_layout": False}
+            axes.text(x + 0.5, y + 0.5, words, fontsize=6.5, color=colour, **place)
+        unit = ", %" if column in SHARES else ""
         axes.set_title(f"{heading}{unit}\n({moment})", pad=4)
         axes.set_xticks(np.arange(len(layers)) + 0.5, [str(layer) for layer in layers])
         axes.set_yticks([])
@@ -140,8 +150,14 @@ def health(run: FinishedRun) -> Figure | None:
     return figure
 
 
-def _two_digits(value: float) -> str:
-    return f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
+def _health_number(column: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    if column in SHARES:
+        return f"{100 * value:.0f}"
+    if column == "mean_output":
+        return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def health_table(run: FinishedRun) -> pd.DataFrame:
@@ -210,7 +226,10 @@ def predictions(run: FinishedRun) -> Figure | None:
 
 def _plain_ticks(axes: Axes, which: str, values: "pd.Series[float]") -> None:
     low, high = float(values.min()), float(values.max())
-    ticks = _ticks(low, high)[:: 2 if high / low > 30 else 1]
+    ticks: list[float] = []
+    for tick in _ticks(low, high):
+        if not ticks or math.log(tick / ticks[-1]) > 0.2 * math.log(high / low):
+            ticks.append(tick)
     setter = axes.set_xticks if which == "x" else axes.set_yticks
     setter(ticks, [_thousands(tick) for tick in ticks])
     setter([], minor=True)

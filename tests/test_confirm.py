@@ -1,0 +1,94 @@
+"""The second look: who is trained again, with what, and what stands beside what."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from actlab import confirm as confirmation
+from actlab.confirm import confirm, first_look, rivals
+from actlab.records import MemberRecord, to_frame
+from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+from actlab.summary import choose, summarise
+from actlab.table import Table, read_table
+from actlab.trials import Evaluation, Setting, TrialResult, evaluate
+
+NAMES, RATES = ("relu", "tanh", "identity"), (0.003, 0.03)
+
+
+def summary_of(order: list[str], close: list[str]) -> dict[str, Any]:
+    return {
+        "ranking": [{"activation": name} for name in order],
+        "winner": order[0],
+        "indistinguishable_from_winner": close,
+        "comparisons": [{"a": order[0], "b": b, "difference": -0.1, "verdict": "better"} for b in order[1:]],
+    }
+
+
+def test_rivals_are_the_best_of_those_not_shown_to_differ() -> None:
+    order = ["a", "b", "c", "d", "e", "f"]
+    assert rivals(summary_of(order, ["f", "d", "c", "e"])) == ["c", "d", "e"]
+    assert rivals(summary_of(order, ["f"])) == ["f"]
+    assert rivals(summary_of(order, [])) == ["b"]
+    assert rivals(summary_of(["a"], [])) == []
+
+
+def test_the_first_look_is_found_by_its_pair() -> None:
+    summary = summary_of(["a", "b"], [])
+    assert first_look(summary, "a", "b") == {"first_difference": -0.1, "first_verdict": "better"}
+    assert first_look(summary, "a", "z") == {"first_difference": None, "first_verdict": None}
+
+
+@pytest.fixture
+def first(small_csv: str) -> tuple[Evaluation, Table, pd.DataFrame, dict[str, Any], dict[int, Setting]]:
+    data = DataSettings(small_csv, "price", batch_size=32)
+    evaluation = Evaluation(data, ProtocolSettings(3, 1), OptimizerSettings(patience=3), {"max_epochs": 4}, seed=5)
+    table = read_table(data)
+    settings = {
+        number: Setting(name, rate, 0.01, (6,), 0.0, "auto")
+        for number, (name, rate) in enumerate((name, rate) for name in NAMES for rate in RATES)
+    }
+    records = [record for result in evaluate(settings, evaluation, table) for record in result.member_records()]
+    members = to_frame(records, MemberRecord)
+    # arms have names of their own
+    members["activation"] = members.activation + " [init=auto]"
+    summary = summarise(members, 0.5, "relu [init=auto]", list(RATES), is_equal_budget=True)
+    return evaluation, table, members, summary, settings
+
+
+def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(first: Any, monkeypatch: Any) -> None:
+    evaluation, table, members, summary, settings = first
+    seen: dict[str, Any] = {}
+
+    def spy(asked: dict[int, Setting], fresh: Evaluation, *rest: Any) -> list[TrialResult]:
+        seen["results"] = evaluate(asked, fresh, *rest)
+        return list(seen["results"])
+
+    monkeypatch.setattr(confirmation, "evaluate", spy)
+    found = confirm(evaluation, table, members, summary, settings)
+    assert found["winner"] == summary["winner"]
+    assert found["rivals"] == rivals(summary)
+    assert set(found["means"]) == {found["winner"], *found["rivals"]}
+    chosen = choose(members)
+    expected = set(chosen[chosen.activation.isin(found["means"])].trial)
+    assert {result.number for result in seen["results"]} == expected
+    assert found["n_members"] == 3 * len(expected)
+    old = set(zip(members.seed, members.val_score, strict=True))
+    new = {(o.member.seed, o.val_score) for result in seen["results"] for o in result.outcomes}
+    assert not {seed for seed, _ in old} & {seed for seed, _ in new}
+    assert not {score for _, score in old} & {score for _, score in new}
+
+
+def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any) -> None:
+    evaluation, table, members, summary, settings = first
+    found = confirm(evaluation, table, members, summary, settings)
+    assert [c["b"] for c in found["comparisons"]] == found["rivals"]
+    for comparison in found["comparisons"]:
+        before = next(c for c in summary["comparisons"] if c["b"] == comparison["b"])
+        assert comparison["first_difference"] == before["difference"]
+        assert comparison["first_verdict"] == before["verdict"]
+        assert comparison["difference"] == pytest.approx(
+            found["means"][found["winner"]] - found["means"][comparison["b"]]
+        )
+        assert comparison["difference"] != before["difference"]
+    assert confirm(evaluation, table, members, summary, settings) == found
