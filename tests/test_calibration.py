@@ -40,7 +40,6 @@ def test_a_planted_difference_is_found_the_more_often_the_larger_it_is(script: M
     powers = [p.baseline for p in found]
     assert powers == sorted(powers)
     assert powers[-1] == 1.0
-    assert all(p.winner <= p.baseline for p in found)
 
 
 def fake_family(script: ModuleType, seed: int) -> pd.DataFrame:

@@ -53,7 +53,8 @@ def test_activations_prints_the_whole_table() -> None:
     ("arguments", "words"),
     [
         (["nonsense"], "unknown command"),
-        (["check"], "required"),
+        (["check"], "needed and not given: CSV"),
+        (["predict", "--ckpt_path", "x"], "needed and not given: --input, --output"),
         (["check", "nowhere.csv"], "nowhere.csv"),
         (["compare", "--data.csv", "nowhere.csv", "--data.target", "y"], "nowhere.csv"),
         (["compare", "--data.csv", "x.csv", "--no.such", "1"], "no.such"),
@@ -94,6 +95,16 @@ def test_fit_then_test_then_predict(small_csv: str, tmp_path: Path) -> None:
     assert "extra" in predicted.stderr
     assert "never seen" in predicted.stderr
     assert len(pd.read_csv(output)) == len(frame)
+    config = tmp_path / "predict.yaml"
+    config.write_text(f"ckpt_path: {run / 'best.ckpt'}\ninput: {tmp_path / 'new.csv'}\noutput: {output}\n")
+    refused = actlab("predict", "--config", str(config))
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    with_intervals = actlab("predict", "--config", str(config), "--overwrite", "--interval", "0.8")
+    assert with_intervals.returncode == 0, with_intervals.stderr
+    interval = pd.read_csv(output)
+    assert (interval.lower < interval.prediction).all()
+    assert (interval.prediction < interval.upper).all()
 
     again = actlab("fit", *flags, "--model.hidden", "[16, 8]", "--out", str(run))
     assert again.returncode == 2

@@ -51,6 +51,8 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         (["--search.learning_rate", "[0.1, 0.01]"], "lowest and the highest"),
         (["--data.scaling", "nonsense"], "data.scaling"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--ckpt_path", "best.ckpt"], "starts from drawn weights"),
+        (["--trainer.precision", "16-mixed"], "bf16-mixed"),
     ],
 )
 def test_a_bad_key_or_value_is_one_sentence(flags: list[str], message: str) -> None:

@@ -146,6 +146,7 @@ def check(asked: Configuration, undisturbed: Path) -> None:
     states = Counter(trial.state for trial in study.trials())
     assert not {TrialState.RUNNING, TrialState.WAITING} & states.keys(), states
     done = Counter(trial.user_attrs[CELL] for trial in study.trials(TrialState.COMPLETE))
+    study.close()
     assert len(done) == 12
     assert set(done.values()) == {1}
     pd.testing.assert_frame_equal(frame_of(run.path), frame_of(undisturbed), check_exact=True)

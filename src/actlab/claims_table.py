@@ -31,7 +31,8 @@ def _cells(part: Mapping[str, Any]) -> list[Text]:
         shown = f"{shown} ({number(part['ci_low'])} to {number(part['ci_high'])})"
     threshold = part.get("threshold")
     asked = "" if _is_none(threshold) else f"{SIGNS[part['side']]} {number(threshold)}"
-    what = part["what"] + (f" [{part['reason']}]" if part["reason"] else "")
+    # where there is a value its interval says why it was not enough
+    what = part["what"] + (f" [{part['reason']}]" if shown == "-" else "")
     return [Text(f"  {what}", style="dim"), Text(shown), Text(asked), _verdict(part["verdict"])]
 
 

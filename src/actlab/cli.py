@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import FrameType
 from typing import NoReturn
 
@@ -27,10 +27,27 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with its complaints as an `InputError`."""
+    """argparse with its complaints as an `InputError`, and options that a YAML file may give too (`--config`)."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (actlab {self.prog.split()[-1]} --help lists the options)")
+
+    def parse(self, arguments: Arguments, needed: Sequence[str] = ()) -> argparse.Namespace:
+        """Flags over the file of `--config` over defaults; `needed` options must come from one of the first two."""
+        self.add_argument("--config", help="a YAML file with any of these options")
+        file = self.parse_args(arguments).config
+        if file is not None:
+            from actlab.configuration import read_yaml
+
+            content = read_yaml(file)
+            known = {action.dest for action in self._actions}
+            if unknown := sorted(content.keys() - known):
+                self.error(f"{file} has unknown keys: {', '.join(map(str, unknown))}")
+            self.set_defaults(**content)
+        asked = self.parse_args(arguments)
+        if missing := [name for name in needed if getattr(asked, name) is None]:
+            self.error(f"needed and not given: {', '.join(f'--{name}' for name in missing)}")
+        return asked
 
 
 def _parser(name: str) -> _Parser:
@@ -39,16 +56,24 @@ def _parser(name: str) -> _Parser:
 
 def _check(arguments: Arguments) -> None:
     from actlab.check import check, render
+    from actlab.configuration import read_yaml
     from actlab.settings import DataSettings
 
     parser = _parser("check")
-    parser.add_argument("csv", help="the CSV file")
+    parser.add_argument("csv", nargs="?", help="the CSV file")
     parser.add_argument("--target", help="the column to predict")
     parser.add_argument("--id", help="the column that identifies rows")
-    parser.add_argument("--target_transform", choices=["log", "none"], default=DataSettings.target_transform)
-    asked = parser.parse_args(arguments)
-    settings = DataSettings(asked.csv, asked.target, asked.id, target_transform=asked.target_transform)
-    print(render(check(settings)))
+    parser.add_argument("--target_transform", choices=["log", "none"], help="as training would (default: log)")
+    parser.add_argument("--config", help="a YAML file whose data section is taken where no option says otherwise")
+    asked = vars(parser.parse_args(arguments))
+    file = asked.pop("config")
+    content = dict(read_yaml(file).get("data") or {}) if file is not None else {}
+    content |= {key: value for key, value in asked.items() if value is not None}
+    if content.get("csv") is None:
+        parser.error("needed and not given: CSV")
+    if unknown := sorted(content.keys() - {option.name for option in fields(DataSettings)}):
+        parser.error(f"{file} has unknown keys in its data section: {', '.join(unknown)}")
+    print(render(check(DataSettings(**content))))
 
 
 def _activations(arguments: Arguments) -> None:
@@ -138,13 +163,13 @@ def _score(part: str) -> Callable[[Arguments], None]:
 
 def _predict(arguments: Arguments) -> None:
     parser = _parser("predict")
-    parser.add_argument("--ckpt_path", required=True, help="a best.ckpt")
-    parser.add_argument("--input", required=True, help="the CSV to predict; the target column is not needed")
-    parser.add_argument("--output", required=True, help="the CSV to write: id (if any), prediction, interval")
+    parser.add_argument("--ckpt_path", help="a best.ckpt")
+    parser.add_argument("--input", help="the CSV to predict; the target column is not needed")
+    parser.add_argument("--output", help="the CSV to write: id (if any), prediction, interval")
     parser.add_argument("--interval", type=float, help="add lower and upper of this coverage, for example 0.9")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
     _allow_code(parser)
-    asked = parser.parse_args(arguments)
+    asked = parser.parse(arguments, needed=("ckpt_path", "input", "output"))
     from actlab.prediction import predict_file
 
     def show(n_rows: int) -> None:
@@ -165,11 +190,11 @@ def _predict(arguments: Arguments) -> None:
 
 def _export(arguments: Arguments) -> None:
     parser = _parser("export")
-    parser.add_argument("--ckpt_path", required=True, help="a best.ckpt")
-    parser.add_argument("--output", required=True, help="the ONNX file to write")
+    parser.add_argument("--ckpt_path", help="a best.ckpt")
+    parser.add_argument("--output", help="the ONNX file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
     _allow_code(parser)
-    asked = parser.parse_args(arguments)
+    asked = parser.parse(arguments, needed=("ckpt_path", "output"))
     from actlab.export import export_file
 
     export_file(asked.ckpt_path, asked.output, overwrite=asked.overwrite, allow_code=asked.allow_code)
@@ -190,6 +215,21 @@ def _describe(arguments: Arguments) -> None:
     print(describe(load(asked.ckpt_path, asked.allow_code)))
 
 
+def _report(arguments: Arguments) -> None:
+    parser = _parser("report")
+    parser.add_argument("run", help="a run directory; report.html and figures/ in it are made again")
+    parser.add_argument("other", nargs="?", help="a second run, set beside the first on one page")
+    asked = parser.parse_args(arguments)
+    if asked.other is None:
+        from actlab.report import write_report
+
+        print(f"report: {write_report(asked.run)}")
+    else:
+        from actlab.side_by_side import write_side_by_side
+
+        print(f"report: {write_side_by_side(asked.run, asked.other)}")
+
+
 COMMANDS: dict[str, Command] = {
     "check": Command("Read a CSV as training would and say what is in it.", _check),
     "activations": Command("List the activation functions with formula and source.", _activations),
@@ -201,6 +241,7 @@ COMMANDS: dict[str, Command] = {
     "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
     "search": Command("Search activation and learning rate together with Optuna.", _search),
     "export": Command("Write a checkpoint as one ONNX graph, from raw columns to prediction.", _export),
+    "report": Command("Make report.html and figures of a run again, or set two runs side by side.", _report),
     "describe": Command("Say what a checkpoint is: data, columns, settings, scores.", _describe),
 }
 

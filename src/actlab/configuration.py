@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS = 200
 HOUSE_PRICES = Path("configs/house_prices.yaml")
+CKPT_COMMANDS = ("validate", "test")
 # what a run's results do not depend on, or depends on the machine only
 NOT_COMPARED = ("out", "workers", "storage", "fresh", "json", "ckpt_path")
 
@@ -97,6 +98,10 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
         groups = parser.instantiate(parsed)
     except (jsonargparse.ArgumentError, OSError) as error:
         raise InputError(one_line(str(error))) from error
+    if parsed.ckpt_path is not None and command not in CKPT_COMMANDS:
+        raise InputError(f"actlab {command} starts from drawn weights; --ckpt_path is for validate, test and predict")
+    if parsed.trainer.precision in ("16-mixed", "16", 16):
+        raise InputError("trainer.precision must not be 16-mixed, which scales losses: take bf16-mixed or 32-true")
     trainer = {key: value for key, value in parsed.trainer.as_dict().items() if value != trainer_defaults[key]}
     return Configuration(
         data=groups.data,
@@ -116,20 +121,30 @@ def parse_data(config: str | None, csv: str | None, target: str | None) -> dict[
     Raises:
         InputError: no such file, no CSV or no target named.
     """
-    import yaml
-
     if config is None and csv is None and HOUSE_PRICES.exists():
         config = str(HOUSE_PRICES)
-    content: dict[str, Any] = {}
-    if config is not None:
-        try:
-            content = (yaml.safe_load(Path(config).read_text()) or {}).get("data", {})
-        except (OSError, yaml.YAMLError, AttributeError) as error:
-            raise InputError(f"{config} cannot be read as YAML: {one_line(str(error))}") from error
+    content = dict(read_yaml(config).get("data") or {}) if config is not None else {}
     content |= {key: value for key, value in (("csv", csv), ("target", target)) if value is not None}
     for key in ("csv", "target"):
         if content.get(key) is None:
             raise InputError(f"data.{key} is needed: --data.{key} ..., or a --config that has it")
+    return content
+
+
+def read_yaml(file: str) -> dict[str, Any]:
+    """The mapping a YAML file holds.
+
+    Raises:
+        InputError: no such file, or not a mapping of keys to values.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {one_line(str(error))}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} must hold keys with values, like 'data:'")
     return content
 
 

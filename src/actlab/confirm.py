@@ -52,7 +52,8 @@ def confirm(
     fresh = replace(evaluation, seed=derive_seed(evaluation.seed, "confirm"))
     results = evaluate({trial: settings[trial] for trial in trials}, fresh, table, callbacks)
     again = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
-    scores = scores_of(choose(to_frame(again, MemberRecord)))
+    found = scores_of(choose(to_frame(again, MemberRecord)))
+    scores = {name: found[name] for name in names}
     n_test = len(next(iter(make_splits(table.n_rows, fresh.protocol, fresh.seed).values())).test)
     ratio = n_test / (table.n_rows - n_test)
     comparisons = compare_all(scores, names[0], ratio, summary["rope"], family="reference") if len(names) > 1 else ()

@@ -49,12 +49,17 @@ def _open_server(url: str) -> "PatientStorage":
     attempts = 5
     for attempt in range(attempts):
         try:
-            return PatientStorage(url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+            with warnings.catch_warnings():
+                # heartbeats are marked experimental since Optuna 2.9
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return PatientStorage(
+                    url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
+                )
         except ImportError as error:
             raise InputError(f"storage {url} needs a driver: pip install 'actlab[postgres]' ({error})") from error
         except (SQLAlchemyError, StorageInternalError) as error:
-            # several machines that start together make the same tables: all but one fail, once
-            if attempt == attempts - 1:
+            # several machines that start together make the same tables, where all but one fail, once
+            if attempt == attempts - 1 or not isinstance(error, DBAPIError | StorageInternalError):
                 raise InputError(f"storage {url} cannot be opened: {_reason(error)}") from error
             time.sleep(0.2 + random.random() * (attempt + 1))
     raise AssertionError

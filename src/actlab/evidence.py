@@ -119,7 +119,9 @@ def _judge(part: Part) -> Part:
     is_too_small = part.ci_high < part.refuted_at if part.side == "above" else part.ci_low > part.refuted_at
     if is_too_small:
         return replace(part, verdict="not supported")
-    return replace(part, reason=f"the interval {part.ci_low:.3g} to {part.ci_high:.3g} is too wide for a verdict")
+    if part.ci_low <= part.threshold <= part.ci_high:
+        return replace(part, reason=f"the interval {part.ci_low:.3g} to {part.ci_high:.3g} is too wide for a verdict")
+    return replace(part, reason=f"p = {part.p_holm:.2g} after Holm's correction for all parts of all claims")
 
 
 def overall(parts: Sequence[Part]) -> tuple[Verdict, str]:

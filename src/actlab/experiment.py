@@ -142,7 +142,7 @@ class Experiment(ABC):
                 # several processes on one directory: who comes second finds the files
                 return self.run, self._written() or self._write()
         finally:
-            self.study.liveness.close()
+            self.study.close()
 
     def _is_done(self) -> bool:
         done = self.study.done()
@@ -262,7 +262,7 @@ def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> N
     try:
         experiment.train()
     finally:
-        experiment.study.liveness.close()
+        experiment.study.close()
 
 
 def setting_of(params: Mapping[str, Any], configuration: Configuration) -> Setting:

@@ -79,8 +79,8 @@ class StackHealth:
         """(P, layers); nan where no gradient reaches the last hidden layer."""
         return self.gradient_norm / self.gradient_norm[:, -1:]
 
-    def records(self, members: Sequence[Member], moment: Moment) -> list[HealthRecord]:
-        """One record for each member and layer, in this order."""
+    def records(self, members: Sequence[Member], moments: Sequence[Moment]) -> list[HealthRecord]:
+        """One record for each member, seen at its moment, and layer, in this order."""
         measures = [m.tolist() for m in (self.dead, self.saturated, self.mean_output, self.gradient_ratio)]
         return [
             HealthRecord(
@@ -91,7 +91,7 @@ class StackHealth:
                 member.split.fold,
                 member.split.inner,
                 layer + 1,
-                moment,
+                moments[row],
                 *(measure[row][layer] for measure in measures),
             )
             for row, member in enumerate(members)

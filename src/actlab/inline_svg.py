@@ -25,14 +25,10 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
     for colour, variable in ROLES.items():
         body = body.replace(colour, variable)
-    body = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font: \1px var(--sans)", body)
-    width, _ = _size(body)
+    # the page says which type, and how lines join
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    width = float(body.partition('viewBox="0 0 ')[2].partition(" ")[0])
+    body = re.sub(r' width="[0-9.]+pt" height="[0-9.]+pt"', "", body, count=1)
     opening = f'<svg role="img" aria-label="{escape(alternative)}" style="max-width:{1.6 * width:.0f}px" '
-    body = re.sub(r'^<svg ([^>]*?)width="[^"]*" ([^>]*?)height="[^"]*"', r"<svg \1\2", body, count=1)
-    body = re.sub(r'height="[0-9.]+pt" ', "", body, count=1)
-    return Markup(re.sub(r'width="[0-9.]+pt" ', "", body.replace("<svg ", opening, 1), count=1))
-
-
-def _size(body: str) -> tuple[float, float]:
-    found = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', body)
-    return (float(found[1]), float(found[2])) if found else (400.0, 300.0)
+    return Markup(body.replace("<svg ", opening, 1))

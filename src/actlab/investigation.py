@@ -1,12 +1,14 @@
-"""From the results of a run to what its claims are judged by: everything that must be computed with the networks."""
+"""Why the ranking is as it is: claims, health and costs of a run, with everything that needs the networks themselves."""
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from actlab.assembly import Networks
-from actlab.costs import StepCost, step_costs
+from actlab.claims import claims
+from actlab.costs import StepCost, median_costs, step_costs
 from actlab.measurements import Measurements
 from actlab.references import ReferencePrediction
 from actlab.representation import deviation_from_affine, maxout_error
@@ -14,15 +16,15 @@ from actlab.summary import choose
 from actlab.trials import Setting
 
 
-def investigate(
+def explain(
     frames: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
     test_train_ratio: float,
     rope: float,
     networks: Networks,
     settings: Mapping[int, Setting],
     references: Iterable[ReferencePrediction] = (),
-) -> tuple[Measurements, dict[str, StepCost]]:
-    """Measurements for `claims.claims`, and the step costs of every activation of the run.
+) -> dict[str, Any]:
+    """`claims`, `health` and `costs` of summary.json, for a run in which every activation had the same trials.
 
     Args:
         frames: members, health and convergence.
@@ -45,7 +47,7 @@ def investigate(
         maxout_error={name: maxout_error(name) for name in ("relu", "leaky_relu")},
         ridge={(r.repeat, r.fold): r.score for r in references if r.name == "ridge"},
     )
-    return found, costs
+    return {"claims": claims(found), "health": found.context(), "costs": median_costs(costs)}
 
 
 def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: Networks) -> dict[str, StepCost]:

@@ -59,7 +59,7 @@ def _reference(words: str, score: float, decimals: int) -> Row:
 
 def differences(run: FinishedRun) -> Figure | None:
     """Paired difference of each activation from the winner, with the test's verdict; None where nothing was tested."""
-    best = winner_row(run.summary)
+    best = winner_row(run.summary) if run.is_ranked else None
     if best is None:
         return None
     rows = []

@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from actlab.database import open_database
+from actlab.database import PatientStorage, open_database
 from actlab.errors import InputError
 from actlab.journal import open_journal
 from actlab.liveness import OWNER, liveness_of
@@ -196,3 +196,11 @@ class Study:
         for trial in trials:
             self._fail(trial._trial_id)
         self.liveness.forget(trial._trial_id for trial in trials)
+
+    def close(self) -> None:
+        """The worker leaves; connections to a database are closed."""
+        self.liveness.close()
+        backend = getattr(self.storage, "_backend", None)
+        if isinstance(backend, PatientStorage):
+            backend.remove_session()
+            backend.engine.dispose()

@@ -1,0 +1,194 @@
+"""actlab from Python: run a comparison or a search, and look at its results as pandas frames and figures.
+
+    run = actlab.compare("houses.csv", "price", compare={"folds": 3})
+    run.ranking
+    run.figures()["ranking"]
+    run.predict("new_houses.csv")
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from actlab.answer import answer, remarks
+from actlab.errors import InputError
+from actlab.finished import FinishedRun, read_finished
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# keys whose value is itself a mapping, rather than a group of keys
+MAPPINGS = ("data.ordinal",)
+FLAGS = ("fresh",)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The results of a run. Nothing here trains; only `predict` needs torch.
+
+    Frames have the columns of the run directory's files, and are None where the run did not record them.
+    """
+
+    finished: FinishedRun
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.finished.directory.path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json."""
+        return self.finished.summary
+
+    @property
+    def members(self) -> pd.DataFrame:
+        """One row a network: its setting, fold, seed, epochs and scores."""
+        return self.finished.members
+
+    @property
+    def curves(self) -> pd.DataFrame | None:
+        """One row a trial and epoch: mean and spread of training and validation scores."""
+        return self.finished.curves
+
+    @property
+    def health(self) -> pd.DataFrame | None:
+        """One row a network, hidden layer and moment: dead and saturated units, mean output, gradient ratio."""
+        return self.finished.health
+
+    @property
+    def predictions(self) -> pd.DataFrame | None:
+        """Out-of-fold predictions of the winner's networks."""
+        return self.finished.predictions
+
+    @cached_property
+    def ranking(self) -> pd.DataFrame:
+        """The activations, best first; empty for a fit."""
+        return pd.DataFrame(self.finished.ranking)
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """Every activation against the winner, with the corrected test; empty where nothing was tested."""
+        return pd.DataFrame(self.summary.get("comparisons") or [])
+
+    @property
+    def answer(self) -> str:
+        """The result in one sentence, and what belongs beside it.
+
+        Raises:
+            InputError: a fit compares nothing.
+        """
+        if not self.finished.is_ranked:
+            raise InputError(f"{self.path} is a fit of one activation: it answers no comparison")
+        return " ".join([answer(self.summary), *remarks(self.summary)])
+
+    def figures(self) -> dict[str, "Figure"]:
+        """The report's figures by name, newly drawn; a notebook shows one as the last value of a cell."""
+        from actlab.figures import draw
+
+        return draw(self.finished)
+
+    def report(self) -> Path:
+        """Make report.html and the figures' files again; returns the page's path."""
+        from actlab.report import write_report
+
+        return write_report(self.path)
+
+    def predict(self, data: "pd.DataFrame | str | Path") -> pd.DataFrame:
+        """Predictions of the winner's averaged networks for the rows of a CSV or a frame.
+
+        A frame is read as its CSV would be. The target column is not needed.
+
+        Returns:
+            The id column (if any) and `prediction`, in the order of the rows.
+
+        Raises:
+            InputError: no checkpoint, no such file, or a column is missing.
+        """
+        import tempfile
+
+        from actlab.prediction import predict_file
+
+        with tempfile.TemporaryDirectory() as folder:
+            source, output = Path(folder) / "rows.csv", Path(folder) / "predictions.csv"
+            if isinstance(data, pd.DataFrame):
+                data.to_csv(source, index=False, na_rep=self._missing_text())
+            else:
+                source = Path(data)
+            predict_file(str(self.finished.directory.checkpoint), str(source), str(output), None)
+            return pd.read_csv(output)
+
+    def _missing_text(self) -> str:
+        """What the run's configuration takes for a missing cell."""
+        texts = (self.finished.config.get("data") or {}).get("na_values") or [""]
+        return str(texts[0])
+
+    def _repr_html_(self) -> str:
+        return str(self.ranking.to_html(index=False)) if self.finished.is_ranked else f"<pre>{self!r}</pre>"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.finished.command} of {len(self.members)} networks)"
+
+
+def load_run(directory: str | Path) -> Run:
+    """The results of a finished run, from its files alone.
+
+    Raises:
+        InputError: no such directory, not a run's, or the run is not finished.
+    """
+    return Run(read_finished(directory))
+
+
+def compare(csv: str | Path, target: str, **overrides: Any) -> Run:
+    """Compare activations fairly, as `actlab compare` does; goes on with what is in the run directory already.
+
+    Args:
+        csv: Path of the table.
+        target: Name of the column to predict.
+        overrides: The configuration's keys, groups as mappings: `out="runs/mine"`, `seed=1`, `trainer={"max_epochs":
+            50}`, `compare={"activations": ["relu", "silu"], "folds": 3}`. `config` names a YAML file with more.
+
+    Raises:
+        InputError: an unknown key, a bad value, or the run directory holds another run.
+    """
+    return _train("compare", csv, target, overrides)
+
+
+def search(csv: str | Path, target: str, **overrides: Any) -> Run:
+    """Search activation and learning rate together, as `actlab search` does; see `compare` for the arguments."""
+    return _train("search", csv, target, overrides)
+
+
+def _train(command: str, csv: str | Path, target: str, overrides: Mapping[str, Any]) -> Run:
+    from actlab.compare import compare as run_comparison
+    from actlab.configuration import parse
+    from actlab.search import search as run_search
+
+    config = {"config": overrides["config"]} if "config" in overrides else {}
+    rest = {key: value for key, value in overrides.items() if key != "config"}
+    # a later flag wins, so a YAML file comes first
+    arguments = [*flags(config), *flags({"data.csv": str(csv), "data.target": target}), *flags(rest)]
+    configuration = parse(command, f"actlab.{command}", arguments)
+    directory, _ = (run_comparison if command == "compare" else run_search)(configuration)
+    return load_run(directory.path)
+
+
+def flags(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Nested overrides as the command line's flags.
+
+    >>> list(flags({"seed": 1, "compare": {"folds": 3, "activations": ["relu"]}, "fresh": True}))
+    ['--seed=1', '--compare.folds=3', '--compare.activations=["relu"]', '--fresh']
+    """
+    for key, value in overrides.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in MAPPINGS:
+            yield from flags(value, f"{name}.")
+        elif name in FLAGS:
+            yield from [f"--{name}"] if value else []
+        else:
+            yield f"--{name}={value if isinstance(value, str | Path) else json.dumps(value)}"
