@@ -26,10 +26,11 @@ COMMAND
 ```
 
 Scores are means over (repeat, fold) of the log-RMSE on test rows, natural logarithm, lower is better. Learning rates
-are chosen per fold on inner validation. Intervals and p-values are those of the corrected resampled t-test (Nadeau & Bengio
-2003), Holm-adjusted over every pair for comparisons with the winner, because the winner is picked by the same scores.
-`no difference shown` means what it says; it is not a proof of equality. P(equal) is the posterior probability that the
-difference lies within 1 % of the baseline's score."""
+are chosen per fold on inner validation. Intervals and p-values are those of the corrected resampled t-test (Nadeau &
+Bengio 2003), Holm-adjusted over every pair for comparisons with the winner, because the winner is picked by the same
+scores. `no difference shown` means what it says; it is not a proof of equality. P(equal) is the posterior probability
+that the difference lies within the region of practical equivalence: 1 % of the baseline's score unless set
+otherwise."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[int] = (0,)) -> list[str]:

@@ -4,6 +4,8 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from actlab.convergence import LEVELS, ConvergenceRecord, convergence_records, f
 from actlab.costs import median_costs, step_costs
 from actlab.evidence import Part, judged, over_pairs, overall
 from actlab.health import HealthRecord
+from actlab.investigation import explaining_frames, first_arms
 from actlab.measurements import Measurements
 from actlab.members import Member, Split
 from actlab.paired_tests import corrected_resampled_t, holm
@@ -264,3 +267,25 @@ def test_costs_of_a_step_are_timed_by_turns() -> None:
     assert all(len(cost.activation_us) == len(cost.network_us) == 3 for cost in costs.values())
     medians = median_costs(costs)
     assert all(0 < entry["activation_us"] < entry["network_us"] for entry in medians.values())
+
+
+def test_claims_are_about_the_first_arm_of_each_activation() -> None:
+    plain_settings = {n: setting(name) for n, name in enumerate(("relu", "tanh"))}
+    assert first_arms(plain_settings) == {"relu": "relu", "tanh": "tanh"}
+    labels = ["relu [init=auto]", "relu [init=torch]", "tanh [init=auto]"]
+    factors = {n: setting(label.split()[0], name=label) for n, label in enumerate(labels)}
+    assert first_arms(factors) == {"relu [init=auto]": "relu", "tanh [init=auto]": "tanh"}
+
+
+def setting(activation: str, **more: Any) -> Any:
+    """What the claims read of a setting."""
+    return SimpleNamespace(activation=activation, label=more.get("name", activation))
+
+
+def test_records_come_back_from_the_study_as_they_went_in() -> None:
+    health = ["relu", 0.01, 0, 1, 0, 1, "start", 0.0, 0.1, None, 1.0]
+    reached = ["relu", 0.01, 0, 1, 0, 0.5, None, None]
+    frames_ = explaining_frames([{"health": [[3, *health]], "convergence": [[3, *reached]]}, {}])
+    assert frames_[0].columns.tolist() == [field.name for field in fields(HealthRecord)]
+    assert math.isnan(frames_[0].mean_output[0])
+    assert frames_[1].trial.tolist() == [3]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from actlab import activations
+from actlab import activations, module
 from actlab.datamodule import TabularDataModule, batch_order
 from actlab.initialisation import draw
 from actlab.members import Member, Split, stream_seed
 from actlab.module import PopulationModule, plan_stacks
-from actlab.population import Outcome, schedule_factor
+from actlab.population import Outcome, StackTraining, schedule_factor
 from actlab.regressor import keep_mask
 from actlab.settings import OptimizerSettings, ProtocolSettings
 from actlab.trials import make_trainer
@@ -42,11 +42,11 @@ def train(
     schedule: str = "constant",
     patience: int = 1000,
 ) -> list[Outcome]:
-    module = PopulationModule(members, OptimizerSettings(schedule=schedule, patience=patience))
+    population = PopulationModule(members, OptimizerSettings(schedule=schedule, patience=patience))
     trainer = make_trainer({"max_epochs": epochs, "accelerator": "cpu", "precision": precision}, [])
-    trainer.fit(module, datamodule=copy.copy(data))
-    trainer.test(module, datamodule=data, verbose=False)
-    return module.outcomes
+    trainer.fit(population, datamodule=copy.copy(data))
+    trainer.test(population, datamodule=data, verbose=False)
+    return population.outcomes
 
 
 class Dropout(nn.Module):
@@ -205,6 +205,24 @@ def test_early_stopping_keeps_the_best_epochs_weights(small_csv: str) -> None:
     assert patient.val_score == min(patient.val_curve) == patient.val_curve[patient.best_epoch - 1]
     exact = train([MIXED[1]], data, patient.best_epoch)[0]
     assert same(replace(patient, val_curve=patient.val_curve[: patient.best_epoch]), exact)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_small_stacks_that_go_together_change_no_members_bits(small_csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_of(small_csv, "price")
+    rates = (1e-3, 3e-3, 1e-2, 3e-2)
+    members = [member("silu", rate, fold, inner, dropout=0.1) for rate in rates for fold in range(3) for inner in (0, 1)]
+    monkeypatch.setattr(module, "STACK_BYTES", 50_000)
+    absorbed = []
+    absorb = StackTraining.absorb
+    monkeypatch.setattr(StackTraining, "absorb", lambda self, other: absorbed.append(1) or absorb(self, other))
+    merging = train(members, data, 40, patience=3)
+    assert absorbed
+    monkeypatch.setattr(module, "SMALL", 0)
+    n_absorbed = len(absorbed)
+    apart = train(members, data, 40, patience=3)
+    assert len(absorbed) == n_absorbed
+    assert all(same(a, b) for a, b in zip(merging, apart, strict=True))
 
 
 def test_a_stack_holds_equal_architectures_in_the_order_of_learning_rate(small_csv: str) -> None:

@@ -1,9 +1,9 @@
 """actlab from Python: run a comparison or a search, and look at its results as pandas frames and figures.
 
-    run = actlab.compare("houses.csv", "price", compare={"folds": 3})
-    run.ranking
-    run.figures()["ranking"]
-    run.predict("new_houses.csv")
+run = actlab.compare("houses.csv", "price", compare={"folds": 3})
+run.ranking
+run.figures()["ranking"]
+run.predict("new_houses.csv")
 """
 
 import json

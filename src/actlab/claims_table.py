@@ -27,7 +27,7 @@ def render_claims(claims: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(part: Mapping[str, Any]) -> list[Text]:
     shown = number(part["value"])
-    if part.get("ci_low") is not None and shown != "-":
+    if not _is_none(part["ci_low"]):
         shown = f"{shown} ({number(part['ci_low'])} to {number(part['ci_high'])})"
     threshold = part.get("threshold")
     asked = "" if _is_none(threshold) else f"{SIGNS[part['side']]} {number(threshold)}"

@@ -8,7 +8,7 @@ their rows and panels besides.
 import zlib
 from dataclasses import dataclass
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a63b8", "#8c8c8c")
+PALETTE = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a63b8", "#8c8c8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES = ("-", "--", ":")
 
@@ -34,7 +34,7 @@ def look(activation: str) -> Look:
     """The look of an activation, whatever else is in the figure.
 
     >>> look("relu")
-    Look(colour='#0072b2', marker='o', line='-')
+    Look(colour='#1f83c6', marker='o', line='-')
     >>> look("mine.Bump") == look("mine.Bump") != look("relu")
     True
     """

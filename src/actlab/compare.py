@@ -9,9 +9,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from actlab import activations
 from actlab.configuration import Configuration
-from actlab.experiment import POPULATION_MEMBERS, Experiment
+from actlab.experiment import Experiment
 from actlab.records import RunDirectory
 from actlab.studies import Cell
+
+# The most members that train as one population: what an interruption can lose.
+POPULATION_MEMBERS = 1500
 
 
 def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:

@@ -19,6 +19,8 @@ from actlab.errors import InputError
 
 # how long a call waits for a database that is being restarted, before the run gives up (its state is safe)
 PATIENCE_S = 300.0
+# how long a server is waited for that refuses connections at the start
+OPENING_S = 20.0
 # a worker that has not shown a heartbeat for GRACE_S is taken for dead, and its trials go back to the queue
 HEARTBEAT_S, GRACE_S = 30, 120
 # one connection for the work, one for a lock held meanwhile, one for the heartbeat's thread
@@ -46,8 +48,8 @@ def open_database(url: str) -> BaseStorage:
 
 
 def _open_server(url: str) -> "PatientStorage":
-    attempts = 5
-    for attempt in range(attempts):
+    deadline = time.monotonic() + OPENING_S
+    while True:
         try:
             with warnings.catch_warnings():
                 # heartbeats are marked experimental since Optuna 2.9
@@ -58,11 +60,16 @@ def _open_server(url: str) -> "PatientStorage":
         except ImportError as error:
             raise InputError(f"storage {url} needs a driver: pip install 'actlab[postgres]' ({error})") from error
         except (SQLAlchemyError, StorageInternalError) as error:
-            # several machines that start together make the same tables, where all but one fail, once
-            if attempt == attempts - 1 or not isinstance(error, DBAPIError | StorageInternalError):
+            if time.monotonic() > deadline or not _may_pass(error):
                 raise InputError(f"storage {url} cannot be opened: {_reason(error)}") from error
-            time.sleep(0.2 + random.random() * (attempt + 1))
-    raise AssertionError
+        time.sleep(0.2 + random.random())
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether opening is worth another try: a server that is being restarted, or tables that another machine makes."""
+    if _is_away(error):
+        return any(word in str(error) for word in ("refused", "starting up", "shutting down", "closed", "terminat"))
+    return isinstance(error, DBAPIError | StorageInternalError)
 
 
 def _open_proxy(host: str, port: int) -> BaseStorage:

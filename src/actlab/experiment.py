@@ -28,8 +28,6 @@ from actlab.table import read_table
 from actlab.trials import Evaluation, Setting, TrialResult, evaluate
 from actlab.workers import Worker, run_workers
 
-# The most members that train as one population: what an interruption can lose.
-POPULATION_MEMBERS = 1500
 FINGERPRINT, WRITER = "actlab", "written_by"
 # how long a worker with nothing to do waits before it looks again
 WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
@@ -117,7 +115,7 @@ class Experiment(ABC):
 
             content = yaml.safe_load(self.run.config.read_text()) or {}
             stored = {key: value for key, value in content.items() if key in asked}
-            self._refuse(differences(*(_without_place(config) for config in (stored, asked))))
+            self._refuse(differences(_without_place(stored), _without_place(asked)))
 
     def _refuse(self, lines: list[str]) -> None:
         if lines:
@@ -209,6 +207,7 @@ class Experiment(ABC):
             self.progress = progress
             if progress is not None:
                 progress.advance(len(self.study.done()) * n_splits)
+            self.study.enqueue_missing(self.cells, self._n_queued())
             while True:
                 if claimed := self.study.claim(self.batch):
                     self._train(claimed)

@@ -1,19 +1,52 @@
-"""Why the ranking is as it is: claims, health and costs of a run, with everything that needs the networks themselves."""
+"""Why the ranking is as it is: claims, health and costs of a run, with the networks where frames are not enough."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
 from actlab.assembly import Networks
 from actlab.claims import claims
+from actlab.convergence import ConvergenceRecord, convergence_records
 from actlab.costs import StepCost, median_costs, step_costs
+from actlab.health import HealthRecord
+from actlab.health_callback import HealthMonitor
 from actlab.measurements import Measurements
+from actlab.records import plain, to_frame
 from actlab.references import ReferencePrediction
 from actlab.representation import deviation_from_affine, maxout_error
 from actlab.summary import choose
-from actlab.trials import Setting
+from actlab.trials import Setting, TrialResult
+
+# user attributes of a trial
+HEALTH, CONVERGENCE = "health", "convergence"
+
+
+def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float) -> dict[str, list[Any]]:
+    """Health and convergence of a trial's members as its study keeps them: rows of plain values."""
+    reached = convergence_records(result.outcomes, target_sd)
+    name = result.setting.label
+    return {
+        HEALTH: [_row(replace(record, activation=name)) for record in monitor.of(result.number)],
+        CONVERGENCE: [_row(replace(record, activation=name)) for record in reached],
+    }
+
+
+def _row(record: HealthRecord | ConvergenceRecord) -> list[Any]:
+    return list(plain(list(asdict(record).values())))
+
+
+def explaining_frames(attributes: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """health.csv and convergence.csv from the user attributes of finished trials."""
+    health = [HealthRecord(*_numbers(row)) for own in attributes for row in own.get(HEALTH, [])]
+    reached = [ConvergenceRecord(*_numbers(row)) for own in attributes for row in own.get(CONVERGENCE, [])]
+    return to_frame(health, HealthRecord), to_frame(reached, ConvergenceRecord)
+
+
+def _numbers(row: Sequence[Any]) -> list[Any]:
+    return [math.nan if value is None else value for value in row]
 
 
 def explain(
@@ -26,6 +59,8 @@ def explain(
 ) -> dict[str, Any]:
     """`claims`, `health` and `costs` of summary.json, for a run in which every activation had the same trials.
 
+    With factors, the claims are about the arms of the first levels.
+
     Args:
         frames: members, health and convergence.
         test_train_ratio: Rows in the test fold over rows outside it.
@@ -34,7 +69,8 @@ def explain(
         settings: Trial number to setting.
         references: Predictions of the references; ridge's scores are put beside identity's.
     """
-    members, health, convergence = frames
+    name_of = first_arms(settings)
+    members, health, convergence = (_renamed(frame, name_of) for frame in frames)
     costs = costs_of(members, settings, networks)
     found = Measurements(
         members,
@@ -48,6 +84,18 @@ def explain(
         ridge={(r.repeat, r.fold): r.score for r in references if r.name == "ridge"},
     )
     return {"claims": claims(found), "health": found.context(), "costs": median_costs(costs)}
+
+
+def first_arms(settings: Mapping[int, Setting]) -> dict[str, str]:
+    """The name of each activation's first arm, to the activation itself."""
+    labels: dict[str, str] = {}
+    for _, setting in sorted(settings.items()):
+        labels.setdefault(setting.activation, setting.label)
+    return {label: activation for activation, label in labels.items()}
+
+
+def _renamed(frame: pd.DataFrame, name_of: Mapping[str, str]) -> pd.DataFrame:
+    return frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))
 
 
 def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: Networks) -> dict[str, StepCost]:

@@ -159,7 +159,7 @@ class HeartbeatLiveness(Liveness):
 
     def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
         if isinstance(self._backend, database.PatientStorage):
-            return self._backend._get_stale_trial_ids(self._study._study_id)
+            return list(self._backend._get_stale_trial_ids(self._study._study_id))
         oldest = time.time() - database.GRACE_S
         return [trial._trial_id for trial in running if trial.user_attrs.get(HEARTBEAT, 0.0) < oldest]
 

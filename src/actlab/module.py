@@ -23,6 +23,8 @@ from actlab.settings import OptimizerSettings
 # Weights, gradients and two moments of a stack should stay in a core's share of the cache from one step to the next;
 # chosen by scripts/bench.py, flat between 8 and 32 MB.
 STACK_BYTES = 16_000_000
+# members of a stack under which its cost is that of calling the kernels
+SMALL = 8
 
 
 class PopulationModule(pl.LightningModule):
@@ -91,7 +93,15 @@ class PopulationModule(pl.LightningModule):
         first = next(iter(self.stacks.parameters()))
         tensors = SplitTensors(data, first.device, first.dtype)
         self.training_stacks = [
-            StackTraining(stack, positions, data, tensors, self.optimizer_settings, self.max_epochs)
+            StackTraining(
+                stack,
+                positions,
+                data,
+                tensors,
+                self.optimizer_settings,
+                self.max_epochs,
+                self.datamodule.settings.batch_size,
+            )
             for stack, positions in zip(self._regressors(), self._positions, strict=True)
         ]
         return [training.optimizer.adamw for training in self.training_stacks]
@@ -153,7 +163,7 @@ class PopulationModule(pl.LightningModule):
         for training in self.training_stacks:
             training.retire(positions)
             self.finished.update(training.finished)
-        self.training_stacks = [training for training in self.training_stacks if training.n_members]
+        self.training_stacks = merged([t for t in self.training_stacks if t.n_members], self._n_threads)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
 
@@ -190,6 +200,23 @@ class PopulationModule(pl.LightningModule):
         for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
             outcome.test_score = score
             outcome.test_predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
+
+
+def merged(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTraining]:
+    """The same members in fewer stacks: small ones of one kind go together, while every thread still has two.
+
+    A stack of few members costs nearly as much as a full one, and at the end of a run most are of few members.
+    """
+    left: list[StackTraining] = []
+    n_stacks = len(stacks)
+    for training in sorted(stacks, key=lambda training: training.n_members):
+        into = next((t for t in left if t.n_members + training.n_members <= SMALL and t.can_absorb(training)), None)
+        if into is None or n_stacks <= 2 * n_threads:
+            left.append(training)
+        else:
+            into.absorb(training)
+            n_stacks -= 1
+    return sorted(left, key=lambda training: -training.n_members)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from actlab.datamodule import EpochOrder, SplitData, whole_lanes
+from actlab.datamodule import EpochOrder, SplitData, batch_shape, whole_lanes
 from actlab.members import Member, Split
 from actlab.metrics import MemberRMSE
 from actlab.regressor import Regressor, unstack
@@ -84,21 +84,28 @@ class RowAdamW:
         for group in self.adamw.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def move_state_to(self, other: "RowAdamW", rows: Sequence[int]) -> None:
-        """Give another optimiser, over a selection of the rows, the moments and step counts they have here."""
-        index = torch.tensor(list(rows), device=self.tensors[0].device)
+    def moments(self, position: int, rows: Tensor) -> dict[str, Tensor]:
+        """Step count and moments (rows, ...) of some members for the tensor at a position; empty before any step."""
+        states = [self.adamw.state[group["params"][position]] for group in self.adamw.param_groups]
+        if not states[0]:
+            return {}
+        whole = {key: torch.cat([state[key] for state in states]) for key in ("exp_avg", "exp_avg_sq")}
+        return {"step": states[0]["step"], **{key: value.index_select(0, rows) for key, value in whole.items()}}
+
+    def take_moments(self, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
+        """Go on from other optimisers: this one's rows are their rows, one source after the other.
+
+        All sources have made the same number of steps.
+        """
         for position in range(len(self.tensors)):
-            states = [self.adamw.state[group["params"][position]] for group in self.adamw.param_groups]
-            if not states[0]:
+            parts = [source.moments(position, rows) for source, rows in sources]
+            if not parts[0]:
                 return
-            moments = {
-                key: torch.cat([state[key] for state in states]).index_select(0, index)
-                for key in ("exp_avg", "exp_avg_sq")
-            }
-            for (start, stop), group in zip(other.bounds, other.adamw.param_groups, strict=True):
-                other.adamw.state[group["params"][position]] = {
-                    "step": states[0]["step"].clone(),
-                    **{key: value[start:stop].clone() for key, value in moments.items()},
+            whole = {key: torch.cat([part[key] for part in parts]) for key in ("exp_avg", "exp_avg_sq")}
+            for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
+                self.adamw.state[group["params"][position]] = {
+                    "step": parts[0]["step"].clone(),
+                    **{key: value[start:stop].clone() for key, value in whole.items()},
                 }
 
 
@@ -140,6 +147,7 @@ class StackTraining:
         tensors: The same splits' rows on the device.
         optimizer: Patience and schedule.
         max_epochs: Length of the schedule.
+        batch_size: Rows of a batch.
     """
 
     def __init__(
@@ -150,6 +158,7 @@ class StackTraining:
         tensors: SplitTensors,
         optimizer: OptimizerSettings,
         max_epochs: int,
+        batch_size: int,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         self.outcomes = {
@@ -162,6 +171,7 @@ class StackTraining:
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
         validation = torch.stack([torch.from_numpy(data[member.split].rows.validation) for member in stack.members])
         self.n_validation = validation.shape[1]
+        self.batch = batch_shape(len(data[stack.members[0].split].rows.training), batch_size)
         # filled up to whole lanes with rows whose outputs are cut off again: see LANES
         filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % self.n_validation]
         self._take(stack, RowAdamW(stack))
@@ -260,7 +270,28 @@ class StackTraining:
         index = torch.tensor(staying, device=self.sd.device)
         self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
         self.validation_rows = self.validation_rows.index_select(0, index)
-        stack = self.stack.select(staying)
+        self._go_on(self.stack.select(staying), [(self.optimizer, index)])
+
+    def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
         optimizer = RowAdamW(stack)
-        self.optimizer.move_state_to(optimizer, staying)
+        optimizer.take_moments(sources)
         self._take(stack, optimizer)
+
+    def can_absorb(self, other: "StackTraining") -> bool:
+        """Whether the members of both could have been planned as one stack."""
+        mine, theirs = self.stack.members[0], other.stack.members[0]
+        return (
+            (mine.activation, mine.hidden, mine.dropout) == (theirs.activation, theirs.hidden, theirs.dropout)
+            and (self.n_validation, self.batch) == (other.n_validation, other.batch)
+            and self.stack.first_weight.shape[1:] == other.stack.first_weight.shape[1:]
+        )
+
+    def absorb(self, other: "StackTraining") -> None:
+        """Take over another stack's members: many small stacks cost more than one."""
+        everyone = [(t.optimizer, torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
+        self.best = {name: torch.cat([value, other.best[name]]) for name, value in self.best.items()}
+        self.validation_rows = torch.cat([self.validation_rows, other.validation_rows])
+        self.positions += other.positions
+        self.outcomes |= other.outcomes
+        self.finished |= other.finished
+        self._go_on(self.stack.join(other.stack), everyone)

@@ -137,6 +137,14 @@ class Regressor(nn.Module):
         stack.activation.to(self.first_weight)
         return stack.train(self.training)
 
+    def join(self, other: "Regressor") -> "Regressor":
+        """A new stack with copies of the members of both, these first; both are equally wide."""
+        theirs = other.stacked()
+        both = {name: torch.cat([value.detach(), theirs[name].detach()]) for name, value in self.stacked().items()}
+        stack = Regressor([*self.members, *other.members], [*self.n_features, *other.n_features], both)
+        stack.activation.to(self.first_weight)
+        return stack.train(self.training)
+
     def start_epoch(self, epoch: int) -> None:
         """Put the members' random streams at the start of an epoch (dropout masks, random slopes)."""
         device = self.first_weight.device

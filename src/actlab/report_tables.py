@@ -158,7 +158,7 @@ def worst_table(run: FinishedRun) -> Table | None:
     has_id = "id" in rows and rows.id.notna().all()
     name = "id" if has_id else "row"
     off = "predicted / actual" if run.metric == "log_rmse" else "residual"
-    columns = (Column(""), Column(name, "words"), Column("actual"), Column("predicted"), Column(off))
+    columns = (Column("number"), Column(name, "words"), Column("actual"), Column("predicted"), Column(off))
     shown = []
     for place, row in enumerate(rows.to_dict("records"), start=1):
         factor = row["predicted"] / row["actual"] if run.metric == "log_rmse" else row["residual"]

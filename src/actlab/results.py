@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -37,12 +37,14 @@ def versions() -> dict[str, str]:
 def frames(done: Sequence[FrozenTrial]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """members.csv and curves.csv of trials that are done."""
     members = [MemberRecord(**_numbers(row)) for trial in done for row in trial.user_attrs[MEMBERS]]
-    curves = [
-        CurveRecord(*(np.nan if value is None else value for value in row))
-        for trial in done
-        for row in trial.user_attrs[CURVES]
-    ]
+    curves = [CurveRecord(**_numbers(row)) for trial in done for row in curve_rows(trial)]
     return to_frame(members, MemberRecord), to_frame(curves, CurveRecord)
+
+
+def curve_rows(trial: FrozenTrial) -> list[dict[str, Any]]:
+    """A trial's curves; they are stored without their names, which would take most of the room."""
+    names = [field.name for field in fields(CurveRecord)]
+    return [dict(zip(names, row, strict=True)) for row in trial.user_attrs[CURVES]]
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:

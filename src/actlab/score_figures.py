@@ -156,7 +156,9 @@ def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
             _cell(axes, x, y, cell, int(counts.get((name, cell.trial), 0)), mesh.cmap, norm)
 
 
-def _cell(axes: Axes, x: int, y: int, cell: "pd.Series[float]", n_chosen: int, colours: Colormap, norm: Normalize) -> None:
+def _cell(
+    axes: Axes, x: int, y: int, cell: "pd.Series[float]", n_chosen: int, colours: Colormap, norm: Normalize
+) -> None:
     is_known = math.isfinite(cell.val)
     red, green, blue, _ = colours(norm(cell.val)) if is_known else (1, 1, 1, 1)
     colour = (ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK) if is_known else MUTED
@@ -167,7 +169,9 @@ def _cell(axes: Axes, x: int, y: int, cell: "pd.Series[float]", n_chosen: int, c
     axes.text(x - shift, y, words, ha="center", va="center", color=colour, fontsize=size, in_layout=False)
     if n_chosen:
         badge = {"boxstyle": "round,pad=0.25", "facecolor": ON_DARK, "edgecolor": ON_LIGHT, "linewidth": 0.6}
-        axes.text(x + 0.3, y, str(n_chosen), ha="center", va="center", color=ON_LIGHT, fontsize=6, bbox=badge, in_layout=False)
+        axes.text(
+            x + 0.3, y, str(n_chosen), ha="center", va="center", color=ON_LIGHT, fontsize=6, bbox=badge, in_layout=False
+        )
 
 
 def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
@@ -176,7 +180,9 @@ def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     known = np.isfinite(scores.val.to_numpy())
     rates_ = scores.learning_rate.to_numpy()
     axes.set_xscale("log")
-    axes.scatter(rates_[known], place[known], c=scores.val[known], cmap="cividis", norm=norm, s=34, linewidth=0, zorder=2)
+    axes.scatter(
+        rates_[known], place[known], c=scores.val[known], cmap="cividis", norm=norm, s=34, linewidth=0, zorder=2
+    )
     axes.scatter(rates_[~known], place[~known], marker="x", color=MUTED, s=22, linewidth=0.9, zorder=2)
     is_chosen = np.array([counts.get((a, t), 0) > 0 for a, t in zip(scores.activation, scores.trial, strict=True)])
     axes.scatter(rates_[is_chosen], place[is_chosen], s=78, facecolor="none", edgecolor=INK, linewidth=1, zorder=3)

@@ -41,7 +41,9 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
     runs = (read_finished(first), read_finished(second))
     for run in runs:
         if not run.is_ranked:
-            raise InputError(f"{run.directory.path} is a fit of one activation: only compare and search runs have ranks")
+            raise InputError(
+                f"{run.directory.path} is a fit of one activation: only compare and search runs have ranks"
+            )
     a, b = runs
     if a.directory.path.resolve() == b.directory.path.resolve():
         raise InputError(f"{first} and {second} are the same run; name two")
@@ -99,7 +101,9 @@ def score_table(a: FinishedRun, b: FinishedRun) -> Table:
         if name in scores[0] and name in scores[1] and is_paired:
             interval = corrected_interval(scores[1][name] - scores[0][name], ratio)
             cells.append(quantity(interval.mean, f"{interval.mean:+,.{decimals}f}"))
-            cells.append(quantity(interval.ci_low, f"{interval.ci_low:+,.{decimals}f} to {interval.ci_high:+,.{decimals}f}"))
+            cells.append(
+                quantity(interval.ci_low, f"{interval.ci_low:+,.{decimals}f} to {interval.ci_high:+,.{decimals}f}")
+            )
         else:
             means = [own.get(name, {}).get("mean") for own in rows_of]
             gap = means[1] - means[0] if None not in means else None
@@ -118,6 +122,6 @@ def changed(a: FinishedRun, b: FinishedRun) -> list[str]:
     """Configuration, data and versions that differ, `key: value in A -> value in B`."""
     configs = [{key: value for key, value in run.config.items() if key not in NOT_COMPARED} for run in (a, b)]
     lines = differences({"command": a.command}, {"command": b.command}) + differences(*configs)
-    for part in ("data", "versions"):
+    for part in ("data", "protocol", "versions"):
         lines += differences(*({part: run.summary.get(part) or {}} for run in (a, b)))
     return list(dict.fromkeys(lines))

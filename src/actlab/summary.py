@@ -98,8 +98,9 @@ def summarise(
         rope_share: Half-width of the region of practical equivalence, as a share of that score.
     """
     chosen, cells = choose(members), cells_of(members)
-    scores = scores_of(chosen)
-    order = ranking(scores)
+    found = scores_of(chosen)
+    order = ranking(found)
+    scores = {name: found[name] for name in order}
     winner = order[0]
     rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
 

@@ -206,7 +206,7 @@ def predictions(run: FinishedRun) -> Figure | None:
     figure = sheet(2.9, WIDTH * 1.15)
     truth, rest = figure.subplots(1, 2)
     for axes, x, y in ((truth, rows.predicted, rows.actual), (rest, rows.predicted, rows.residual)):
-        axes.scatter(x, y, s=7, color=colour, alpha=0.45, linewidth=0, rasterized=len(rows) > MAX_VECTOR_POINTS)
+        axes.scatter(x, y, s=7, color=colour, alpha=0.6, linewidth=0, rasterized=len(rows) > MAX_VECTOR_POINTS)
         axes.set_xlabel(f"predicted {target}")
         if is_log:
             axes.set_xscale("log")
@@ -255,5 +255,3 @@ def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> N
             taken.append(box)
             axes.annotate(str(place + 1), (x.iloc[place], y.iloc[place]), (3, 2), textcoords="offset points",
                           fontsize=7, color=INK)  # fmt: skip
-
-

@@ -1,0 +1,49 @@
+"""Put the answer of a run into README.md, between its markers: table, sentence, and the command behind them.
+
+python scripts/readme.py runs/compare-house_prices runs/compare-concrete
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from actlab.answer import answer, comparison_with_winner, decimals_for, fixed, rate, remarks
+from actlab.records import RunDirectory
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- answer: begin (scripts/readme.py) -->", "<!-- answer: end -->"
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The ranking as a Markdown table."""
+    lines = ["| activation | learning rate | log-RMSE | 95 % interval | against the first | parameters |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for row in summary["ranking"]:
+        decimals = decimals_for(row["mean"])
+        found = comparison_with_winner(summary, row["activation"])
+        verdict = f"{fixed(found['difference'], decimals)}, {found['verdict']}" if found else "-"
+        interval = f"{fixed(row['ci_low'], decimals)} to {fixed(row['ci_high'], decimals)}"
+        cells = [row["activation"], rate(row["learning_rate"]), fixed(row["mean"], decimals), interval, verdict]
+        lines.append(f"| {' | '.join([*cells, format(row['n_parameters'], ',')])} |")
+    return "\n".join(lines)
+
+
+def section(directory: str) -> str:
+    """One run: the command, the table, and what it says."""
+    run = RunDirectory(directory)
+    summary = run.read_summary()
+    config = run.path.name.removeprefix("compare-")
+    sentences = "\n".join([answer(summary), *remarks(summary)])
+    return f"`actlab compare --config configs/{config}.yaml`\n\n{table(summary)}\n\n{sentences}"
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    body = "\n\n".join(section(directory) for directory in sys.argv[1:])
+    README.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The report and TensorBoard as a reader sees them: in a headless Chromium, the report without any network."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from browser import Browser, find
+from synthetic_runs import make_run
+
+from actlab.colours import ORDER
+from actlab.finished import read_finished
+from actlab.report import write_report
+from actlab.side_by_side import write_side_by_side
+from actlab.tensorboard_log import FRAGMENT, write_comparison
+
+EVIL = "<script>alert(1)</script>"
+# Texts that are drawn, also those inside the shadow trees that TensorBoard is built of.
+READ = """
+const texts = [];
+const walk = (node) => {
+  if (node.nodeType === Node.TEXT_NODE) { if (node.textContent.trim()) texts.push(node.textContent.trim()); return; }
+  if (["SCRIPT", "STYLE", "NOSCRIPT"].includes(node.tagName)) return;
+  if (node.shadowRoot) walk(node.shadowRoot);
+  node.childNodes.forEach(walk);
+};
+walk(document.body);
+return texts;
+"""
+
+
+def need_a_browser() -> None:
+    if find("chromium") and find("chromedriver"):
+        return
+    missing = "needs Chromium and chromedriver (Debian: chromium, chromium-driver)"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[Browser]:
+    need_a_browser()
+    with Browser(is_offline=True) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return make_run(folder / "one", 24, 6, 1, target=EVIL), make_run(folder / "two", 3, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def report(runs: tuple[Path, Path]) -> str:
+    return write_report(runs[0]).as_uri()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_report_fits_its_window_without_complaints(
+    offline: Browser, report: str, width: int, scheme: str
+) -> None:
+    offline.look(width, scheme=scheme)
+    offline.open(report)
+    assert offline.run("return document.documentElement.scrollWidth") <= width
+    assert offline.errors() == []
+    requested = offline.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in requested if not name.startswith("data:")] == []
+    contrasts = offline.run(CONTRASTS)
+    assert contrasts
+    assert min(contrasts) > 4.5
+
+
+CONTRASTS = """
+const light = (colour) => {
+  const parts = colour.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255);
+  const [r, g, b] = parts.map((p) => p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const paper = light(getComputedStyle(document.body).backgroundColor);
+const texts = document.querySelectorAll("p, a, td, th, figcaption, dt, summary, #ranking svg text, td span");
+return [...texts].map((text) => {
+  const style = getComputedStyle(text);
+  const ink = light(text.tagName === "text" ? style.fill : style.color);
+  return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+});
+"""
+
+
+@pytest.mark.slow
+def test_tables_sort_both_ways_with_empty_cells_last(offline: Browser, report: str) -> None:
+    offline.open(report)
+    column = "[...document.querySelectorAll('#ranking-table tbody tr')].map((row) => row.cells[{}].dataset.value)"
+    click = "document.querySelectorAll('#ranking-table th button')[{}].click(); return "
+    means = [float(v) for v in offline.run(click.format(3) + column.format(3))]
+    assert means == sorted(means)
+    assert [float(v) for v in offline.run(click.format(3) + column.format(3))] == means[::-1]
+    assert offline.run(click.format(1) + column.format(1)) == sorted(ORDER, key=lambda name: name.replace("_", "!"))
+    assert offline.run("return document.querySelectorAll('#ranking-table th[aria-sort=ascending]').length") == 1
+    emptied = "document.querySelector('#ranking-table tbody tr').cells[4].dataset.value = ''; "
+    for _ in range(2):
+        assert offline.run(emptied + click.format(4) + column.format(4))[-1] == ""
+        emptied = ""
+    assert offline.errors() == []
+
+
+@pytest.mark.slow
+def test_a_columns_name_stays_text_and_no_foreign_script_runs(offline: Browser, report: str) -> None:
+    offline.open(report)
+    assert EVIL in offline.run("return document.querySelector('h1').textContent")
+    assert offline.run("return document.scripts.length") == 1
+    offline.run("const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s)")
+    assert offline.run("return window.ran") is None
+    assert "Content Security Policy" in " ".join(offline.errors())
+
+
+@pytest.mark.slow
+def test_printing_unfolds_and_fills_pages(offline: Browser, report: str, tmp_path: Path) -> None:
+    offline.open(report)
+    offline.pdf(tmp_path / "report.pdf")
+    content = (tmp_path / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert offline.run("return document.querySelector('details').open")
+    assert offline.errors() == []
+
+
+@pytest.mark.slow
+def test_two_runs_stand_side_by_side(offline: Browser, runs: tuple[Path, Path]) -> None:
+    offline.look(1200)
+    offline.open(write_side_by_side(*runs).as_uri())
+    left, right = offline.run(
+        "return [...document.querySelectorAll('#answers > div')].map((one) => one.getBoundingClientRect().left)"
+    )
+    assert left < right
+    assert offline.run("return document.documentElement.scrollWidth") <= 1200
+    assert offline.errors() == []
+
+
+@pytest.fixture(scope="module")
+def tensorboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a TensorBoard with 24 activations x 6 rates x 15 members."""
+    need_a_browser()
+    run = read_finished(make_run(tmp_path_factory.mktemp("runs") / "run", 24, 6, 3))
+    assert run.curves is not None
+    write_comparison(run.directory, run.members, run.curves, run.summary)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["--logdir", str(run.directory.tensorboard), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "tensorboard.main", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def wait_for(port: int) -> None:
+    for _ in range(300):
+        with socket.socket() as there:
+            if there.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError("TensorBoard does not answer")
+
+
+@pytest.fixture
+def online(tensorboard: str) -> Iterator[tuple[Browser, str]]:
+    with Browser() as browser:
+        browser.look(1400, 1000)
+        yield browser, tensorboard
+
+
+def texts_with(browser: Browser, is_there: Callable[[list[str]], Any], what: str) -> list[str]:
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = browser.run(READ)
+        return bool(is_there(found))
+
+    browser.until(look, what)
+    return found
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_the_custom_charts_of_every_activation_in_ten_seconds(online: tuple[Browser, str]) -> None:
+    browser, address = online
+    start = time.perf_counter()
+    browser.open(f"{address}#{FRAGMENT}")
+    together = "validation log-RMSE, mean ± 1 standard deviation over networks"
+    drawn = {f"val/log_rmse ({name})" for name in ORDER}
+    texts = texts_with(browser, lambda texts: together in texts and drawn <= set(texts), "chart of all activations")
+    seconds = time.perf_counter() - start
+    assert {f"{name}: validation and training log-RMSE" for name in ORDER} <= set(texts)
+    assert set(ORDER) <= set(texts)
+    assert seconds < 10
+
+
+@pytest.mark.slow
+def test_tensorboard_lists_every_activations_run(online: tuple[Browser, str]) -> None:
+    browser, address = online
+    browser.open(f"{address}#timeseries&runFilter={quote('^[^~]')}")
+    texts = texts_with(browser, lambda texts: set(ORDER) <= set(texts), "run of every activation")
+    assert "val" in texts or any(text.startswith("val/") for text in texts)
+
+
+@pytest.mark.slow
+def test_tensorboard_has_a_row_of_hyperparameters_for_each_setting(online: tuple[Browser, str]) -> None:
+    browser, address = online
+    browser.open(f"{address}#hparams")
+    texts = texts_with(browser, lambda texts: "celu 0.0003" in texts, "table of settings")
+    assert "Number of matching session groups: 144" in texts
+    at = texts.index("celu 0.0003")
+    assert texts[at + 1 : at + 3] == ["celu", "0.00030000"]
+    headings = texts[texts.index("Show Metrics") + 1 : at]
+    assert headings == ["activation", "learning_rate", "validation", "test", "diverged"]
+    cells = texts[at + 3 : at + 6]
+    assert all(float(cell) >= 0 for cell in cells)

@@ -1,0 +1,196 @@
+"""Figures are judged as drawn: what overlaps, what is labelled, what is on them."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from synthetic_runs import make_run
+
+from actlab.colours import ORDER, look
+from actlab.drawing import Row, number, robust_range, short, style
+from actlab.figures import KINDS, draw, svg, write_figures
+from actlab.finished import FinishedRun, read_finished
+from actlab.training_figures import out_of_fold
+
+NAMES = [kind.name for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return read_finished(make_run(tmp_path_factory.mktemp("runs") / "large", 24, 6, 1))
+
+
+@pytest.fixture(scope="module")
+def large_figures(large: FinishedRun) -> dict[str, Figure]:
+    return draw(large)
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of texts whose boxes share more than a pixel."""
+    with style():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+    shown = []
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        is_tick = any(text is label for axes in figure.axes for label in hidden_labels(axes))
+        if text.get_visible() and text.get_text().strip() and not is_tick:
+            shown.append((text.get_text(), text.get_window_extent(renderer)))
+    return [
+        (a, b)
+        for (a, one), (b, two) in itertools.combinations(shown, 2)
+        if min(one.x1, two.x1) - max(one.x0, two.x0) > 1 and min(one.y1, two.y1) - max(one.y0, two.y0) > 1
+    ]
+
+
+def hidden_labels(axes: Any) -> list[Text]:
+    """Tick labels that are switched off or beyond the limits: matplotlib keeps them and does not draw them."""
+    found: list[Text] = [] if axes.get_visible() else list(axes.findobj(Text))
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        low, high = min(limits), max(limits)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            is_out = not low - 1e-9 <= tick.get_loc() <= high + 1e-9
+            found += [label for label in (tick.label1, tick.label2) if is_out or not label.get_visible()]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_labels_overlap_with_24_activations(large_figures: dict[str, Figure], name: str) -> None:
+    assert overlapping(large_figures[name]) == []
+
+
+@pytest.mark.parametrize("n_activations", [1, 13])
+def test_no_labels_overlap_with_fewer_activations(tmp_path: Path, n_activations: int) -> None:
+    figures = draw(read_finished(make_run(tmp_path / "run", n_activations, 5, 1)))
+    assert {name: found for name, figure in figures.items() if (found := overlapping(figure))} == {}
+
+
+def test_an_overlap_is_found() -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.5, 0.5, "two")
+    assert overlapping(figure) == [("one", "two")]
+
+
+@pytest.mark.parametrize("name", ["ranking", "learning_rates", "differences", "curves", "predictions"])
+def test_axes_name_their_units(large_figures: dict[str, Figure], name: str) -> None:
+    texts = " ".join(text.get_text() for text in large_figures[name].findobj(Text))
+    assert "log-RMSE" in texts or "predicted price" in texts
+
+
+def test_every_activation_is_named_in_every_figure_of_activations(large_figures: dict[str, Figure]) -> None:
+    for name in ("ranking", "learning_rates", "curves", "health"):
+        texts = {text.get_text() for text in large_figures[name].findobj(Text)}
+        assert set(ORDER) <= texts, name
+
+
+def test_24_activations_have_24_looks_and_a_strange_one_always_the_same() -> None:
+    assert len(set(map(look, ORDER))) == len({(look(n).colour, look(n).marker) for n in ORDER}) == 24
+    assert look("my.package.Bump") == look("my.package.Bump")
+
+
+def test_an_activation_has_its_colour_whatever_else_is_in_the_run(tmp_path: Path) -> None:
+    colours = []
+    for n in (2, 5):
+        figure = draw(read_finished(make_run(tmp_path / str(n), n, 2, 1)))["curves"]
+        panel = next(axes for axes in figure.axes if axes.get_title() == "sigmoid")
+        colours.append(panel.lines[-1].get_color())
+    assert colours == [look("sigmoid").colour] * 2
+
+
+def test_files_are_written_whole_and_stale_ones_go(tmp_path: Path) -> None:
+    run = read_finished(make_run(tmp_path / "run", 3, 2, 1))
+    write_figures(run, draw(run))
+    written = {path.name for path in run.directory.figures.iterdir()}
+    assert written == {f"{name}.{suffix}" for name in NAMES for suffix in ("png", "svg")}
+    run.directory.health.unlink()
+    again = read_finished(run.directory.path)
+    write_figures(again, draw(again))
+    assert {path.name for path in run.directory.figures.iterdir()} == written - {"health.png", "health.svg"}
+
+
+def test_the_same_numbers_give_the_same_bytes(large: FinishedRun) -> None:
+    assert svg(draw(large)["ranking"]) == svg(draw(large)["ranking"])
+
+
+def test_the_callers_own_settings_stay(tmp_path: Path) -> None:
+    with mpl.rc_context({"font.size": 31.0, "text.parse_math": True}):
+        before = dict(mpl.rcParams)
+        run = read_finished(make_run(tmp_path / "run", 2, 2, 1))
+        write_figures(run, draw(run))
+        assert dict(mpl.rcParams) == before
+
+
+def test_a_column_with_dollars_and_tags_in_its_name_is_drawn_as_it_is(tmp_path: Path) -> None:
+    run = read_finished(make_run(tmp_path / "run", 2, 2, 1, target="$x^$ <b>&"))
+    assert "predicted $x^$ &lt;b&gt;&amp;" in svg(draw(run)["predictions"])
+
+
+def test_a_run_where_everything_diverged_is_drawn(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 3, 2, 1)
+    run = read_finished(path)
+    members = run.members.assign(val_score=math.nan, test_score=math.nan, diverged=True)
+    members.to_csv(run.directory.members, index=False)
+    for row in run.summary["ranking"]:
+        row.update(mean=None, sd=None, ci_low=None, ci_high=None)
+    run.summary.update(winner=None, comparisons=[])
+    figures = draw(FinishedRun(run.directory, run.summary))
+    assert "differences" not in figures
+    texts = [text.get_text() for text in figures["ranking"].findobj(Text)]
+    assert texts.count("no usable score") == 3
+    assert "all diverged" in [text.get_text() for text in figures["learning_rates"].findobj(Text)]
+
+
+def test_a_search_is_drawn_as_dots_and_has_no_differences(tmp_path: Path) -> None:
+    figures = draw(read_finished(make_run(tmp_path / "run", 5, 6, 1, command="search")))
+    assert "differences" not in figures
+    assert overlapping(figures["learning_rates"]) == []
+
+
+def test_one_bad_row_does_not_press_the_others_together() -> None:
+    rows = [Row("", value, value - 0.01, value + 0.01, look("relu"), "") for value in (0.12, 0.13, 0.14, 0.15, 12.0)]
+    low, high = robust_range(rows)
+    assert low < 0.11
+    assert 0.16 < high < 0.3
+
+
+def test_out_of_fold_averages_repeats_and_puts_the_worst_first() -> None:
+    frame = pd.DataFrame(
+        {"row": [0, 1, 0, 1], "id": ["a", "b", "a", "b"], "repeat": [0, 0, 1, 1], "actual": [10.0, 20.0, 10.0, 20.0]}
+    ).assign(predicted=[10.0, 5.0, 40.0, 20.0])
+    logs = out_of_fold(frame, "log_rmse")
+    assert logs.predicted.tolist() == pytest.approx([20.0, 10.0])
+    assert logs.residual.tolist() == pytest.approx([math.log(0.5), math.log(2)])
+    plain = out_of_fold(frame, "rmse")
+    assert plain[["id", "residual"]].to_numpy().tolist() == [["a", -15.0], ["b", 7.5]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12719, "0.127"), (12.345, "12.3"), (35000.0, "3.5e4"), (0.0, "0.000"), (math.nan, "–"), (2e-5, "2.0e-5")],
+)
+def test_numbers_stay_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_dotted_path_is_named_by_its_class() -> None:
+    assert short("my.package.Bump") == "Bump"
+    assert len(short("x" * 60)) == 18
+
+
+def test_many_rows_are_drawn_as_an_image(tmp_path: Path) -> None:
+    run = read_finished(make_run(tmp_path / "run", 2, 2, 1))
+    n = 20_000
+    actual = np.exp(np.random.default_rng(0).normal(12, 1, n))
+    frame = pd.DataFrame({"row": range(n), "id": range(n), "repeat": 0, "fold": 0, "actual": actual})
+    frame.assign(predicted=actual * 1.1).to_csv(run.directory.predictions, index=False)
+    assert len(svg(draw(read_finished(run.directory.path))["predictions"])) < 400_000

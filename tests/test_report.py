@@ -1,0 +1,219 @@
+"""The report: made from files alone, safe against what a CSV holds, saying what the run has and no more."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic_runs import make_run
+
+from actlab.answer import answer
+from actlab.errors import InputError
+from actlab.finished import read_finished
+from actlab.report import page, write_report
+from actlab.report_words import command
+from actlab.side_by_side import are_paired, changed, score_table, write_side_by_side
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Texts, ids, headings and the attributes that could load something."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.ids, self.loads, self.scripts = "", [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "action", "data"):
+                self.loads.append(str(value))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.tags.append(f"/{tag}")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] == ["script"]:
+            self.scripts.append(data)
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run", 5, 3, 1, target=EVIL)
+
+
+@pytest.fixture(scope="module")
+def html(path: Path) -> str:
+    return write_report(path).read_text(encoding="utf-8")
+
+
+def test_reading_order(html: str) -> None:
+    ids = [found for found in Page(html).ids if found in ("ranking", "rates", "differences", "curves", "health")
+           + ("predictions", "method")]  # fmt: skip
+    assert ids == ["ranking", "rates", "differences", "curves", "health", "predictions", "method"]
+
+
+def test_it_opens_with_the_answer_and_names_what_was_fixed(html: str, path: Path) -> None:
+    text = Page(html).text
+    assert text.index(answer(read_finished(path).summary)) < text.index("The ranking")
+    for words in ("Tanh beats sigmoid.", "supported", "torch", "2.13.0", "share splits, initial seeds", "house "):
+        assert words in text
+
+
+def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
+    loads = Page(html).loads
+    assert loads
+    assert all(place.startswith(("#", "data:")) for place in loads)
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_ids_are_unique_although_figures_share_names(html: str) -> None:
+    ids = Page(html).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_every_figure_has_a_text_alternative(html: str) -> None:
+    assert html.count('<svg role="img" aria-label="') == html.count("<figure>") == 6
+
+
+def test_a_columns_name_stays_text(html: str) -> None:
+    assert EVIL not in html
+    found = Page(html)
+    assert found.tags.count("script") == 1
+    assert EVIL in found.text
+
+
+@pytest.mark.parametrize("part", ["id", "activation", "claim"])
+def test_no_cell_is_read_as_html(tmp_path: Path, part: str) -> None:
+    run = read_finished(make_run(tmp_path / "run", 2, 2, 1))
+    if part == "id":
+        run.predictions.assign(id=EVIL).to_csv(run.directory.predictions, index=False)  # type: ignore[union-attr]
+    text = run.directory.summary.read_text()
+    changed_text = {"activation": text.replace('"relu"', json.dumps(EVIL)), "claim": text.replace("Tanh beats", EVIL)}
+    run.directory.summary.write_text(changed_text.get(part, text))
+    for file in (run.directory.members, run.directory.curves, run.directory.health):
+        if part == "activation":
+            file.write_text(file.read_text().replace("relu", EVIL))
+    html = write_report(run.directory.path).read_text()
+    assert EVIL not in html
+    assert "alert(1)" in html
+
+
+def test_only_our_own_script_may_run(html: str) -> None:
+    (script,) = Page(html).scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+    assert "default-src 'none'" in html
+
+
+def test_the_page_is_made_in_seconds_without_torch_and_stays_small(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 24, 6, 3)
+    code = "import sys; from actlab.report import write_report; write_report(sys.argv[1]); print('torch' in sys.modules)"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert len(pd.read_csv(path / "members.csv")) == 24 * 6 * 15
+    assert (path / "report.html").stat().st_size < 3e6
+    assert seconds < 20
+
+
+@pytest.mark.parametrize("name", ["health.csv", "predictions.csv", "curves.csv", "config.yaml"])
+def test_what_was_not_recorded_is_left_out_and_said(tmp_path: Path, name: str) -> None:
+    path = make_run(tmp_path / "run", 2, 2, 1)
+    (path / name).unlink()
+    html = write_report(path).read_text()
+    said = {"health.csv": "did not record the health of the layers", "predictions.csv": "predictions of single rows"}
+    assert said.get(name, "") in html
+
+
+def test_a_search_ranks_and_says_that_nothing_was_tested(tmp_path: Path) -> None:
+    html = write_report(make_run(tmp_path / "run", 4, 3, 1, command="search")).read_text()
+    assert "Nothing was tested" in html
+    assert "differences-table" not in html
+
+
+def test_a_fit_shows_its_networks(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 1, 1, 1)
+    (path / "summary.json").write_text(json.dumps({"metric": "log_rmse", "ensemble": {"test_score": 0.12}}))
+    text = Page(write_report(path).read_text()).text
+    assert "one activation was trained, so nothing is compared" in text
+    assert "best epoch" in text
+    assert "The ranking" not in text
+
+
+def test_repeating_names_the_stored_configuration(tmp_path: Path) -> None:
+    run = read_finished(make_run(tmp_path / "my run", 1, 1, 1))
+    again = f"'{tmp_path}/my run-again'"
+    assert command(run) == f"actlab compare --config '{tmp_path}/my run/config.yaml' --out {again}"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "is not a directory"),
+        (lambda path: path.mkdir(), "is not a run directory"),
+        (lambda path: (path.mkdir(), (path / "study.journal").touch()), "is not finished"),
+        (lambda path: (path.mkdir(), (path / "summary.json").write_text("{")), "is not JSON"),
+        (lambda path: (path.mkdir(), (path / "summary.json").write_text("[]")), "is not the summary of a run"),
+        (lambda path: (path.mkdir(), (path / "summary.json").write_text("{}")), "members.csv is not there"),
+    ],
+)
+def test_what_is_no_finished_run_is_refused_in_a_sentence(tmp_path: Path, make: Any, said: str) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(InputError, match=said):
+        write_report(tmp_path / "run")
+
+
+def test_the_page_does_not_depend_on_when_it_is_made(path: Path) -> None:
+    run = read_finished(path)
+    assert page(run) == page(run)
+
+
+def test_two_runs_of_the_same_folds_are_paired(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name, n, 3, 1, seed=0) for name, n in (("a", 3), ("b", 4))]
+    members = pd.read_csv(paths[1] / "members.csv")
+    members.assign(test_score=members.test_score - 0.01).to_csv(paths[1] / "members.csv", index=False)
+    a, b = map(read_finished, paths)
+    assert are_paired(a, b)
+    relu, *_, fourth = score_table(a, b).rows
+    assert -0.02 < float(relu.cells[5].value) < 0
+    assert relu.cells[6].value
+    assert [cell.text for cell in fourth.cells[1:3]] == ["–", "–"]
+    html = write_side_by_side(*paths).read_text()
+    ids = Page(html).ids
+    assert len(ids) == len(set(ids))
+    assert "mean paired difference" in html
+
+
+def test_runs_with_other_folds_are_not_paired(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name, 2, 2, 1, n_folds=n) for name, n in (("a", 5), ("b", 4))]
+    assert "cannot be paired" in write_side_by_side(*paths).read_text()
+    assert changed(*map(read_finished, paths)) == ["protocol.folds: 5 -> 4"]
+
+
+def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, 2, 2, 1) for name in ("a", "b"))
+    with pytest.raises(InputError, match="are the same run"):
+        write_side_by_side(a, a)
+    summary = json.loads((b / "summary.json").read_text())
+    (b / "summary.json").write_text(json.dumps(summary | {"metric": "rmse"}))
+    with pytest.raises(InputError, match="different metrics"):
+        write_side_by_side(a, b)
+    del summary["ranking"]
+    (b / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match="is a fit"):
+        write_side_by_side(a, b)

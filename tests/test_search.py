@@ -1,0 +1,195 @@
+"""Search: what is proposed, what is pruned and against whom, and that an interruption changes nothing."""
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from actlab import experiment as experiments
+from actlab.configuration import Configuration
+from actlab.errors import InputError
+from actlab.experiment import setting_of
+from actlab.pruning import mean_score, n_promoted, rungs, verdict
+from actlab.search import Search, search, suggest
+from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
+from actlab.studies import Study, open_storage
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def early_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rungs at 2, 4 and 8 epochs, so that a short training has some."""
+    # `actlab.search` itself is the function
+    monkeypatch.setattr(sys.modules[Search.__module__], "rungs", lambda max_epochs: rungs(max_epochs, first=2))
+
+
+@pytest.fixture
+def asked(small_csv: str, tmp_path: Path) -> Configuration:
+    return Configuration(
+        data=DataSettings(small_csv, "price"),
+        model=ModelSettings(hidden=[8]),
+        optimizer=OptimizerSettings(patience=100),
+        compare=CompareSettings(folds=2, inner=1),
+        search=SearchSettings(n_trials=9, batch=3, activations=["relu", "tanh"], learning_rate=[1e-4, 1e-1]),
+        trainer={"max_epochs": 9, "accelerator": "cpu"},
+        out=str(tmp_path / "run"),
+    )
+
+
+def study_of(asked: Configuration) -> Study:
+    return Study(open_storage(Path(str(asked.out)) / "study.journal"), "actlab")
+
+
+def test_rungs_double_and_end_before_training_does() -> None:
+    assert rungs(200) == [10, 20, 40, 80, 160]
+    assert rungs(10) == []
+    assert rungs(30, first=3, reduction=3) == [3, 9, 27]
+
+
+def test_the_better_half_goes_on_and_a_trial_alone_always_does() -> None:
+    assert [n_promoted(n) for n in (1, 2, 3, 8)] == [1, 1, 2, 4]
+    assert verdict(0.5, [], 10) == ""
+    assert verdict(0.5, [0.4, 0.6], 10) == ""
+    assert verdict(0.5, [0.4], 10) == "epoch 10: validation score 0.5 is number 2 of 2"
+    assert verdict(math.inf, [0.4, 0.5], 10) != ""
+
+
+def test_equals_are_not_pruned_against_each_other() -> None:
+    assert verdict(0.5, [0.5, 0.5, 0.5], 10) == ""
+
+
+def test_a_search_prunes_losers_and_records_why(asked: Configuration) -> None:
+    run, summary = search(asked)
+    assert summary is not None
+    study = study_of(asked)
+    pruned, complete = study.trials(TrialState.PRUNED), study.trials(TrialState.COMPLETE)
+    assert len(pruned) + len(complete) == len(study.trials()) == 9
+    assert pruned
+    members = run.read_members()
+    for trial in pruned:
+        (last,) = [max(trial.intermediate_values)]
+        own = members[members.trial == trial.user_attrs["number"]]
+        assert trial.user_attrs["reason"].startswith(f"epoch {last}: ")
+        assert own.pruned.all()
+        assert (own.epochs == last).all()
+        assert trial.value == pytest.approx(own.val_score.mean())
+    for trial in complete:
+        assert sorted(trial.intermediate_values) == [2, 4, 8]
+        assert not members[members.trial == trial.user_attrs["number"]].pruned.any()
+    assert summary["comparisons"] == []
+    assert {path.name for path in run.figures.iterdir()} >= {"optuna_slice.png", "optuna_intermediate_values.png"}
+
+
+def test_a_trial_is_compared_within_its_rung_only(asked: Configuration) -> None:
+    search(asked)
+    trials = study_of(asked).trials()
+    for trial in trials:
+        if trial.state == TrialState.PRUNED:
+            rung, value = max(trial.intermediate_values.items())
+            before = [t.intermediate_values[rung] for t in trials if rung in t.intermediate_values]
+            assert sum(other < value for other in before) >= 1
+
+
+def test_pruning_can_be_switched_off(asked: Configuration) -> None:
+    run, _ = search(replace(asked, search=replace(asked.search, pruning=False, n_trials=3)))
+    members = run.read_members()
+    assert not members.pruned.any()
+    assert (members.epochs == 9).all()
+
+
+def test_pruned_members_cost_nothing_more_and_their_neighbours_do_not_notice(
+    asked: Configuration, tmp_path: Path
+) -> None:
+    first = replace(asked, search=replace(asked.search, n_trials=3))
+    halved, _ = search(first)
+    whole, _ = search(replace(first, search=replace(first.search, pruning=False), out=str(tmp_path / "whole")))
+    own, other = (run.read_members().drop(columns="seconds") for run in (halved, whole))
+    kept = ~own.pruned
+    assert 0 < kept.sum() < len(own)
+    pd.testing.assert_frame_equal(own[kept], other[kept], check_exact=True)
+    assert own.epochs.sum() < other.epochs.sum()
+
+
+def test_an_interrupted_search_proposes_and_finds_what_an_undisturbed_one_does(
+    asked: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, calls = experiments.evaluate, []
+
+    def interrupted(settings: dict[int, Any], *arguments: Any) -> Any:
+        calls.append(settings)
+        if len(calls) == 2:
+            raise SystemExit(130)
+        return evaluate(settings, *arguments)
+
+    monkeypatch.setattr(experiments, "evaluate", interrupted)
+    with pytest.raises(SystemExit):
+        search(asked)
+    run, _ = search(asked)
+    other, _ = search(replace(asked, out=str(tmp_path / "undisturbed")))
+    pd.testing.assert_frame_equal(
+        run.read_members().drop(columns="seconds"), other.read_members().drop(columns="seconds"), check_exact=True
+    )
+
+
+def test_the_number_of_trials_is_a_total_that_may_grow(asked: Configuration) -> None:
+    small = replace(asked, search=replace(asked.search, n_trials=3))
+    _, summary = search(small)
+    run, larger = search(replace(small, search=replace(small.search, n_trials=5)))
+    assert summary is not None
+    assert larger is not None
+    assert (summary["protocol"]["n_trials"], larger["protocol"]["n_trials"]) == (3, 5)
+    assert run.read_members().trial.nunique() == 5
+
+
+def test_another_search_space_is_refused(asked: Configuration) -> None:
+    small = replace(asked, search=replace(asked.search, n_trials=1))
+    search(small)
+    with pytest.raises(InputError, match=r"search\.learning_rate"):
+        search(replace(small, search=replace(small.search, learning_rate=[1e-3, 1e-1])))
+
+
+def test_weight_decay_dropout_and_widths_are_searched_where_asked(asked: Configuration) -> None:
+    wide = replace(
+        asked,
+        search=replace(
+            asked.search, n_trials=2, weight_decay=[1e-4, 1e-1], dropout=[0.0, 0.3], hidden=[[8], [8, 4]], pruning=False
+        ),
+        trainer={"max_epochs": 2, "accelerator": "cpu"},
+    )
+    run, _ = search(wide)
+    trials = study_of(wide).trials()
+    assert {"activation", "learning_rate", "weight_decay", "dropout", "hidden"} == set(trials[0].params)
+    for trial in trials:
+        setting = setting_of(trial.params, wide)
+        assert setting.hidden == tuple(map(int, trial.params["hidden"].split("-")))
+        assert (setting.weight_decay, setting.dropout) == (trial.params["weight_decay"], trial.params["dropout"])
+    assert run.read_members().n_parameters.nunique() == len({trial.params["hidden"] for trial in trials})
+
+
+def test_what_is_not_searched_comes_from_the_configuration(asked: Configuration) -> None:
+    study = study_of(replace(asked, out=str(Path(str(asked.out)).parent)))
+    trial = study.optuna.ask()
+    setting = setting_of(suggest(trial, asked), asked)
+    assert set(trial.params) == {"activation", "learning_rate"}
+    assert (setting.hidden, setting.dropout, setting.weight_decay) == ((8,), 0.0, asked.optimizer.weight_decay)
+
+
+def test_a_trial_with_a_member_that_has_no_score_is_the_worst(asked: Configuration) -> None:
+    class Lost:
+        val_score = math.nan
+
+    assert mean_score([Lost()]) == math.inf  # type: ignore[list-item]
