@@ -98,6 +98,26 @@ class Networks:
             for fold, own in by_fold.items()
         }
 
+    def predictions(self, networks: Sequence[Network]) -> pd.DataFrame:
+        """predictions.csv: each row by the averaged networks of the fold that tests it, in target units.
+
+        Columns: row (number in the table, from 0), id (where there is one), repeat, fold, actual, predicted.
+        """
+        table = self.table
+        assert table.target is not None
+        parts = []
+        for (repeat, fold), residuals in self.residuals(networks).items():
+            rows = self.splits[Split(repeat, fold, 0)].test
+            actual = table.target[rows]
+            if self.evaluation.data.target_transform == "log":
+                predicted = actual * np.exp(-residuals.numpy())
+            else:
+                predicted = actual - residuals.numpy()
+            columns = {"repeat": repeat, "fold": fold, "actual": actual, "predicted": predicted}
+            ids = {"id": table.ids.iloc[rows].to_numpy()} if table.ids is not None else {}
+            parts.append(pd.DataFrame({"row": rows, **ids, **columns}))
+        return pd.concat(parts, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
+
     def score(self, networks: Sequence[Network]) -> float:
         """Mean over (repeat, fold) of the score of the fold's averaged networks on rows none of them saw."""
         scores = [residuals.square().mean().sqrt().item() for residuals in self.residuals(networks).values()]

@@ -54,9 +54,11 @@ class Search(Experiment):
 
     def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
         # a seed for each trial: one that is queued again after a crash is drawn as it would have been
-        seed = derive_seed(self.configuration.seed, "sampler", number) % 2**32
-        self.study.optuna.sampler = optuna.samplers.TPESampler(seed=seed)
+        self.study.optuna.sampler = optuna.samplers.TPESampler(seed=self.sampler_seed(number))
         return suggest(trial, self.configuration)
+
+    def sampler_seed(self, number: int) -> int:
+        return derive_seed(self.configuration.seed, "sampler", number) % 2**32
 
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         steps = rungs(self.configuration.trainer["max_epochs"])

@@ -29,11 +29,11 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
     drawings: dict[str, Callable[[], Any]] = {}
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     parameters = sorted({name for trial in complete for name in trial.params})
-    if parameters:
+    if parameters and len(complete) > 1:
         drawings["optuna_slice.png"] = lambda: figures.plot_slice(study, params=parameters)
     varied = [name for name in parameters if len({trial.params.get(name) for trial in complete}) > 1]
     if len(varied) > 1 and len(complete) > 3:
-        drawings["optuna_learning_rate_by_activation.png"] = lambda: figures.plot_contour(
+        drawings["optuna_learning_rate_by_activation.png"] = lambda: figures.plot_rank(
             study, params=["learning_rate", "activation"]
         )
         drawings["optuna_importances.png"] = lambda: figures.plot_param_importances(
@@ -44,17 +44,22 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
     paths = []
     for name, draw in drawings.items():
         with warnings.catch_warnings():
-            # marked experimental since Optuna 2.2; matplotlib warns of axes that a few trials leave flat
-            warnings.simplefilter("ignore")
+            # marked experimental since Optuna 2.2
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # matplotlib: axes that a few trials leave flat
+            warnings.simplefilter("ignore", UserWarning)
             figure = _figure_of(draw())
-            write_atomically(directory / name, lambda path, figure=figure: figure.savefig(path, dpi=DPI))
+            _save(figure, directory / name)
             plt.close(figure)
         paths.append(directory / name)
     return paths
 
 
+def _save(figure: Any, path: Path) -> None:
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DPI, bbox_inches="tight"))
+
+
 def _figure_of(axes: Any) -> Any:
     """Optuna returns one axes, or an array of them."""
     first = axes.flat[0] if hasattr(axes, "flat") else axes
-    first.figure.set_layout_engine("tight")
     return first.figure

@@ -169,10 +169,8 @@ def main() -> None:
     """What a worker process runs: the job that its parent sends."""
     signal.signal(signal.SIGTERM, _stop)
     lifeline = sys.stdin.buffer
+    # the number of threads is in the environment, where torch finds it
     job, argument, worker = pickle.load(lifeline)
-    import torch
-
-    torch.set_num_threads(worker.n_threads)
     threading.Thread(target=_follow_parent, args=(lifeline,), daemon=True).start()
     try:
         job(argument, worker)

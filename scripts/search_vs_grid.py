@@ -1,0 +1,73 @@
+"""Does the search find as good a setting as the full grid, for less? The grid once, the search over study seeds.
+
+    python scripts/search_vs_grid.py --config configs/concrete.yaml --out runs/search-vs-grid
+
+Everything but the sampler's seed is equal: data, splits, initial weights, batch orders. What is compared is the mean
+inner-validation score of the best trial, and the member-epochs that it took to find it.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from actlab.compare import Comparison
+from actlab.configuration import Configuration, parse
+from actlab.experiment import Experiment
+from actlab.members import derive_seed
+from actlab.search import Search
+from actlab.studies import Study
+
+
+class SeededSearch(Search):
+    """A search whose sampler has a seed of its own."""
+
+    study_seed = 0
+
+    def sampler_seed(self, number: int) -> int:
+        return derive_seed(self.study_seed, "study", number) % 2**32
+
+
+def train(experiment: Experiment) -> Study:
+    experiment.train()
+    experiment.study.close()
+    return experiment.study
+
+
+def epochs(study: Study) -> int:
+    """Member-epochs of all trials, pruned ones included."""
+    return sum(row["epochs"] for trial in study.done().values() for row in trial.user_attrs["members"])
+
+
+def show(name: str, study: Study, grid_epochs: int, grid_value: float) -> None:
+    best, spent = study.optuna.best_trial, epochs(study)
+    assert best.value is not None
+    at_least_as_good = "yes" if best.value <= grid_value else "no"
+    print(
+        f"| {name} | {len(study.done())} | {spent} | {100 * spent / grid_epochs:.0f} % | {best.value:.4f} "
+        f"| {best.params['activation']} at {best.params['learning_rate']:.2g} | {at_least_as_good} |",
+        flush=True,
+    )
+
+
+def run(configuration: Configuration, out: Path, n_seeds: int) -> None:
+    grid = train(Comparison(replace(configuration, out=str(out / "grid"))))
+    grid_epochs, grid_value = epochs(grid), grid.optuna.best_value
+    print("| | trials | member-epochs | of the grid | best validation | setting | as good |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    show("grid", grid, grid_epochs, grid_value)
+    for seed in range(n_seeds):
+        SeededSearch.study_seed = seed
+        search = SeededSearch(replace(configuration, out=str(out / f"search-{seed}")))
+        show(f"search, seed {seed}", train(search), grid_epochs, grid_value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="directory for the grid and the searches")
+    parser.add_argument("--seeds", type=int, default=5, help="study seeds")
+    asked, rest = parser.parse_known_args()
+    run(parse("search", str(__doc__), rest), asked.out, asked.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The guides and the README run: their blocks, in order, in one folder a guide, on a small table with tiny budgets."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GUIDES = ("your_csv", "add_an_activation", "read_the_report", "change_the_network")
+# Added after a guide's own flags, so they win. What a reader waits minutes for takes seconds here.
+TINY = {
+    "compare": ["--trainer.max_epochs=2", "--compare.folds=2", "--compare.inner=1", "--compare.learning_rates=[0.01]"],
+    "search": ["--trainer.max_epochs=2", "--compare.folds=2", "--compare.inner=1", "--search.n_trials=2"],
+    "fit": ["--trainer.max_epochs=2", "--model.n_members=2"],
+}
+WRAPPER = """#!{python}
+import sys
+from actlab import cli
+tiny = {tiny}
+asks_only = any(argument.startswith(("-h", "--help", "--print_config")) for argument in sys.argv)
+sys.argv[1:] += [] if asks_only else tiny.get(sys.argv[1], [])
+cli.main()
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: what stands after the fence, and its text."""
+
+    info: str
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [Block(info.strip(), text) for info, text in found]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A reader's folder: a table of 90 houses, and an `actlab` with tiny budgets in bin/."""
+    generator = np.random.default_rng(0)
+    area = generator.uniform(50, 200, 90)
+    frame = pd.DataFrame({"area": area.round(), "rooms": generator.integers(1, 7, 90)})
+    frame["district"] = generator.choice([1, 2, 3], 90)
+    frame["quality"] = generator.choice(["poor", "fair", "good"], 90)
+    frame["price"] = (1000 * area * generator.lognormal(0, 0.1, 90)).round()
+    frame.to_csv(tmp_path / "houses.csv", index=False)
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin/actlab"
+    script.write_text(WRAPPER.format(python=sys.executable, tiny=TINY))
+    script.chmod(0o755)
+    return tmp_path
+
+
+def run(block: Block, folder: Path) -> None:
+    command = ["bash", "-euo", "pipefail", "-c", block.text]
+    if block.info == "python":
+        command = [sys.executable, "-c", block.text]
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guides_blocks_run_in_order(folder: Path, guide: str) -> None:
+    runnable = [block for block in blocks(ROOT / f"docs/{guide}.md") if block.info in ("sh", "python")]
+    assert runnable
+    for block in runnable:
+        run(block, folder)
+    if guide == "read_the_report":
+        assert (folder / "runs/a/report-with-b.html").exists()
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs(folder: Path) -> None:
+    for block in blocks(ROOT / "README.md"):
+        if block.info == "python":
+            run(block, folder)
+
+
+def test_a_row_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:
+    titled = {block.info: block.text for block in blocks(ROOT / "docs/add_an_activation.md")}
+    place = "python src/actlab/activations.py"
+    shutil.copytree(ROOT / "src/actlab", tmp_path / "actlab")
+    source = tmp_path / "actlab/activations.py"
+    above, table = "@dataclass(frozen=True)\nclass Activation", "ACTIVATIONS: tuple[Activation, ...] = (\n"
+    text = source.read_text()
+    assert text.count(above) == text.count(table) == 1
+    text = text.replace(above, f"{titled[place]}\n\n{above}").replace(table, table + titled[f"{place} row"])
+    source.write_text(text)
+    command = [sys.executable, "-m", "actlab", "activations"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "bump  " in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"], ids=lambda path: path.name)
+def test_pictures_are_there_and_small(path: Path) -> None:
+    if not path.exists():
+        pytest.skip("not written yet")
+    for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / picture).stat().st_size < 300_000
+
+
+def test_every_shell_block_of_a_guide_is_marked_to_run() -> None:
+    for guide in GUIDES:
+        for block in blocks(ROOT / f"docs/{guide}.md"):
+            assert block.info or "tensorboard" in block.text
