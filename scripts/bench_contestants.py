@@ -153,7 +153,7 @@ def network(member: Member, n_features: int, width: int | None = None) -> nn.Seq
     for weight, bias in initialisation.draw(n_features, member.hidden, member.activation, member.init, generator):
         if not layers and width is not None:
             weight = functional.pad(weight, (0, width - n_features))
-        linear: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
         linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
         layers += [linear, activations.get(member.activation).build()]
         if member.dropout > 0:
@@ -202,7 +202,8 @@ def _plain(task: Task, member: Member, fused: bool | None) -> Best:
     data = task.data[member.split]
     x, y = data.features, data.targets.float()
     model = network(member, data.n_features)
-    optimizer = torch.optim.AdamW(model.parameters(), member.learning_rate, weight_decay=member.weight_decay, fused=fused)
+    rate, decay = member.learning_rate, member.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=fused)
     training, validation = torch.from_numpy(data.rows.training), torch.from_numpy(data.rows.validation)
     best, kept = Best(task), model.state_dict()
     for epoch in range(task.max_epochs):
@@ -359,7 +360,7 @@ def scikit_learn(task: Task, members: Sequence[Member]) -> Trained:
         data = task.data[member.split]
         x, y, rows = data.features.numpy(), data.targets.numpy(), data.rows
         model = MLPRegressor(
-            member.hidden,
+            hidden_layer_sizes=member.hidden,
             activation=SKLEARN_NAMES.get(member.activation, "relu"),
             alpha=member.weight_decay,
             batch_size=min(task.settings.batch_size, len(rows.training)),
@@ -375,8 +376,10 @@ def scikit_learn(task: Task, members: Sequence[Member]) -> Trained:
             try:
                 model.fit(x[rows.training], y[rows.training].astype(np.float32))
                 errors = model.predict(x[rows.validation]) - y[rows.validation]
-            except ValueError:
-                # diverged: it refuses to predict with weights that are not finite
+            except ValueError as error:
+                # how it says that a network diverged
+                if "non-finite" not in str(error):
+                    raise
                 trained.add(math.nan, int(getattr(model, "n_iter_", 1)))
                 continue
         trained.add(float(np.sqrt(np.mean(errors**2))) * data.scaler.sd, int(model.n_iter_))
@@ -435,7 +438,7 @@ def _vmap(task: Task, members: Sequence[Member]) -> dict[Member, Best]:
     tensors = SplitTensors(task.data, torch.device("cpu"), torch.float32)
     width = tensors.features.shape[-1]
     networks = [network(member, task.data[member.split].n_features, width) for member in members]
-    parameters, buffers = torch.func.stack_module_state(networks)
+    parameters, _ = torch.func.stack_module_state(networks)
     base = copy.deepcopy(networks[0]).to("meta")
 
     def one(own: dict[str, Tensor], features: Tensor) -> Tensor:

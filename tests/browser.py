@@ -107,7 +107,9 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def screenshot(self, path: Path, is_whole: bool = False) -> None:
-        taken = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole, **self._clip(is_whole))
+        taken = self.devtools(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=is_whole, **self._clip(is_whole)
+        )
         path.write_bytes(base64.b64decode(taken["data"]))
 
     def _clip(self, is_whole: bool) -> dict[str, Any]:

@@ -56,8 +56,9 @@ def make_run(
         epochs = np.arange(1, N_EPOCHS + 1)
         val = quality + 0.3 * np.exp(-epochs / (8 + 20 * rng.uniform())) + 0.001 * rng.normal(size=N_EPOCHS)
         curves.append(
-            pd.DataFrame({"trial": trial, "activation": name, "learning_rate": rate, "epoch": epochs, "members": 10})
-            .assign(train_mean=val * (0.95 - epochs / 900), train_sd=0.01, val_mean=val, val_sd=0.01)
+            pd.DataFrame(
+                {"trial": trial, "activation": name, "learning_rate": rate, "epoch": epochs, "members": 10}
+            ).assign(train_mean=val * (0.95 - epochs / 900), train_sd=0.01, val_mean=val, val_sd=0.01)
         )
     frame = pd.DataFrame(members)
     write_frame(run.members, frame)
@@ -90,7 +91,12 @@ def footer() -> dict[str, Any]:
     part |= {"p": 0.01, "p_holm": 0.04, "threshold": 0.0, "side": "above", "n": 5, "verdict": "supported", "reason": ""}
     lost = {"what": "dead units of relu", "value": None, "verdict": "cannot tell", "reason": "one rate was tried"}
     return {
-        "ensemble": {"activation": "relu", "n_members": 5, "test_score": 0.121, "test_score_chosen_on_validation": 0.123},
+        "ensemble": {
+            "activation": "relu",
+            "n_members": 5,
+            "test_score": 0.121,
+            "test_score_chosen_on_validation": 0.123,
+        },
         "references": {"median": 0.4, "ridge": 0.125, "hist_gradient_boosting": 0.1285},
         "claims": [
             {"claim": "Tanh beats sigmoid.", "verdict": "supported", "reason": "", "parts": [part]},

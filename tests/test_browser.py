@@ -11,14 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from browser import Browser, find
-from synthetic_runs import make_run
 
 from actlab.colours import ORDER
 from actlab.finished import read_finished
 from actlab.report import write_report
 from actlab.side_by_side import write_side_by_side
 from actlab.tensorboard_log import FRAGMENT, write_comparison
+from browser import Browser, find
+from synthetic_runs import make_run
 
 EVIL = "<script>alert(1)</script>"
 # Texts that are drawn, also those inside the shadow trees that TensorBoard is built of.
@@ -65,9 +65,7 @@ def report(runs: tuple[Path, Path]) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_the_report_fits_its_window_without_complaints(
-    offline: Browser, report: str, width: int, scheme: str
-) -> None:
+def test_the_report_fits_its_window_without_complaints(offline: Browser, report: str, width: int, scheme: str) -> None:
     offline.look(width, scheme=scheme)
     offline.open(report)
     assert offline.run("return document.documentElement.scrollWidth") <= width

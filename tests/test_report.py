@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic_runs import make_run
 
 from actlab.answer import answer
 from actlab.errors import InputError
@@ -21,6 +20,7 @@ from actlab.finished import read_finished
 from actlab.report import page, write_report
 from actlab.report_words import command
 from actlab.side_by_side import are_paired, changed, score_table, write_side_by_side
+from synthetic_runs import make_run
 
 EVIL = "<script>alert(1)</script>"
 
@@ -61,9 +61,8 @@ def html(path: Path) -> str:
 
 
 def test_reading_order(html: str) -> None:
-    ids = [found for found in Page(html).ids if found in ("ranking", "rates", "differences", "curves", "health")
-           + ("predictions", "method")]  # fmt: skip
-    assert ids == ["ranking", "rates", "differences", "curves", "health", "predictions", "method"]
+    order = ["ranking", "rates", "differences", "curves", "health", "predictions", "method"]
+    assert [found for found in Page(html).ids if found in order] == order
 
 
 def test_it_opens_with_the_answer_and_names_what_was_fixed(html: str, path: Path) -> None:
@@ -121,7 +120,9 @@ def test_only_our_own_script_may_run(html: str) -> None:
 
 def test_the_page_is_made_in_seconds_without_torch_and_stays_small(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", 24, 6, 3)
-    code = "import sys; from actlab.report import write_report; write_report(sys.argv[1]); print('torch' in sys.modules)"
+    code = (
+        "import sys; from actlab.report import write_report; write_report(sys.argv[1]); print('torch' in sys.modules)"
+    )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start

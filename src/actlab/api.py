@@ -99,28 +99,34 @@ class Run:
 
         return write_report(self.path)
 
-    def predict(self, data: "pd.DataFrame | str | Path") -> pd.DataFrame:
+    def predict(
+        self, data: "pd.DataFrame | str | Path", interval: float | None = None, allow_code: bool = False
+    ) -> pd.DataFrame:
         """Predictions of the winner's averaged networks for the rows of a CSV or a frame.
 
-        A frame is read as its CSV would be. The target column is not needed.
+        Args:
+            data: A frame is read as its CSV would be. The target column is not needed.
+            interval: Add `lower` and `upper` of this coverage, for example 0.9.
+            allow_code: Import an activation class that the checkpoint names, which runs its module's code.
 
         Returns:
             The id column (if any) and `prediction`, in the order of the rows.
 
         Raises:
-            InputError: no checkpoint, no such file, or a column is missing.
+            InputError: no checkpoint, or a file or value that cannot be read.
         """
         import tempfile
 
         from actlab.prediction import predict_file
 
+        checkpoint = self.finished.directory.checkpoint
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder) / "rows.csv", Path(folder) / "predictions.csv"
             if isinstance(data, pd.DataFrame):
                 data.to_csv(source, index=False, na_rep=self._missing_text())
             else:
                 source = Path(data)
-            predict_file(str(self.finished.directory.checkpoint), str(source), str(output), None)
+            predict_file(checkpoint, source, output, interval, allow_code=allow_code)
             return pd.read_csv(output)
 
     def _missing_text(self) -> str:

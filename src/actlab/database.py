@@ -21,6 +21,8 @@ from actlab.errors import InputError
 PATIENCE_S = 300.0
 # how long a server is waited for that refuses connections at the start
 OPENING_S = 20.0
+# what a server or resolver says that no waiting will change
+FINAL = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf", "host name", "resolve host")
 # a worker that has not shown a heartbeat for GRACE_S is taken for dead, and its trials go back to the queue
 HEARTBEAT_S, GRACE_S = 30, 120
 # one connection for the work, one for a lock held meanwhile, one for the heartbeat's thread
@@ -68,7 +70,7 @@ def _open_server(url: str) -> "PatientStorage":
 def _may_pass(error: BaseException) -> bool:
     """Whether opening is worth another try: a server that is being restarted, or tables that another machine makes."""
     if _is_away(error):
-        return any(word in str(error) for word in ("refused", "starting up", "shutting down", "closed", "terminat"))
+        return not any(word in str(error) for word in FINAL)
     return isinstance(error, DBAPIError | StorageInternalError)
 
 

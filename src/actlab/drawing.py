@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +20,7 @@ INK, PAPER, GRID, MUTED = "#222221", "#fffffe", "#d9d9d8", "#6f6f6e"
 WIDTH = 5.4
 ROW = 0.235
 
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 8.5,
     "axes.titlesize": 8.5,

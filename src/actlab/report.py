@@ -25,8 +25,8 @@ from actlab.report_words import alternative, caption, command, data_facts, fit_a
 NARROW = ("ranking", "differences")
 RANKING_NOTE = (
     "Scores on test rows, lower is better; rate: the learning rate chosen in most folds, with ! where it is the "
-    "lowest or highest tried; diverged: networks whose training went to nan or infinity, over all rates; time: of all its networks, "
-    "hours:minutes:seconds."
+    "lowest or highest tried; diverged: networks whose training went to nan or infinity, over all rates; time: "
+    "of all its networks, hours:minutes:seconds."
 )
 DIFFERENCES_NOTE = (
     "Two-sided corrected resampled t-tests (Nadeau & Bengio 2003), adjusted by Holm over every pair of activations for "

@@ -1,6 +1,8 @@
 """Figures of scores: the ranking, what each learning rate gave, and differences from the winner."""
 
 import math
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,8 +70,8 @@ def differences(run: FinishedRun) -> Figure | None:
         if found is not None:
             p, verdict = _number(found.get("p_holm")), str(found["verdict"])
             words = f"{verdict}, p {_p_value(p)}" if math.isfinite(p) else verdict
-            ends = (_number(found.get(key)) for key in ("difference", "ci_low", "ci_high"))
-            rows.append(Row(short(name), *ends, look(name), words, verdict != "no difference shown"))
+            value, low, high = (_number(found.get(key)) for key in ("difference", "ci_low", "ci_high"))
+            rows.append(Row(short(name), value, low, high, look(name), words, verdict != "no difference shown"))
     if not rows:
         return None
     figure = sheet(0.75 + ROW * len(rows))
@@ -88,7 +90,7 @@ def _p_value(p: float) -> str:
 
 
 def rates(run: FinishedRun) -> Figure | None:
-    """Mean validation score by activation and learning rate, chosen rates marked: cells of a grid, or a search's dots."""
+    """Mean validation score by activation and learning rate, chosen rates marked: a grid's cells, a search's dots."""
     if not run.is_ranked:
         return None
     columns = sorted(run.members.learning_rate.unique())
@@ -103,7 +105,7 @@ def rates(run: FinishedRun) -> Figure | None:
     axes.tick_params(length=0)
     axes.set_xlabel("learning rate")
     bar = figure.colorbar(axes.collections[0], ax=axes, aspect=40, pad=0.02, fraction=0.05, extend="max")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(f"validation {run.unit.partition(' (')[0]}")
     ticks = np.geomspace(norm.vmin or 1, norm.vmax or 1, 5)
     bar.set_ticks(ticks.tolist(), labels=[number(t) for t in ticks])
@@ -134,31 +136,32 @@ def _robust_norm(scores: "pd.Series[float]") -> Normalize:
     return LogNorm(best, min(max(float(finite.quantile(0.85)), best * 1.25), best * 3))
 
 
-def _chosen_counts(run: FinishedRun) -> "pd.Series[int]":
+def _chosen_counts(run: FinishedRun) -> Counter[tuple[str, int]]:
+    """(activation, trial) to the number of test folds that it was chosen for."""
     finite = run.chosen[np.isfinite(run.chosen.val)]
-    return finite.groupby(["activation", "trial"]).size()
+    return Counter(zip(finite.activation, finite.trial, strict=True))
 
 
 def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
     columns = sorted(scores.learning_rate.unique())
     best = scores.sort_values("val").drop_duplicates(["activation", "learning_rate"])
-    table = best.set_index(["activation", "learning_rate"])
-    values = table.val.unstack().reindex(index=run.order, columns=columns)
+    values = np.full((len(run.order), len(columns)), np.nan)
+    cells: dict[tuple[int, int], Any] = {}
+    for cell in best.itertuples():
+        if cell.activation in run.order:
+            x, y = columns.index(cell.learning_rate), run.order.index(str(cell.activation))
+            values[y, x], cells[x, y] = cell.val, cell
     edges_x, edges_y = np.arange(len(columns) + 1) - 0.5, np.arange(len(run.order) + 1) - 0.5
-    mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values.to_numpy()), cmap="cividis", norm=norm)
+    mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values), cmap="cividis", norm=norm)
     axes.set_xticks(range(len(columns)), [rate(c) for c in columns])
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.spines[:].set_visible(False)
     counts = _chosen_counts(run)
-    for (name, learning_rate), cell in table.iterrows():
-        if name in run.order:
-            x, y = columns.index(learning_rate), run.order.index(name)
-            _cell(axes, x, y, cell, int(counts.get((name, cell.trial), 0)), mesh.cmap, norm)
+    for (x, y), cell in cells.items():
+        _cell(axes, x, y, cell, counts[str(cell.activation), int(cell.trial)], mesh.cmap, norm)
 
 
-def _cell(
-    axes: Axes, x: int, y: int, cell: "pd.Series[float]", n_chosen: int, colours: Colormap, norm: Normalize
-) -> None:
+def _cell(axes: Axes, x: int, y: int, cell: Any, n_chosen: int, colours: Colormap, norm: Normalize) -> None:
     is_known = math.isfinite(cell.val)
     red, green, blue, _ = colours(norm(cell.val)) if is_known else (1, 1, 1, 1)
     colour = (ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK) if is_known else MUTED
@@ -184,7 +187,7 @@ def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
         rates_[known], place[known], c=scores.val[known], cmap="cividis", norm=norm, s=34, linewidth=0, zorder=2
     )
     axes.scatter(rates_[~known], place[~known], marker="x", color=MUTED, s=22, linewidth=0.9, zorder=2)
-    is_chosen = np.array([counts.get((a, t), 0) > 0 for a, t in zip(scores.activation, scores.trial, strict=True)])
+    is_chosen = np.array([counts[a, t] > 0 for a, t in zip(scores.activation, scores.trial, strict=True)])
     axes.scatter(rates_[is_chosen], place[is_chosen], s=78, facecolor="none", edgecolor=INK, linewidth=1, zorder=3)
     axes.xaxis.set_major_formatter(lambda value, _: rate(value))
     axes.xaxis.set_minor_formatter(lambda value, _: "")

@@ -105,8 +105,8 @@ def score_table(a: FinishedRun, b: FinishedRun) -> Table:
                 quantity(interval.ci_low, f"{interval.ci_low:+,.{decimals}f} to {interval.ci_high:+,.{decimals}f}")
             )
         else:
-            means = [own.get(name, {}).get("mean") for own in rows_of]
-            gap = means[1] - means[0] if None not in means else None
+            first, second = (own.get(name, {}).get("mean") for own in rows_of)
+            gap = second - first if first is not None and second is not None else None
             cells += [quantity(gap, f"{gap or 0:+,.{decimals}f}"), Cell("–", "", "number")]
         rows.append(TableRow(tuple(cells)))
     titles = ("rate A", "mean A", "rate B", "mean B", "B minus A", "95 % interval")
@@ -120,8 +120,11 @@ def _test_train_ratio(run: FinishedRun) -> float:
 
 def changed(a: FinishedRun, b: FinishedRun) -> list[str]:
     """Configuration, data and versions that differ, `key: value in A -> value in B`."""
-    configs = [{key: value for key, value in run.config.items() if key not in NOT_COMPARED} for run in (a, b)]
-    lines = differences({"command": a.command}, {"command": b.command}) + differences(*configs)
-    for part in ("data", "protocol", "versions"):
-        lines += differences(*({part: run.summary.get(part) or {}} for run in (a, b)))
-    return list(dict.fromkeys(lines))
+    pairs = [({"command": a.command}, {"command": b.command}), (_compared(a), _compared(b))]
+    parts = ("data", "protocol", "versions")
+    pairs += [({part: a.summary.get(part) or {}}, {part: b.summary.get(part) or {}}) for part in parts]
+    return list(dict.fromkeys(line for one, other in pairs for line in differences(one, other)))
+
+
+def _compared(run: FinishedRun) -> dict[str, Any]:
+    return {key: value for key, value in run.config.items() if key not in NOT_COMPARED}

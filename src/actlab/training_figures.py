@@ -73,7 +73,8 @@ def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
     own = own[(own.members * 2 >= own.members.max()) & np.isfinite(own.val_mean)]
     # evenly on the logarithmic axis that it is drawn on
     places = np.unique(np.geomspace(1, max(1, len(own)), MAX_POINTS).round().astype(int)) - 1
-    return own.iloc[places[places < len(own)]]
+    thinned: pd.DataFrame = own.iloc[places[places < len(own)]]
+    return thinned
 
 
 def _curve(axes: Axes, name: str, frame: pd.DataFrame) -> None:
@@ -128,7 +129,8 @@ def health(run: FinishedRun) -> Figure | None:
     figure = sheet(0.8 + ROW * len(names), width)
     panels = figure.subplots(1, len(MEASURES), squeeze=False)[0]
     for axes, (column, moment, heading, ceiling) in zip(panels, MEASURES, strict=True):
-        values = table[column].reindex(index=names, columns=layers).to_numpy(dtype=float)
+        cells = pd.DataFrame(table[column])
+        values = cells.reindex(index=names, columns=layers).to_numpy(dtype=float)
         # how far from healthy: none dead, none saturated, mean of 0, gradient as large as at the last layer
         badness = np.abs(values) / ceiling if ceiling else np.abs(np.log10(np.clip(values, 1e-6, 1e6))) / 2
         axes.pcolormesh(np.ma.masked_invalid(badness), cmap="Oranges", vmin=0, vmax=1.25)
@@ -165,13 +167,14 @@ def health_table(run: FinishedRun) -> pd.DataFrame:
     assert run.health is not None
     keys = ["activation", "repeat", "fold", "trial"]
     rows = run.health.merge(run.chosen[keys], on=keys) if run.is_ranked else run.health
-    parts = {}
+    parts: dict[str, pd.DataFrame] = {}
     for column, moment, _, ceiling in MEASURES:
         own = rows[rows.moment == moment]
         values = own[column] if ceiling else np.log(own[column].where(own[column] > 0))
-        means = values.groupby([own.activation, own.layer]).mean().unstack()
-        parts[column] = means if ceiling else np.exp(means)
-    return pd.concat(parts, axis=1)
+        means = own.assign(value=values).pivot_table("value", "activation", "layer", dropna=False)
+        parts[column] = means if ceiling else means.map(np.exp)
+    table: pd.DataFrame = pd.concat(list(parts.values()), axis=1, keys=list(parts))
+    return table
 
 
 def out_of_fold(predictions: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -243,7 +246,7 @@ def _thousands(value: float) -> str:
 
 
 def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> None:
-    """1 for the largest residual and so on, as the report's table of worst rows counts; overlapping ones are left out."""
+    """1 for the largest residual and so on, as the table of worst rows counts; overlapping ones are left out."""
     from matplotlib.transforms import Bbox
 
     axes.autoscale_view()

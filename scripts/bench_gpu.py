@@ -1,0 +1,165 @@
+"""Populations on a GPU: the same program with `trainer.accelerator=gpu`.
+
+Nothing here or in actlab names a kind of device: Lightning chooses it, and `torch.accelerator` is asked about it.
+Part of scripts/bench.py; alone, `python scripts/bench_gpu.py quick` prints its JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from actlab.datamodule import batch_shape
+from actlab.members import Member
+from bench_contestants import Task, article_task, fit_population
+from bench_limits import Machine, constant_length, shares_of, training_seconds
+
+POPULATIONS = {"smoke": (4,), "quick": (512, 2048), "full": (64, 512, 2048, 8192, 32_768)}
+EPOCHS = {"smoke": 2, "quick": 5, "full": 10}
+PRECISIONS = ("32-true", "bf16-mixed")
+MATRIX, COPY_FLOATS = 8192, 1 << 28
+
+
+def device_seconds(device: torch.device, work: Any, repeats: int = 5) -> float:
+    """Median time of a call on the device, warm and waited for."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        work()
+        wait(device)
+        times.append(time.perf_counter() - started)
+    return median(times[1:])
+
+
+def wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def device_limits(device: torch.device, precision: str, size: int = MATRIX, n_floats: int = COPY_FLOATS) -> Machine:
+    """Rates of a large matrix product in this precision, and of copies (stacks are far beyond a GPU's caches)."""
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    source, target = torch.ones(n_floats, device=device), torch.empty(n_floats, device=device)
+    flops = 2 * size**3 / device_seconds(device, lambda: torch.mm(a, b))
+    copy = 8 * n_floats / device_seconds(device, lambda: target.copy_(source))
+    return Machine(flops, copy, copy)
+
+
+def measure(mode: str, csv: str, target: str, accelerator: str = "gpu") -> dict[str, Any]:
+    """Everything of the GPU section; `measured` says whether there was a GPU."""
+    if accelerator == "gpu" and not torch.accelerator.is_available():
+        return {"measured": False, "why": "no GPU on this machine"}
+    device = (torch.accelerator.current_accelerator() if accelerator == "gpu" else None) or torch.device("cpu")
+    is_smoke = mode == "smoke"
+    epochs = EPOCHS[mode]
+    tasks = {"article": article_task(csv, target, 4, epochs)}
+    tasks["batch of 128"] = replace(tasks["article"], settings=replace(tasks["article"].settings, batch_size=128))
+    rows = []
+    for precision in PRECISIONS:
+        limit = device_limits(device, precision, *((64, 1 << 12) if is_smoke else ()))
+        for name, task in tasks.items():
+            rows += [_row(name, task, count, accelerator, precision, limit, device) for count in POPULATIONS[mode]]
+    return {
+        "measured": True,
+        "device": _name(device),
+        "rows": rows,
+        "agreement": {precision: agreement(tasks["article"], accelerator, precision) for precision in PRECISIONS},
+        "largest": {} if is_smoke else {precision: largest(tasks["article"], precision) for precision in PRECISIONS},
+    }
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "cpu"
+    properties = torch.get_device_module(device).get_device_properties(device)
+    return str(getattr(properties, "name", device.type))
+
+
+def population(task: Task, count: int) -> tuple[Task, tuple[Member, ...]]:
+    """So many ReLU networks of different seeds that train to the last epoch."""
+    longest = constant_length(task, task.max_epochs, "relu")
+    first = longest.members[0]
+    members = tuple(replace(first, seed=seed) for seed in range(count))
+    return longest, members
+
+
+def _row(
+    name: str, task: Task, count: int, accelerator: str, precision: str, limit: Machine, device: torch.device
+) -> dict[str, Any]:
+    """One population: networks per minute, shares of the limits, memory."""
+    task, members = population(task, count)
+    found: dict[str, Any] = {"task": name, "precision": precision, "members": count}
+    if device.type != "cpu":
+        torch.accelerator.empty_cache()
+        torch.accelerator.reset_peak_memory_stats()
+    try:
+        with training_seconds() as epochs:
+            started = time.perf_counter()
+            fit_population(task, members, accelerator=accelerator, precision=precision)
+            wait(device)
+            seconds = time.perf_counter() - started
+    except torch.OutOfMemoryError:
+        return {**found, "out_of_memory": True}
+    steps, _ = batch_shape(len(next(iter(task.data.values())).rows.training), task.settings.batch_size)
+    # the first epoch compiles kernels and allocates
+    step_s = median(epochs[1:] or epochs) / steps / count
+    return {
+        **found,
+        **shares_of(task, members, step_s, limit),
+        "networks_per_minute": 60 * count / seconds,
+        "steps_alone_per_minute": 60 * count / (median(epochs[1:] or epochs) * task.max_epochs),
+        "peak_bytes": torch.accelerator.max_memory_allocated() if device.type != "cpu" else 0,
+        "limits": asdict(limit),
+    }
+
+
+def agreement(task: Task, accelerator: str, precision: str) -> dict[str, float]:
+    """Largest difference of validation scores between CPU in 32 bits and the accelerator, over the task's members."""
+    cpu = [outcome.val_curve for outcome in fit_population(task, task.members)]
+    gpu = fit_population(task, task.members, accelerator=accelerator, precision=precision)
+    pairs = list(zip(cpu, (outcome.val_curve for outcome in gpu), strict=True))
+    return {
+        "first_epoch": max(abs(a[0] - b[0]) for a, b in pairs),
+        "last_epoch": max(abs(a[-1] - b[-1]) for a, b in pairs),
+    }
+
+
+def largest(task: Task, precision: str, start: int = 4096, limit: int = 1 << 20) -> int:
+    """The largest population, of those that double from `start`, that trains for an epoch without running out."""
+    task, fits, count = replace(task, max_epochs=1), 0, start
+    while count <= limit:
+        longest, members = population(task, count)
+        try:
+            fit_population(longest, members, accelerator="gpu", precision=precision)
+        except torch.OutOfMemoryError:
+            break
+        fits, count = count, 2 * count
+        torch.accelerator.empty_cache()
+    return fits
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description="Measure populations on a GPU.")
+    parser.add_argument("mode", nargs="?", default="quick", choices=list(POPULATIONS))
+    parser.add_argument("--csv", default="data/house_prices/train.csv")
+    parser.add_argument("--target", default="SalePrice")
+    parser.add_argument("--accelerator", default="gpu", help="of Lightning's Trainer; cpu tries the script out")
+    parser.add_argument("--json", help="where to write; printed if not given")
+    asked = parser.parse_args(arguments)
+    text = json.dumps(measure(asked.mode, asked.csv, asked.target, asked.accelerator), indent=1)
+    if asked.json:
+        Path(asked.json).write_text(text + "\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,106 @@
+"""actlab from Python: light to import, the command line's results as frames."""
+
+import doctest
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import actlab
+from actlab import api, colours
+from actlab.errors import InputError
+from synthetic_runs import make_run
+
+SMALL = {
+    "compare": {"activations": ["relu", "tanh"], "learning_rates": [0.01], "folds": 2, "inner": 1},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    folder = tmp_path_factory.mktemp("api")
+    frame = pd.DataFrame({"x": range(60), "kind": ["a", "b", "NA"] * 20})
+    frame.assign(price=frame.x + 10.0, name=[f"row {i}" for i in range(60)]).to_csv(folder / "small.csv", index=False)
+    return actlab.compare(folder / "small.csv", "price", out=folder / "run", data={"id": "name"}, **SMALL)
+
+
+def test_importing_actlab_imports_almost_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import actlab; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "lightning", "pandas", "numpy", "matplotlib", "optuna"} & set(done.stdout.split())
+
+
+def test_loading_and_drawing_a_run_needs_no_torch(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 2, 2, 1)
+    code = (
+        "import sys, actlab; run = actlab.load_run(sys.argv[1]); "
+        "run.members, run.curves, run.health, run.ranking, run.comparisons, run.figures(), run.answer, run.report(); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'train'"):
+        actlab.train  # noqa: B018
+    assert {"compare", "search", "load_run"} <= set(actlab.__all__)
+
+
+def test_a_comparison_gives_frames_figures_and_predictions(trained: api.Run, tmp_path: Path) -> None:
+    assert len(trained.members) == 4
+    assert set(trained.ranking.activation) == {"relu", "tanh"}
+    assert len(trained.comparisons) == 1
+    assert trained.answer.startswith("On this data ")
+    assert {"ranking", "learning_rates", "curves"} <= trained.figures().keys()
+    rows = pd.DataFrame({"name": ["one", "two"], "x": [5, 50], "kind": ["a", None]})
+    from_frame = trained.predict(rows)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    assert from_frame.columns.tolist() == ["name", "prediction"]
+    pd.testing.assert_frame_equal(from_frame, trained.predict(tmp_path / "rows.csv"))
+    assert {"lower", "upper"} <= set(trained.predict(rows, interval=0.8).columns)
+
+
+def test_the_same_call_again_gives_the_same_run(trained: api.Run) -> None:
+    config = trained.finished.config
+    again = actlab.compare(config["data"]["csv"], "price", out=trained.path, data={"id": "name"}, **SMALL)
+    assert again.summary == trained.summary
+    with pytest.raises(InputError, match="seed"):
+        actlab.compare(config["data"]["csv"], "price", out=trained.path, seed=5, data={"id": "name"}, **SMALL)
+
+
+def test_a_search_gives_a_run_too(trained: api.Run, tmp_path: Path) -> None:
+    csv = trained.finished.config["data"]["csv"]
+    run = actlab.search(csv, "price", out=tmp_path / "run", search={"n_trials": 2, "batch": 2}, **SMALL)
+    assert len(run.comparisons) == 0
+    assert run.members.trial.nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [({"compare": {"splits": 3}}, "splits"), ({"compare": {"folds": 1}}, "at least 2"), ({"sed": 1}, "sed")],
+)
+def test_a_bad_override_is_named(tmp_path: Path, overrides: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        actlab.compare(tmp_path / "none.csv", "price", out=tmp_path / "run", **overrides)
+
+
+def test_a_fit_has_networks_and_no_answer(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 1, 1, 1)
+    (path / "summary.json").write_text(json.dumps({"metric": "log_rmse"}))
+    run = actlab.load_run(path)
+    assert len(run.members) == 5
+    assert run.ranking.empty
+    with pytest.raises(InputError, match="answers no comparison"):
+        _ = run.answer
+
+
+@pytest.mark.parametrize("module", [api, colours])
+def test_examples_in_docstrings_hold(module: object) -> None:
+    found = doctest.testmod(module)  # type: ignore[arg-type]
+    assert found.attempted > 0
+    assert found.failed == 0
