@@ -231,9 +231,7 @@ class Bench:
         for _ in range(max(1, self.plan.rounds // 2)):
             with tempfile.TemporaryDirectory() as folder:
                 run = Path(folder) / "run"
-                seconds, _ = bench_limits.timed_command(
-                    [sys.executable, "-m", "actlab", *command, "--out", str(run)]
-                )
+                seconds, _ = bench_limits.timed_command([sys.executable, "-m", "actlab", *command, "--out", str(run)])
                 whole.append(seconds)
                 member_epochs = int(pd.read_csv(run / "members.csv").epochs.sum())
             started = time.perf_counter()
@@ -468,4 +466,354 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor()
 
 
-# --- the document -----------------------------------------------------------------------------------------------------
+INTRODUCTION = """# Benchmarks
+
+Written by `COMMAND` from the figures of one run; `--render` writes it again from the JSON. Figures are medians of
+ROUNDS rounds in which the contestants take turns, with the lowest and the highest in brackets.
+"""
+
+METHOD = {
+    "contestants": """## Against what people would do
+
+Networks trained per minute on the whole machine, on data that are preprocessed already. All contestants start from the
+same initial weights, visit the same batches in the same order, use AdamW with the same settings, are scored on the same
+validation rows after every epoch and stop early by the same rule; before anything is timed their validation scores
+must agree with actlab's. Two differ by their nature: scikit-learn draws its own weights, stops on rows of its own and
+has ReLU in place of the activations it lacks; skorch shuffles by itself. Slow contestants train a sample that is spread
+evenly over the members; the rate is that of their network epochs, at the epochs which the largest population's members
+take on average. Processes are started before the clock. `torch.func.vmap` gets up to 64 members of equal activation and
+learning rate at a time.
+""",
+    "comparison": """## A comparison as users run it
+
+From the command to the answer, everything included (start, reading, report), against a sample of the same members
+trained by one Lightning `Trainer` each and by a plain loop in parallel processes, scaled by network epochs. Neither
+counts preprocessing, statistics, a report or, for Lightning, the start of Python.
+""",
+    "search": """## A search
+
+A study as Optuna's Lightning example is written (TPE, MedianPruner, one Trainer a network) against `actlab search`, on
+the article's network and batch size. A trial of each is trained on the same splits and its value is the same quantity;
+the example reports the mean over the splits so far after every epoch. `To the level` is when a search found a value as
+good as the best of the least successful of the three; actlab's time starts with its command. The last column is the
+mean test score of the best setting found, trained again on new splits and seeds.
+""",
+    "limits": """## Against the limit
+
+Training steps of a population (no validation, no Lightning) against a large matrix product and against large copies,
+each with the same number of threads in the same process, the better of threads inside one product and a product in
+each thread. Floating-point operations are those of the matrix products, 2 B (3 W - W_1) a step for W weights, W_1 of
+them in the first layer, whose inputs need no gradient. Bytes are 40 a parameter (weights read forward and backward,
+gradient written, the optimiser's four reads and three writes) and four times the batch's inputs. The roofline adds both
+times: its share is (FLOP / FLOP rate + bytes / copy rate) / time; `in cache` takes the rate of copies as large as a
+stack instead, which are faster, so that less of the time is excused.
+""",
+    "phases": """## Where the time goes
+
+Shares of one fit with one thread, with TensorBoard logging switched on. `loss and the loop` is what remains of an
+epoch, `Lightning` what remains of the fit.
+""",
+    "choices": """## How the choices were made
+
+Networks per minute of MEMBERS members of the article's network by stack size (weights, gradients and two moments)
+and by how the cores are used; microseconds a member of the first layer, forward and backward, by memory layout.
+""",
+    "growth": """## Growth
+
+Every point is a process of its own on a generated CSV. The exponent s is that of time = a + b n^s, where a is the fixed
+part: 1.0 is linear.
+""",
+    "startup": """## From the command to the first training step
+
+Seconds from the start of the process; `import lightning.pytorch` alone is what no program on Lightning can avoid.
+""",
+    "large": "## A large CSV\n",
+    "gpu": """## GPU
+
+The same program with `trainer.accelerator=gpu`. The matrix product's rate is measured in the same precision.
+""",
+}
+
+TRIED = """## What was tried and did not help
+
+- **Weights as (P, out, in)**, as `nn.Linear` has them: the gradient of the first layer then needs a copy that turns it
+  round, 115 us a member and step. They lie (P, in, out).
+- **One flat (P, D) row a member with views for the layers**: autograd makes a zero-padded gradient of the whole row for
+  every view, twice the time. Every tensor is a parameter of its own.
+- **Two threads inside each product**: matrices this small gain little from them. Two Python threads with a stack and one
+  thread of arithmetic each gain nearly twofold.
+- **Other settings of malloc**: no difference.
+- **`MKL_CBWR=AUTO`**, which asks for reproducible products: it costs nothing, and gains nothing either.
+- **`torch.compile`**: no gain on a CPU at this size, and 10-39 s to compile.
+"""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first column to the left and the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def span(found: Mapping[str, float], spec: str = ",.0f", scale: float = 1.0) -> str:
+    """median (low-high)."""
+    shown = [format(found[key] * scale, spec) for key in ("median", "low", "high")]
+    return f"{shown[0]} ({shown[1]}-{shown[2]})"
+
+
+def number(value: float | None, spec: str = ".4f") -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def render_contestants(found: dict[str, Any]) -> str:
+    titles = {"article": "Article's network: batch 24", "comparison": "Default comparison"}
+    parts = []
+    for name, task in found.items():
+        rows, best = task["rows"], max(row["median"] for key, row in task["rows"].items() if key.startswith("actlab"))
+        parts.append(
+            f"### {titles[name]}, up to {task['max_epochs']} epochs, {task['mean_epochs']:.1f} on average\n\n"
+            + table(
+                ("contestant", "networks trained", "networks a minute", "actlab's best is", "mean validation score"),
+                [
+                    (
+                        row["title"],
+                        str(row["networks"]),
+                        span(row),
+                        f"{best / row['median']:.1f} x",
+                        number(row["mean_score"]),
+                    )
+                    for row in rows.values()
+                ],
+            )
+            + ("" if "skorch" in rows else "\nskorch is not installed: not measured.\n")
+            + f"\nLargest difference of a validation score before timing: {max(task['agreement'].values()):.1e}.\n"
+        )
+    return "\n".join(parts)
+
+
+def render_comparison(found: dict[str, Any]) -> str:
+    titles = {"actlab": "actlab", "lightning": CONTESTANTS["lightning"][0], PROCESSES: PROCESSES_TITLE}
+    rows = [
+        (title, span(found[key]), f"{found[key]['median'] / found['actlab']['median']:.1f} x")
+        for key, title in titles.items()
+    ]
+    return (
+        f"`{found['command']}`: {found['members']:,} members, {found['member_epochs']:,} network epochs; the others on "
+        f"a sample of {found['sample']} members.\n\n" + table(("", "seconds", "of actlab's"), rows)
+    )
+
+
+def render_search(found: dict[str, Any]) -> str:
+    slow = found["rows"]["example"]["seconds"]
+    rows = [
+        (
+            name,
+            f"{row['seconds']:.0f}",
+            f"{slow / row['seconds']:.1f} x",
+            number(row["seconds_to_level"], ".0f"),
+            number(row["best"]),
+            f"{row['params']['activation']} at {row['params']['learning_rate']:.2g}",
+            number(row["independent_score"]),
+        )
+        for name, row in found["rows"].items()
+    ]
+    head = ("", "seconds", "faster", "to the level, s", "best value", "best setting", "its test score")
+    return (
+        f"`{found['command']}`: {found['trials']} trials on {found['splits']} splits, up to {found['max_epochs']} "
+        f"epochs; the level is {found['level']:.4f}.\n\n" + table(head, rows)
+    )
+
+
+def render_limits(found: dict[str, Any]) -> str:
+    flops, copy, cache = (median(m[key] for m in found["machines"]) for key in ("flops", "copy", "copy_in_cache"))
+    head = ("ReLU network", "members", "us a step and member", "with all of the fit", "matrix product", "copies")
+    rows = [
+        (
+            row["task"],
+            str(row["members"]),
+            f"{row['step_us']:.0f}",
+            f"{row['fit_step_us']:.0f}",
+            *(f"{row[key]:.0%}" for key in SHARES),
+        )
+        for row in found["rows"]
+    ]
+    return (
+        f"Matrix product {flops / 1e9:.0f} GFLOP/s, copies {copy / 1e9:.1f} GB/s, in cache {cache / 1e9:.1f} GB/s.\n\n"
+        + table((*head, "roofline", "roofline in cache"), rows)
+    )
+
+
+SHARES = ("matrix_share", "copy_share", "roofline_share", "roofline_share_in_cache")
+
+
+def render_phases(found: dict[str, Any]) -> str:
+    parts = list(dict.fromkeys(part for own in found.values() for part in own if part != "total"))
+    rows = [
+        (f"{name} members", f"{own['total']:.2f}", *(f"{own.get(part, 0) / own['total']:.1%}" for part in parts))
+        for name, own in found.items()
+    ]
+    return table(("", "seconds", *parts), rows)
+
+
+def render_choices(found: dict[str, Any]) -> str:
+    rates = {**{f"stacks of {key}": own for key, own in found["stack_sizes"].items()}, **found["threads"]}
+    layouts = found["layouts_us"].items()
+    return (
+        table(("", "networks a minute"), [(key, span(own)) for key, own in rates.items()])
+        + "\n"
+        + table(("weights of the first layer", "us a member"), [(key, span(own, ".0f")) for key, own in layouts])
+    )
+
+
+def render_growth(found: dict[str, Any]) -> str:
+    parts = []
+    for axis, own in found.items():
+        head = (axis, "CSV read, s", "to the first step, s", "training, s", "peak memory, MB", "of which imports, MB")
+        rows = [
+            (
+                f"{point['size']:,}",
+                *(f"{point[key]:.2f}" for key in ("read_s", "first_step_s", "train_s")),
+                *(f"{point[key] / 1e6:,.0f}" for key in ("peak_bytes", "imported_bytes")),
+            )
+            for point in own["points"]
+        ]
+        fixed = {key: value for key, value in own["points"][0].items() if key in POINT and key != axis}
+        slopes = own["slopes"]
+        parts.append(
+            f"### By {axis} ({', '.join(f'{key} {shown(value)}' for key, value in fixed.items())})\n\n"
+            + table(head, rows)
+            + f"\nExponent of training {number(slopes['train_s'], '.2f')}, of the time to the first step "
+            f"{number(slopes['first_step_s'], '.2f')}.\n"
+        )
+    return "\n".join(parts)
+
+
+POINT = ("members", "rows", "columns", "activations", "epochs", "batch")
+
+
+def shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else f"{value:,}"
+
+
+def render_startup(found: dict[str, Any]) -> str:
+    before, whole = (found[key]["median"] for key in ("import lightning.pytorch", "actlab compare"))
+    rows = [(f"`{key}`", span(own, ".2f")) for key, own in found.items()]
+    return table(("", "seconds"), rows) + f"\nThe first step comes {whole - before:.1f} s after the import alone.\n"
+
+
+def render_large(found: dict[str, Any]) -> str:
+    return (
+        f"`{found['command']}` on {found['rows']:,} rows x {found['columns']} columns ({found['csv_bytes'] / 1e6:,.0f} "
+        f"MB): {found['seconds']:.0f} s, peak memory {found['peak_bytes'] / 1e9:.2f} GB.\n"
+    )
+
+
+def render_gpu(found: dict[str, Any]) -> str:
+    head = ("network", "precision", "members", "networks a minute", "in steps alone", "peak memory, MB")
+    rows = [
+        (row["task"], row["precision"], f"{row['members']:,}", "out of memory", *["-"] * 6)
+        if row.get("out_of_memory")
+        else (
+            row["task"],
+            row["precision"],
+            f"{row['members']:,}",
+            f"{row['networks_per_minute']:,.0f}",
+            f"{row['steps_alone_per_minute']:,.0f}",
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+            *(f"{row[key]:.0%}" for key in SHARES[:3]),
+        )
+        for row in found["rows"]
+    ]
+    agreement = [
+        f"- {precision}: validation scores differ from the CPU's by at most {own['first_epoch']:.1e} after the first "
+        f"epoch and {own['last_epoch']:.1e} after the last."
+        for precision, own in found["agreement"].items()
+    ]
+    largest = [
+        f"- {precision}: the largest that trains has {n:,} members." for precision, n in found["largest"].items()
+    ]
+    return (
+        f"{found['device']}.\n\n"
+        + table((*head, "matrix product", "copies", "roofline"), rows)
+        + "\n".join(["", *agreement, *largest, ""])
+    )
+
+
+RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "contestants": render_contestants,
+    "comparison": render_comparison,
+    "search": render_search,
+    "limits": render_limits,
+    "phases": render_phases,
+    "choices": render_choices,
+    "growth": render_growth,
+    "startup": render_startup,
+    "large": render_large,
+    "gpu": render_gpu,
+}
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """docs/benchmarks.md from the JSON of a run; a section that was not measured says so."""
+    machine = results["machine"]
+    parts = [
+        INTRODUCTION.replace("COMMAND", results["command"]).replace("ROUNDS", str(results["rounds"])),
+        f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB of memory, "
+        f"{machine['system']}; load before the start {machine['load_before']:.1f}; {results['date']}, "
+        f"{results['seconds'] / 60:.0f} minutes.\n",
+        ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".\n",
+    ]
+    for name, draw in RENDERERS.items():
+        found = results["sections"].get(name, {"measured": False})
+        text = METHOD[name].replace("MEMBERS", str(found.get("members", "")))
+        if found.get("measured", True):
+            parts += [text, draw(found)]
+        else:
+            parts += [text, f"Not measured{': ' + found['why'] if 'why' in found else ''}.\n"]
+    return "\n".join([*parts, TRIED])
+
+
+def measure(mode: str, only: Sequence[str], json_path: Path) -> dict[str, Any]:
+    """Run the sections, writing the JSON after each, so that an interrupted run keeps what it has."""
+    bench = Bench(mode)
+    started = time.perf_counter()
+    results: dict[str, Any] = {
+        "mode": mode,
+        "command": f"python scripts/bench.py {mode}" + (f" --only {' '.join(only)}" if only else ""),
+        "rounds": bench.plan.rounds,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": about_machine(),
+        "sections": {},
+        "section_seconds": {},
+    }
+    for name in only or bench.sections:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        at = time.perf_counter()
+        results["sections"][name] = bench.sections[name]()
+        results["section_seconds"][name] = time.perf_counter() - at
+        results["seconds"] = time.perf_counter() - started
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(json_path, json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description="Measure actlab against what people would do and against the machine.")
+    parser.add_argument("mode", nargs="?", choices=list(PLANS), help="how much is measured (default: quick)")
+    parser.add_argument("--smoke", action="store_true", help="the same as the mode smoke: does everything run")
+    parser.add_argument("--only", nargs="+", choices=list(RENDERERS), default=[], help="sections; all if not given")
+    parser.add_argument("--json", help="figures (default: runs/bench.json, runs/bench-smoke.json)")
+    parser.add_argument("--output", help="document (default: docs/benchmarks.md, runs/bench-smoke.md)")
+    parser.add_argument("--render", action="store_true", help="write the document from the JSON, measuring nothing")
+    asked = parser.parse_args(arguments)
+    mode = "smoke" if asked.smoke else asked.mode or "quick"
+    is_smoke = mode == "smoke"
+    json_path = Path(asked.json or ("runs/bench-smoke.json" if is_smoke else "runs/bench.json"))
+    output = Path(asked.output or ("runs/bench-smoke.md" if is_smoke else "docs/benchmarks.md"))
+    results = json.loads(json_path.read_text()) if asked.render else measure(mode, asked.only, json_path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, render(results))
+    print(f"{output} and {json_path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from actlab import __version__
 from actlab.errors import InputError
@@ -122,12 +122,13 @@ def _search(arguments: Arguments) -> None:
     _show(*search(configuration), configuration.json)
 
 
-def _show(run: object, summary: dict[str, object] | None, as_json: bool) -> None:
+def _show(run: object, summary: dict[str, Any] | None, as_json: bool) -> None:
     if summary is None:
         # another machine writes the results, and the reader was told where
         return
     from rich.console import Console
 
+    from actlab.claims_table import render_claims
     from actlab.ranking_table import print_answer
     from actlab.records import RunDirectory
 
@@ -135,8 +136,11 @@ def _show(run: object, summary: dict[str, object] | None, as_json: bool) -> None
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    console = Console()
+    # a file or a pipe has no width of its own
+    console = Console() if sys.stdout.isatty() else Console(width=110)
     print_answer(summary, console)
+    if claims := summary.get("claims"):
+        console.print(render_claims(claims))
     console.print(f"results: {run.path}", highlight=False, markup=False)
 
 

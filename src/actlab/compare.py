@@ -12,6 +12,7 @@ from actlab.configuration import Configuration
 from actlab.experiment import Experiment
 from actlab.records import RunDirectory
 from actlab.studies import Cell
+from actlab.trial_settings import arms_of
 
 # The most members that train as one population: what an interruption can lose.
 POPULATION_MEMBERS = 1500
@@ -37,12 +38,13 @@ class Comparison(Experiment):
     @cached_property
     def cells(self) -> list[Cell]:
         grid = self.configuration.compare
+        names = [arm.name for arm in arms_of(self.configuration)]
         distributions = {
-            "activation": CategoricalDistribution(grid.activations),
+            "activation": CategoricalDistribution(names),
             # a float on a log axis, not a category: that is how Optuna's plots should show it
             "learning_rate": FloatDistribution(min(grid.learning_rates), max(grid.learning_rates), log=True),
         }
-        pairs = [(name, rate) for name in grid.activations for rate in grid.learning_rates]
+        pairs = [(name, rate) for name in names for rate in grid.learning_rates]
         return [
             Cell(
                 json.dumps({"activation": name, "learning_rate": rate}),

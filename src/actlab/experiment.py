@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,13 +20,17 @@ import optuna
 from actlab.assembly import Networks
 from actlab.configuration import Configuration, differences, to_yaml
 from actlab.errors import InputError
+from actlab.health_callback import HealthMonitor
+from actlab.investigation import attributes_of
+from actlab.live_curves import LiveCurves
 from actlab.progress import PopulationProgress
 from actlab.records import RunDirectory, plain, write_text
 from actlab.results import CURVES, MEMBERS, Results, versions
 from actlab.splits import make_splits
 from actlab.studies import Cell, Study, open_storage
 from actlab.table import read_table
-from actlab.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.trial_settings import count_features, setting_of, target_sd
+from actlab.trials import Evaluation, TrialResult, evaluate
 from actlab.workers import Worker, run_workers
 
 FINGERPRINT, WRITER = "actlab", "written_by"
@@ -65,6 +70,7 @@ class Experiment(ABC):
         with self.study.liveness.exclusive():
             self._check_fingerprint()
         self.progress: PopulationProgress | None = None
+        self.live = LiveCurves(self.run.tensorboard)
 
     @property
     @abstractmethod
@@ -87,7 +93,8 @@ class Experiment(ABC):
 
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         """What goes along with the training of a population."""
-        return [self.progress] if self.progress is not None else []
+        # one process shows what goes on; a second one would write over the live curves' files
+        return [self.progress, self.live] if self.progress is not None else []
 
     def _check_fingerprint(self) -> None:
         asked = {
@@ -140,6 +147,7 @@ class Experiment(ABC):
                 # several processes on one directory: who comes second finds the files
                 return self.run, self._written() or self._write()
         finally:
+            self.live.close()
             self.study.close()
 
     def _is_done(self) -> bool:
@@ -172,7 +180,7 @@ class Experiment(ABC):
         done = self.study.done()
         trials = [done[cell.key] for cell in self.cells]
         settings = {
-            cell.number: setting_of(trial.params, self.configuration)
+            cell.number: setting_of(trial.params, self.configuration, self.n_features)
             for cell, trial in zip(self.cells, trials, strict=True)
         }
         results = Results(
@@ -228,10 +236,12 @@ class Experiment(ABC):
         """Train claimed trials as one population and tell the study; interrupted, they go back to the queue."""
         try:
             params = {number: self.propose(number, trial) for number, trial in claimed.items()}
-            settings = {number: setting_of(own, self.configuration) for number, own in params.items()}
-            for result in evaluate(settings, self.evaluation, self.table, self.callbacks(claimed)):
+            settings = {number: setting_of(own, self.configuration, self.n_features) for number, own in params.items()}
+            # first, so that members are measured before anything takes them out of training
+            monitor = HealthMonitor()
+            for result in evaluate(settings, self.evaluation, self.table, [monitor, *self.callbacks(claimed)]):
                 self.networks.keep(result.number, result.outcomes)
-                self._tell(claimed[result.number], result)
+                self._tell(claimed[result.number], result, monitor)
         except BaseException:
             self._give_back(claimed)
             raise
@@ -243,10 +253,16 @@ class Experiment(ABC):
             # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
             return
 
-    def _tell(self, trial: optuna.Trial, result: TrialResult) -> None:
+    @cached_property
+    def n_features(self) -> int:
+        """Input columns of the networks of the first split."""
+        return count_features(self.table, next(iter(self.splits.values())), self.configuration.data)
+
+    def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
         attributes = {
             MEMBERS: [plain(asdict(record)) for record in result.member_records()],
             CURVES: [plain(list(asdict(record).values())) for record in result.curve_records()],
+            **attributes_of(result, monitor, target_sd(self.table, self.configuration.data)),
         }
         if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):
             self.study.prune(trial, reason, attributes)
@@ -262,19 +278,6 @@ def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> N
         experiment.train()
     finally:
         experiment.study.close()
-
-
-def setting_of(params: Mapping[str, Any], configuration: Configuration) -> Setting:
-    """A trial's parameters, with the configuration's own values for what is not searched."""
-    hidden = params.get("hidden")
-    return Setting(
-        params["activation"],
-        params["learning_rate"],
-        params.get("weight_decay", configuration.optimizer.weight_decay),
-        tuple(map(int, hidden.split("-"))) if hidden else tuple(configuration.model.hidden),
-        params.get("dropout", configuration.model.dropout),
-        configuration.model.init,
-    )
 
 
 def fingerprint_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:

@@ -175,6 +175,8 @@ class PopulationModule(pl.LightningModule):
         self._close_pool()
 
     def _close_pool(self) -> None:
+        # a process-wide state of the processor: whoever computes after us wants it as it was
+        torch.set_flush_denormal(False)
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None

@@ -68,6 +68,7 @@ class RunDirectory:
         self.members = self.path / "members.csv"
         self.curves = self.path / "curves.csv"
         self.health = self.path / "health.csv"
+        self.convergence = self.path / "convergence.csv"
         self.summary = self.path / "summary.json"
         self.checkpoint = self.path / "best.ckpt"
         self.predictions = self.path / "predictions.csv"

@@ -7,7 +7,7 @@ rows it is fitted on.
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,8 +67,13 @@ def reference_scores(
         splits: Every split of the comparison; the inner ones of a fold give the same rows.
         settings: Preprocessing (for ridge) and target transform.
     """
+    return mean_scores(reference_predictions(table, splits, settings))
+
+
+def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
+    """The same from predictions that are there already."""
     scores: dict[str, list[float]] = {name: [] for name in REFERENCES}
-    for prediction in reference_predictions(table, splits, settings):
+    for prediction in predictions:
         scores[prediction.name].append(prediction.score)
     means = {name: statistics.fmean(values) for name, values in scores.items()}
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}

@@ -1,6 +1,7 @@
 """From a finished study to the files of the run directory."""
 
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -12,16 +13,20 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from actlab import summary as summaries
-from actlab.assembly import Networks
+from actlab.assembly import Network, Networks
 from actlab.configuration import Configuration
+from actlab.confirm import confirm
 from actlab.ensemble import save
+from actlab.investigation import explain, explaining_frames
 from actlab.members import Split
 from actlab.records import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json
-from actlab.references import reference_scores
+from actlab.references import mean_scores, reference_predictions
+from actlab.report import write_report
 from actlab.splits import SplitRows
 from actlab.study_figures import draw_study
 from actlab.table import Table
 from actlab.tensorboard_log import write_comparison
+from actlab.trial_settings import baseline_of
 from actlab.trials import Setting
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
@@ -88,33 +93,54 @@ class Results:
         members, curves = frames(done)
         write_frame(self.run.members, members)
         write_frame(self.run.curves, curves)
+        health, convergence = explaining_frames([trial.user_attrs for trial in done])
+        write_frame(self.run.health, health)
+        write_frame(self.run.convergence, convergence)
         n_test = len(next(iter(self.splits.values())).test)
         # inner validation belongs to the training procedure: all rows outside the test fold count
         ratio = n_test / (self.table.n_rows - n_test)
-        found = summaries.summarise(
-            members, ratio, self.configuration.compare.baseline, self.rates, self.is_equal_budget
-        )
+        grid, baseline = self.configuration.compare, baseline_of(self.configuration)
+        found = summaries.summarise(members, ratio, baseline, self.rates, self.is_equal_budget, grid.rope)
         summary = self._header(len(done)) | found
         chosen = summaries.choose(members)
         networks = self.networks.gather(chosen[chosen.activation == found["winner"]], settings)
+        summary["ensemble"] = self._ensemble(found["winner"], networks, chosen, settings)
+        references = list(reference_predictions(self.table, self.splits, self.configuration.data))
+        summary["references"] = mean_scores(references)
+        if self.is_equal_budget:
+            explaining = (members, health, convergence)
+            summary |= explain(explaining, ratio, found["rope"], self.networks, settings, references)
+            if grid.confirm:
+                summary["confirmation"] = confirm(self.networks.evaluation, self.table, members, found, settings)
+        summary["versions"] = versions()
+        if networks:
+            self._save(networks, summary)
+        write_comparison(self.run, members, curves, summary)
+        draw_study(study, self.run.figures)
+        write_json(self.run.summary, summary)
+        write_report(self.run.path)
+        # what the model needs is in the checkpoint; networks that are asked for again are trained again, bit by bit
+        shutil.rmtree(self.run.weights, ignore_errors=True)
+        return dict(plain(summary))
+
+    def _ensemble(
+        self, winner: str, networks: Sequence[Network], chosen: pd.DataFrame, settings: Mapping[int, Setting]
+    ) -> dict[str, Any]:
         # activation and rate both picked per fold on validation: an estimate no test row has touched
         nested = self.networks.gather(chosen.sort_values("val").groupby(summaries.PAIR).head(1), settings)
-        summary["ensemble"] = {
-            "activation": found["winner"],
+        return {
+            "activation": winner,
             "n_members": len(networks),
             "test_score": self.networks.score(networks),
             "test_score_chosen_on_validation": self.networks.score(nested),
         }
-        summary["references"] = reference_scores(self.table, self.splits, self.configuration.data)
-        summary["versions"] = versions()
-        if networks:
-            scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
-            config = plain(self.configuration.to_dict())
-            save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
-        write_comparison(self.run, members, curves, summary)
-        draw_study(study, self.run.figures)
-        write_json(self.run.summary, summary)
-        return dict(plain(summary))
+
+    def _save(self, networks: Sequence[Network], summary: dict[str, Any]) -> None:
+        """The winner's networks as a model, and their out-of-fold predictions."""
+        write_frame(self.run.predictions, self.networks.predictions(networks))
+        scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
+        config = plain(self.configuration.to_dict())
+        save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
 
     def _header(self, n_trials: int) -> dict[str, Any]:
         configuration, table = self.configuration, self.table

@@ -4,7 +4,7 @@ import logging
 import statistics
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,7 +24,10 @@ SPLIT_BYTES = 1_500_000_000
 
 @dataclass(frozen=True)
 class Setting:
-    """What a trial evaluates: one architecture with its optimiser settings."""
+    """What a trial evaluates: one architecture with its optimiser settings.
+
+    `name` is what results call it, where that is not the activation: an arm of a comparison with factors.
+    """
 
     activation: str
     learning_rate: float
@@ -32,6 +35,12 @@ class Setting:
     hidden: tuple[int, ...]
     dropout: float
     init: str
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name in results."""
+        return self.name or self.activation
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class TrialResult:
         return statistics.fmean(outcome.val_score for outcome in self.outcomes)
 
     def member_records(self) -> list[MemberRecord]:
-        return [member_record(outcome) for outcome in self.outcomes]
+        return [replace(member_record(outcome), activation=self.setting.label) for outcome in self.outcomes]
 
     def curve_records(self) -> list[CurveRecord]:
         """Mean and spread of the members' curves, for as long as any of them trained."""
@@ -102,7 +111,7 @@ def _curve_record(result: TrialResult, epoch: int) -> CurveRecord:
     val = [outcome.val_curve[epoch - 1] for outcome in running]
     return CurveRecord(
         result.number,
-        result.setting.activation,
+        result.setting.label,
         result.setting.learning_rate,
         epoch,
         len(running),
