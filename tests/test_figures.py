@@ -184,7 +184,8 @@ def test_numbers_stay_short(value: float, text: str) -> None:
 
 def test_a_dotted_path_is_named_by_its_class() -> None:
     assert short("my.package.Bump") == "Bump"
-    assert len(short("x" * 60)) == 18
+    assert short("relu [dropout=0.1]") == "relu [dropout=0.1]"
+    assert len(short("x" * 60)) == 24
 
 
 def test_many_rows_are_drawn_as_an_image(tmp_path: Path) -> None:

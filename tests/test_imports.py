@@ -13,23 +13,49 @@ PACKAGE = Path(__file__).parents[1] / "src" / "actlab"
 # From the ground up: a module imports only from levels below its own; siblings do not import each other.
 LEVELS = (
     {"__init__"},
-    {"answer", "errors", "event_files", "members"},
-    {"colours", "locks", "settings"},
-    {"activations", "cells", "column_rules", "csv_reading", "journal", "metrics", "multi_data", "paired_tests"},
-    {"columns", "configuration", "initialisation", "ranking_table", "records", "significance", "splits"},
-    {"inference", "regressor", "summary", "tensorboard_log"},
-    {"figures", "health", "table"},
-    {"preprocessing", "report"},
-    {"averaging", "check", "datamodule", "references"},
-    {"checkpoint", "database", "ensemble", "population"},
-    {"export", "intervals", "module"},
-    {"claims", "health_callback", "live_curves", "prediction", "progress", "pruning", "trials"},
-    {"article", "assembly", "confirm", "studies"},
+    {"answer", "cells", "claims_table", "colours", "column_rules", "errors", "event_files", "members", "metrics"},
+    {
+        "activations",
+        "csv_reading",
+        "database",
+        "drawing",
+        "locks",
+        "multi_data",
+        "paired_tests",
+        "ranking_table",
+        "records",
+        "settings",
+        "workers",
+    },
+    {
+        "article",
+        "checkpoint",
+        "columns",
+        "configuration",
+        "evidence",
+        "initialisation",
+        "inline_svg",
+        "journal",
+        "onnx_graph",
+        "outputs",
+        "significance",
+        "splits",
+        "study_figures",
+        "tensorboard_log",
+    },
+    {"arms", "inference", "liveness", "regressor", "summary"},
+    {"finished", "health", "measurements", "representation", "studies", "table"},
+    {"claims", "preprocessing", "report_words", "score_figures", "training_figures"},
+    {"averaging", "check", "datamodule", "figures", "references", "report_tables"},
+    {"ensemble", "intervals", "population", "report"},
+    {"convergence", "costs", "export", "module", "prediction", "side_by_side"},
+    {"health_callback", "live_curves", "progress", "pruning", "trials"},
+    {"assembly", "confirm", "trial_settings"},
+    {"investigation"},
+    {"results"},
     {"experiment"},
-    {"workers"},
     {"compare", "fit", "search"},
-    {"api"},
-    {"cli"},
+    {"api", "cli"},
     {"__main__"},
 )
 
@@ -71,7 +97,8 @@ def violations(package: Path, levels: Sequence[set[str]]) -> list[str]:
     level = {name: height for height, names in enumerate(levels) for name in names}
     files = {".".join(path.relative_to(package).with_suffix("").parts): path for path in package.rglob("*.py")}
     found = [f"{name} has no level: give it one in the table" for name in sorted(files.keys() - level.keys())]
-    for name in sorted(files.keys() & level.keys()):
+    # the package itself hands out the functions of `api`, when they are asked for
+    for name in sorted((files.keys() & level.keys()) - {"__init__"}):
         imported = imported_modules(files[name].read_text(encoding="utf-8"), set(files))
         found += [f"{name} imports {other}" for other in imported if other in level and level[other] >= level[name]]
     return found

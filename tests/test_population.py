@@ -211,7 +211,9 @@ def test_early_stopping_keeps_the_best_epochs_weights(small_csv: str) -> None:
 def test_small_stacks_that_go_together_change_no_members_bits(small_csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = data_of(small_csv, "price")
     rates = (1e-3, 3e-3, 1e-2, 3e-2)
-    members = [member("silu", rate, fold, inner, dropout=0.1) for rate in rates for fold in range(3) for inner in (0, 1)]
+    members = [
+        member("silu", rate, fold, inner, dropout=0.1) for rate in rates for fold in range(3) for inner in (0, 1)
+    ]
     monkeypatch.setattr(module, "STACK_BYTES", 50_000)
     absorbed = []
     absorb = StackTraining.absorb

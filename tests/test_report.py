@@ -18,6 +18,7 @@ from actlab.answer import answer
 from actlab.errors import InputError
 from actlab.finished import read_finished
 from actlab.report import page, write_report
+from actlab.report_tables import confirmation_table
 from actlab.report_words import command
 from actlab.side_by_side import are_paired, changed, score_table, write_side_by_side
 from synthetic_runs import make_run
@@ -139,6 +140,21 @@ def test_what_was_not_recorded_is_left_out_and_said(tmp_path: Path, name: str) -
     html = write_report(path).read_text()
     said = {"health.csv": "did not record the health of the layers", "predictions.csv": "predictions of single rows"}
     assert said.get(name, "") in html
+
+
+def test_a_second_look_is_seen_from_the_rivals_side(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 3, 3, 1)
+    assert confirmation_table(read_finished(path)) is None
+    summary = json.loads((path / "summary.json").read_text())
+    stated = {"a": summary["winner"], "b": "tanh", "difference": -0.004, "ci_low": -0.006, "ci_high": -0.002}
+    stated |= {"verdict": "better", "first_difference": -0.01, "first_verdict": "better"}
+    (path / "summary.json").write_text(json.dumps(summary | {"confirmation": {"comparisons": [stated]}}))
+    table = confirmation_table(read_finished(path))
+    assert table is not None
+    (row,) = table.rows
+    texts = [cell.text for cell in row.cells]
+    assert texts == ["tanh", "+0.0100", "+0.0040", "+0.0020 to +0.0060", "worse"]
+    assert "A second look" in write_report(path).read_text()
 
 
 def test_a_search_ranks_and_says_that_nothing_was_tested(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from actlab.table import Table, read_table
 
 Stream = tuple[int, Split]
 
-# Vectorised exponentials and their scalar tails differ in the last bit, and a tail belongs to whichever member lies last
-# in a stack. Batches of a multiple of the widest vector (two of 16 floats) leave no tail, so that a member's bits do not
-# depend on its neighbours.
+# Vectorised exponentials and their scalar tails differ in the last bit, and a tail belongs to whichever member lies
+# last in a stack. Batches of a multiple of the widest vector (two of 16 floats) leave no tail, so that a member's bits
+# do not depend on its neighbours.
 LANES = 32
 
 

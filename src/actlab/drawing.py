@@ -66,9 +66,10 @@ def sheet(height: float, width: float = WIDTH) -> Figure:
 
 
 def short(activation: str) -> str:
-    """A name that fits beside a row: the class alone for a dotted path."""
-    name = activation.rpartition(".")[2] or activation
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    """A name that fits beside a row: the class alone for a dotted path, with the levels of an arm in their brackets."""
+    path, bracket, levels = activation.partition(" [")
+    name = (path.rpartition(".")[2] or path) + bracket + levels
+    return name if len(name) <= 24 else f"{name[:23]}…"
 
 
 def number(value: float) -> str:

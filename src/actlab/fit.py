@@ -15,14 +15,14 @@ from actlab.configuration import Configuration, differences, to_yaml
 from actlab.ensemble import Ensemble, load, save
 from actlab.errors import InputError
 from actlab.experiment import choose_directory
-from actlab.results import versions
+from actlab.live_curves import LiveCurves
 from actlab.members import Member, Split
 from actlab.progress import PopulationProgress
 from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
+from actlab.results import versions
 from actlab.settings import DataSettings
 from actlab.splits import SplitRows, make_splits
 from actlab.table import Table, read_table
-from actlab.live_curves import LiveCurves
 from actlab.trials import Evaluation, Setting, TrialResult, make_member, member_record, train
 
 SPLIT = Split(0, 0, 0)

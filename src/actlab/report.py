@@ -19,7 +19,14 @@ from actlab.figures import draw, write_figures
 from actlab.finished import FinishedRun, read_finished
 from actlab.inline_svg import inline
 from actlab.records import write_text
-from actlab.report_tables import claim_rows, differences_table, members_table, ranking_table, worst_table
+from actlab.report_tables import (
+    claim_rows,
+    confirmation_table,
+    differences_table,
+    members_table,
+    ranking_table,
+    worst_table,
+)
 from actlab.report_words import alternative, caption, command, data_facts, fit_answer, missing, protocol, title
 
 NARROW = ("ranking", "differences")
@@ -37,6 +44,10 @@ DIFFERENCES_NOTE = (
 UNTESTED = (
     "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
     "Run actlab compare for differences with verdicts."
+)
+CONFIRMATION_NOTE = (
+    "Minus the winner, as above. The winner was picked by the scores of the first look, which makes its lead there look "
+    "larger than it is; here it was named before. The rows are the same: only new data can say what these rows favour."
 )
 SECTIONS = {
     "ranking": "Ranking",
@@ -74,6 +85,8 @@ def page(run: FinishedRun) -> str:
         "ranking_note": RANKING_NOTE,
         "differences": (tested := differences_table(run) if run.is_ranked else None),
         "differences_note": DIFFERENCES_NOTE if tested else UNTESTED,
+        "confirmation": confirmation_table(run),
+        "confirmation_note": CONFIRMATION_NOTE,
         "members": None if run.is_ranked else members_table(run),
         "claims": claim_rows(run.summary.get("claims") or []),
         "worst": worst_table(run),

@@ -135,6 +135,31 @@ def _better(comparison: Mapping[str, Any], name: str, found: Mapping[str, Any]) 
     return share if stated else 1 - share
 
 
+def confirmation_table(run: FinishedRun) -> Table | None:
+    """Winner and closest rivals, trained again with fresh seeds and folds; seen from the rival, as all differences."""
+    found = run.summary.get("confirmation")
+    if not found or not found.get("comparisons"):
+        return None
+    best = winner_row(run.summary)
+    decimals = decimals_for(best["mean"] if best else 0.1)
+    rows = []
+    for stated in found["comparisons"]:
+        again = {"winner": stated["a"], "comparisons": [stated]}
+        comparison = comparison_with_winner(again, str(stated["b"])) or stated
+        first, now = stated.get("first_difference"), comparison.get("difference")
+        cells = (
+            words(stated["b"]),
+            quantity(-first if is_number(first) else None, f"{-(first or 0):+,.{decimals}f}"),
+            quantity(now, f"{now or 0:+,.{decimals}f}"),
+            quantity(comparison.get("ci_low"), _interval(comparison, decimals)),
+            words(comparison["verdict"], TONES.get(comparison["verdict"], "")),
+        )
+        rows.append(TableRow(cells))
+    titles = ("first difference", "second difference", "95 % interval")
+    columns = (Column("activation", "words"), *map(Column, titles), Column("second verdict", "words"))
+    return Table("confirmation-table", columns, tuple(rows))
+
+
 def members_table(run: FinishedRun) -> Table:
     """The networks of a fit, one row each."""
     columns = (Column("seed"), Column("best epoch"), Column("epochs"), Column("validation"), Column("test"))
