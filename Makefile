@@ -43,6 +43,7 @@ report: need-RUN $(STAMP) ## make report.html and the figures of RUN=runs/NAME a
 	$(ACTLAB) report '$(RUN)' $(ARGS)
 
 tensorboard: $(STAMP) ## show the curves of RUN=runs/NAME (or of all of runs) on localhost
+	@echo 'http://localhost:6006/#custom_scalars&regexInput=%5E%5B%5E~%5D'
 	$(BIN)/tensorboard --logdir '$(or $(RUN),runs)' --host localhost $(ARGS)
 
 predict: need-CKPT need-INPUT need-OUTPUT $(STAMP) ## predict with CKPT=FILE for INPUT=CSV into OUTPUT=CSV

@@ -9,6 +9,7 @@ reported. `--render` writes the document again from the JSON of an earlier run.
 import argparse
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import sys
@@ -503,10 +504,10 @@ counts preprocessing, statistics, a report or, for Lightning, the start of Pytho
     "search": """## A search
 
 A study as Optuna's Lightning example is written (TPE, MedianPruner, one Trainer a network) against `actlab search`, on
-the article's network and batch size. A trial of each is trained on the same splits and its value is the same quantity;
-the example reports the mean over the splits so far after every epoch. `To the level` is when a search found a value as
-good as the best of the least successful of the three; actlab's time starts with its command. The last column is the
-mean test score of the best setting found, trained again on new splits and seeds.
+the default network with the article's batch size. A trial of each is trained on the same splits, its value is the same
+quantity, and the example reports the mean over the splits so far after every epoch. `To the level` is when a search
+found a value as good as the best of the least successful of the three; actlab's time starts with its command. The last
+column is the mean test score of the best setting found, trained again on new splits and seeds.
 """,
     "limits": """## Against the limit
 
@@ -784,6 +785,7 @@ def render(results: Mapping[str, Any]) -> str:
 
 def measure(mode: str, only: Sequence[str], json_path: Path) -> dict[str, Any]:
     """Run the sections, writing the JSON after each, so that an interrupted run keeps what it has."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     bench = Bench(mode)
     started = time.perf_counter()
     results: dict[str, Any] = {

@@ -172,7 +172,7 @@ def phases(task: Task, members: Sequence[Member]) -> dict[str, float]:
         with timers() as spent, tempfile.TemporaryDirectory() as folder:
             logger = pl.loggers.TensorBoardLogger(folder)
             started = time.perf_counter()
-            fit_population(task, members, logger=logger)
+            fit_population(task, members, logger=logger, log_every_n_steps=1)
             total = time.perf_counter() - started
     finally:
         torch.set_num_threads(n_threads)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,20 +15,17 @@ def actlab(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
-def test_help_names_every_command_and_is_quick() -> None:
-    actlab("--help")
-    started = time.perf_counter()
+def test_help_names_every_command() -> None:
     done = actlab("--help")
-    assert time.perf_counter() - started < 1.5
     assert done.returncode == 0
     for name in COMMANDS:
         assert f"  {name} " in done.stdout
 
 
 def test_help_loads_no_heavy_library() -> None:
-    code = "import sys; from actlab.cli import dispatch; dispatch(['--help']); print('torch' in sys.modules)"
+    code = "import sys; from actlab.cli import dispatch; dispatch(['--help']); print({'torch', 'pandas', 'numpy', 'optuna'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

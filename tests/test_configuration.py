@@ -40,6 +40,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
     ("flags", "message"),
     [
         (["--data.cvs", "x"], "data.cvs"),
+        (["--compare.fold", "3"], "compare.fold"),
         (["--compare.folds", "one"], "compare.folds"),
         (["--compare.folds", "1"], "compare.folds must be at least 2, got folds=1"),
         (["--optimizer.learning_rate", "0"], "learning_rate must be > 0"),

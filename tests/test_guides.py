@@ -89,13 +89,13 @@ def test_the_readmes_python_runs(folder: Path) -> None:
 
 def test_a_row_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:
     titled = {block.info: block.text for block in blocks(ROOT / "docs/add_an_activation.md")}
-    place = "python src/actlab/activations.py"
+    place, row = "python src/actlab/activations.py", titled["text src/actlab/activations.py row"]
     shutil.copytree(ROOT / "src/actlab", tmp_path / "actlab")
     source = tmp_path / "actlab/activations.py"
     above, table = "@dataclass(frozen=True)\nclass Activation", "ACTIVATIONS: tuple[Activation, ...] = (\n"
     text = source.read_text()
     assert text.count(above) == text.count(table) == 1
-    text = text.replace(above, f"{titled[place]}\n\n{above}").replace(table, table + titled[f"{place} row"])
+    text = text.replace(above, f"{titled[place]}\n\n{above}").replace(table, table + row)
     source.write_text(text)
     command = [sys.executable, "-m", "actlab", "activations"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

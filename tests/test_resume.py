@@ -17,12 +17,21 @@ import torch
 from optuna.trial import TrialState
 
 from actlab import experiment as experiments
+from actlab import results
 from actlab.compare import Comparison, compare
 from actlab.configuration import Configuration
 from actlab.errors import InputError
 from actlab.records import RunDirectory
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from actlab.studies import Study, open_storage
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures, TensorBoard and report take longer than these trainings, and have tests of their own."""
+    monkeypatch.setattr(results, "draw_study", lambda study, directory: None)
+    monkeypatch.setattr(results, "write_comparison", lambda *_: None)
+    monkeypatch.setattr(results, "write_report", lambda run: (run / "report.html").touch())
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,7 @@ class Comparison(Experiment):
 
     command = "compare"
     is_equal_budget = True
+    ignored = ("search",)
 
     @cached_property
     def cells(self) -> list[Cell]:

@@ -85,7 +85,9 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
     """
     import jsonargparse
 
-    parser = jsonargparse.ArgumentParser(prog=f"actlab {command}", description=description, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"actlab {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
     add_options(parser)
     names_data = any(a.split("=")[0] in ("--config", "--data.csv", "--data", "--ckpt_path") for a in arguments)
     asks_only = any(a in ("-h", "--help") or a.startswith("--print_config") for a in arguments)

@@ -51,6 +51,8 @@ class Experiment(ABC):
 
     command: ClassVar[str]
     is_equal_budget: ClassVar[bool]
+    # groups of the configuration that this command does not read
+    ignored: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
         self.configuration, self.worker = configuration, worker
@@ -100,7 +102,7 @@ class Experiment(ABC):
         asked = {
             "command": self.command,
             "data": self.table.content_hash,
-            "config": plain(self.configuration.compared()),
+            "config": plain(self._compared()),
             "versions": versions(),
         }
         stored = self.study.optuna.user_attrs.get(FINGERPRINT)
@@ -114,6 +116,10 @@ class Experiment(ABC):
             self._refuse(fingerprint_differences(stored, asked))
         if not self.run.config.exists():
             write_text(self.run.config, to_yaml(self.configuration.to_dict()))
+
+    def _compared(self) -> dict[str, Any]:
+        """What two starts of one run must agree on; what this command does not read is left out."""
+        return {key: value for key, value in self.configuration.compared().items() if key not in self.ignored}
 
     def _check_config_file(self, asked: dict[str, Any]) -> None:
         """A directory whose study is gone, or in a database, still has its configuration."""
@@ -156,7 +162,8 @@ class Experiment(ABC):
 
     def _written(self) -> dict[str, Any] | None:
         """The summary, where the results are on disk already."""
-        if not self.run.summary.exists():
+        # the report is written last
+        if not (self.run.summary.exists() and self.run.report.exists()):
             return None
         try:
             summary = self.run.read_summary()

@@ -20,6 +20,7 @@ from actlab.members import Member, Split
 from actlab.progress import PopulationProgress
 from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
 from actlab.results import versions
+from actlab.report import write_report
 from actlab.settings import DataSettings
 from actlab.splits import SplitRows, make_splits
 from actlab.table import Table, read_table
@@ -67,6 +68,7 @@ def fit(configuration: Configuration) -> RunDirectory:
     scores = {"test_score": score, "sha256": table.content_hash}
     save(networks.ensemble(trained, plain(configuration.to_dict()), scores, versions()), run.checkpoint)
     write_json(run.summary, {"metric": _metric(configuration.data), "ensemble": scores, "versions": versions()})
+    write_report(run.path)
     _print(members, [(o.val_score, o.test_score) for o in outcomes], score, _metric(configuration.data))
     print(f"results: {run.path}")
     return run

@@ -14,17 +14,19 @@ from actlab.module import PopulationModule
 from actlab.population import Outcome
 from actlab.studies import Study
 
-# Of the trials at a rung one in so many goes on, and the next rung is so many times further on.
+# Of the trials at a rung one in so many goes on.
 REDUCTION = 2
-FIRST_RUNG = 10
+# The first rung, how many times further on the next one is, and the share of the longest training where they end: the
+# last ranks are decided late, and early stopping saves more there than a rung would.
+FIRST_RUNG, SPACING, LAST_SHARE = 5, 4, 0.25
 
 
-def rungs(max_epochs: int, first: int = FIRST_RUNG, reduction: int = REDUCTION) -> list[int]:
-    """Epochs at which trials are compared: `first`, then `reduction` times as many, as long as training goes on."""
+def rungs(max_epochs: int, first: int = FIRST_RUNG, spacing: int = SPACING) -> list[int]:
+    """Epochs at which trials are compared: `first`, then `spacing` times as many, in the first part of training."""
     steps = []
-    while first < max_epochs:
+    while first <= LAST_SHARE * max_epochs:
         steps.append(first)
-        first *= reduction
+        first *= spacing
     return steps
 
 

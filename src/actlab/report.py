@@ -46,8 +46,9 @@ UNTESTED = (
     "Run actlab compare for differences with verdicts."
 )
 CONFIRMATION_NOTE = (
-    "Minus the winner, as above. The winner was picked by the scores of the first look, which makes its lead there look "
-    "larger than it is; here it was named before. The rows are the same: only new data can say what these rows favour."
+    "Minus the winner, as above. The winner was picked by the scores of the first look, which makes its lead there "
+    "look larger than it is; here it was named before. The rows are the same: only new data can say "
+    "what these rows favour."
 )
 SECTIONS = {
     "ranking": "Ranking",

@@ -112,7 +112,7 @@ def differences_table(run: FinishedRun) -> Table | None:
             quantity(comparison.get("difference"), f"{comparison.get('difference') or 0:+,.{decimals}f}"),
             quantity(comparison.get("ci_low"), _interval(comparison, decimals)),
             quantity(comparison.get("p_holm"), f"{comparison.get('p_holm') or 0:.2g}"),
-            quantity(comparison.get("p_better"), f"{_better(comparison, name, found=run.summary):.0%}"),
+            quantity(share := _better(comparison, name, run.summary), f"{share:.0%}"),
             words(comparison["verdict"], TONES.get(comparison["verdict"], "")),
         ]
         if of_baseline:
@@ -128,11 +128,13 @@ def _interval(comparison: Mapping[str, Any], decimals: int) -> str:
     return f"{low:+,.{decimals}f} to {high:+,.{decimals}f}" if is_number(low) and is_number(high) else "–"
 
 
-def _better(comparison: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> float:
+def _better(comparison: Mapping[str, Any], name: str, summary: Mapping[str, Any]) -> float:
     """Share of pairs in which `name` scored lower; the summary may state the pair from the winner's side."""
-    share = float(comparison.get("p_better") or 0)
-    stated = any(c["a"] == name and c["b"] == found.get("winner") for c in found.get("comparisons") or [])
-    return share if stated else 1 - share
+    share = comparison.get("p_better")
+    if not is_number(share):
+        return math.nan
+    stated = any(c["a"] == name and c["b"] == summary.get("winner") for c in summary.get("comparisons") or [])
+    return float(share) if stated else 1 - float(share)  # type: ignore[arg-type]
 
 
 def confirmation_table(run: FinishedRun) -> Table | None:

@@ -32,6 +32,8 @@ def fit_answer(run: FinishedRun) -> str:
 
 def caption(name: str, run: FinishedRun) -> str:
     """What a figure shows and how to read it."""
+    rope = run.summary.get("rope")
+    band = f" (±{rope:.2g})" if rope else ""
     pairs = len(run.members.drop_duplicates(["repeat", "fold"]))
     captions = {
         "ranking": (
@@ -49,7 +51,7 @@ def caption(name: str, run: FinishedRun) -> str:
         ),
         "differences": (
             f"Test score of each activation minus that of {run.summary.get('winner')} on the same folds, with 95 % "
-            "intervals; right of zero is worse. The shaded band is a difference too small to matter (1 %). Filled "
+            f"intervals; right of zero is worse. The shaded band is a difference too small to matter{band}. Filled "
             "marks: the corrected test, adjusted for all pairs of activations, shows a difference."
         ),
         "curves": (
@@ -106,7 +108,7 @@ def protocol(run: FinishedRun) -> list[str]:
     if {"folds", "inner", "repeats"} <= p.keys():
         lines.insert(
             0,
-            f"{p['repeats']} x {p['folds']} test folds, {p['inner']} inner validation parts in each: "
+            f"{p['repeats']} x {p['folds']} test folds, inner validation parts in each: {p['inner']}; "
             f"{len(run.members):,} networks, {_rows(p)}.",
         )
     if run.command == "compare":

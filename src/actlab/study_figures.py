@@ -1,5 +1,6 @@
 """Optuna's own figures of a study: which parameter matters, and the score by learning rate and activation."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
     from matplotlib import pyplot as plt
     from optuna.visualization import matplotlib as figures
 
+    study = _finite(study)
     drawings: dict[str, Callable[[], Any]] = {}
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     parameters = sorted({name for trial in complete for name in trial.params})
@@ -53,6 +55,15 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
             plt.close(figure)
         paths.append(directory / name)
     return paths
+
+
+def _finite(study: optuna.Study) -> optuna.Study:
+    """A copy in memory without trials that diverged: there is no place for infinity on an axis."""
+    copy = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        if trial.value is not None and math.isfinite(trial.value):
+            copy.add_trial(trial)
+    return copy
 
 
 def _save(figure: Any, path: Path) -> None:
