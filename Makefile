@@ -87,5 +87,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'Setting up $(VENV): the first time takes a few minutes.'
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) torch
-	@$(PIP_INSTALL) -e '.[dev]'
+	@$(PIP_INSTALL) -e '.[dev,onnx,postgres]'
 	@touch $@

@@ -100,7 +100,7 @@ def test_operations_are_those_of_the_matrix_products(scripts: Any, article: Any)
     member = article.members[2]
     model = scripts.contestants.network(member, 288)
     with FlopCounterMode(display=False) as counter:
-        nn.functional.mse_loss(model(torch.randn(24, 288)).squeeze(-1), torch.randn(24)).backward()
+        nn.functional.mse_loss(model(torch.randn(24, 288)).squeeze(-1), torch.randn(24)).backward()  # type: ignore[no-untyped-call]
     assert scripts.limits.step_flops(member, 288, 24) == counter.get_total_flops()
 
 

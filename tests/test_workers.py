@@ -121,7 +121,9 @@ def is_running(pid: int) -> bool:
 def test_one_worker_and_four_give_the_same_members_to_the_bit(small_csv: str, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "actlab", "compare", "--data.csv", small_csv, "--data.target", "price",
-        "--model.hidden", "[16,8]", "--compare.activations", "[relu,tanh,silu]", "--trainer.max_epochs", "20",
+        "--model.hidden", "[16,8]", "--compare.activations", "[relu,tanh,silu]",
+        "--compare.learning_rates", "[0.001,0.01]",
+        "--compare.inner", "1", "--trainer.max_epochs", "20",
     ]  # fmt: skip
     frames, answers = [], []
     for n_workers in (1, 4):

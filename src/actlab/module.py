@@ -13,7 +13,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from actlab import activations
 from actlab.datamodule import EpochOrder, SplitData, TabularDataModule, batch_shape
+from actlab.initialisation import layer_shapes
 from actlab.members import Member, Split
 from actlab.metrics import MemberRMSE
 from actlab.population import Outcome, SplitTensors, StackTraining
@@ -270,8 +272,9 @@ def plan_stacks(
 
 def _training_bytes(member: Member, data: dict[Split, SplitData]) -> int:
     """Bytes of weights, gradients and AdamW's two moments of one member in float32."""
-    stack = Regressor([member], [data[member.split].n_features])
-    return 16 * stack.n_parameters(0)
+    k = activations.get(member.activation).width_factor
+    shapes = layer_shapes(data[member.split].n_features, member.hidden, k)
+    return 16 * sum(n_out * (n_in + 1) for n_out, n_in in shapes)
 
 
 def _prepare_thread() -> None:

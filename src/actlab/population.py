@@ -167,7 +167,8 @@ class StackTraining:
         }
         self.finished: dict[int, Outcome] = {}
         self.positions = list(positions)
-        self.best = {name: value.detach().clone() for name, value in stack.stacked().items()}
+        # filled when a member first scores
+        self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
         validation = torch.stack([torch.from_numpy(data[member.split].rows.validation) for member in stack.members])
         self.n_validation = validation.shape[1]

@@ -95,18 +95,26 @@ class Regressor(nn.Module):
         self.noise: Streams | None = None
 
     def _draw(self) -> dict[str, Tensor]:
-        per_member: list[dict[str, Tensor]] = []
+        # members that differ in their learning rate alone begin with equal weights
+        drawn: dict[object, dict[str, Tensor]] = {}
+        states = []
         for member, n_features in zip(self.members, self.n_features, strict=True):
-            generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
-            layers = initialisation.draw(n_features, member.hidden, member.activation, member.init, generator)
-            state = {}
-            for depth, (weight, bias) in enumerate(layers):
-                state[f"weight_{depth}"], state[f"bias_{depth}"] = weight, bias
-            for depth, module in enumerate(self.activation):
-                for name, value in module.named_parameters():
-                    state[f"{name}_{depth}"] = value.detach().clone()
-            per_member.append(state)
-        return stack_states(per_member)
+            key = (member.stream, n_features, member.init)
+            if key not in drawn:
+                drawn[key] = self._draw_member(member, n_features)
+            states.append(drawn[key])
+        return stack_states(states)
+
+    def _draw_member(self, member: Member, n_features: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
+        layers = initialisation.draw(n_features, member.hidden, member.activation, member.init, generator)
+        state = {}
+        for depth, (weight, bias) in enumerate(layers):
+            state[f"weight_{depth}"], state[f"bias_{depth}"] = weight, bias
+        for depth, module in enumerate(self.activation):
+            for name, value in module.named_parameters():
+                state[f"{name}_{depth}"] = value.detach().clone()
+        return state
 
     @property
     def n_members(self) -> int:
@@ -127,7 +135,9 @@ class Regressor(nn.Module):
 
     def n_parameters(self, row: int) -> int:
         """Learned numbers of one member."""
-        return sum(value.numel() for value in self.member_state(row).values())
+        padding = self.first_weight.shape[1] - self.n_features[row]
+        per_member = sum(value[0].numel() for value in self.stacked().values())
+        return per_member - padding * self.first_weight.shape[2]
 
     def select(self, rows: Sequence[int]) -> "Regressor":
         """A new stack with copies of some members."""
@@ -201,12 +211,13 @@ def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     narrower first layers are padded with zeros.
     """
     widest = max(state["weight_0"].shape[1] for state in states)
-    padded = [
-        {**state, "weight_0": nn.functional.pad(state["weight_0"], (0, widest - state["weight_0"].shape[1]))}
-        for state in states
-    ]
-    stacked = {name: torch.stack([state[name] for state in padded]) for name in padded[0]}
-    return {name: _turned(name, value).contiguous() for name, value in stacked.items()}
+    first = states[0]["weight_0"]
+    whole = first.new_zeros(len(states), widest, first.shape[0])
+    for row, state in enumerate(states):
+        whole[row, : state["weight_0"].shape[1]] = state["weight_0"].T
+    others = [name for name in states[0] if name != "weight_0"]
+    stacked = {name: _turned(name, torch.stack([state[name] for state in states])).contiguous() for name in others}
+    return {"weight_0": whole, **stacked}
 
 
 def unstack(rows: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
