@@ -60,7 +60,7 @@ check: $(STAMP) ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure the time of a training step
+bench: $(STAMP) ## measure against what people would use instead, and against the limit
 	$(BIN)/python scripts/bench.py $(ARGS)
 
 calibrate: $(STAMP) ## count false alarms of the statistics on data without a difference

@@ -15,9 +15,9 @@ from actlab.records import RunDirectory
 from actlab.studies import Cell
 from actlab.trial_settings import arms_of
 
-# The most members that train as one population, and so what an interruption can lose. Smaller ones cost nothing on a
-# CPU (100 against 300: the same processor time); a GPU wants them large.
-POPULATION_MEMBERS, GPU_FACTOR = 200, 8
+# The most members that train as one population, and so what an interruption can lose: the default comparison is one.
+# In several, threads would run dry at the end of each, when few members are left. A GPU wants them larger still.
+POPULATION_MEMBERS, GPU_FACTOR = 720, 8
 
 
 def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
@@ -70,7 +70,7 @@ class Comparison(Experiment):
         return min(largest, -(-len(self.cells) // (2 * n_workers))) if n_workers > 1 else largest
 
     def _has_gpu(self) -> bool:
-        return self.configuration.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
+        return self.configuration.trainer.get("accelerator") != "cpu" and torch.accelerator.is_available()
 
     @property
     def rates(self) -> list[float]:

@@ -100,7 +100,7 @@ class OptimizerSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     schedule: Schedule = "constant"
-    patience: int = 15
+    patience: int = 12
 
     def __post_init__(self) -> None:
         check_learning_rates([self.learning_rate], "optimizer.learning_rate")

@@ -38,7 +38,7 @@ class Worker:
         """The GPU of this worker where there are several; None leaves the choice to Lightning."""
         import torch
 
-        n_gpus = torch.cuda.device_count()
+        n_gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
         return self.index % n_gpus if n_gpus > 1 else None
 
 
