@@ -19,8 +19,8 @@ from actlab.live_curves import LiveCurves
 from actlab.members import Member, Split
 from actlab.progress import PopulationProgress
 from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
-from actlab.results import versions
 from actlab.report import write_report
+from actlab.results import versions
 from actlab.settings import DataSettings
 from actlab.splits import SplitRows, make_splits
 from actlab.table import Table, read_table
