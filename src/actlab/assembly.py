@@ -1,5 +1,6 @@
 """From trained members to the model people take home: their weights on disk, averaged predictions, an `Ensemble`."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +64,10 @@ class Networks:
     def keep(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Write the networks of a trial."""
         content = [{**vars(network), "member": asdict(network.member)} for network in networks_of(outcomes)]
-        write_atomically(self._file(number), lambda path: torch.save(content, path))
+        # by way of memory: on a full disk torch.save raises what is no OSError
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(self._file(number), lambda path: path.write_bytes(buffer.getvalue()))
 
     def of(self, number: int, setting: Setting) -> list[Network]:
         """The networks of a trial; trained again where the files are on another machine."""
