@@ -106,6 +106,15 @@ def test_remarks_name_references_edges_divergence_and_the_linear_network() -> No
     assert remarks(plain) == []
 
 
+def test_a_large_lead_over_the_linear_network_that_is_not_shown_is_put_down_to_few_folds() -> None:
+    summary = make_summary({**VERDICTS, "identity": "no difference shown"})
+    found = next(c for c in summary["comparisons"] if "identity" in (c["a"], c["b"]))
+    found["difference"] = 0.06 if found["a"] == "identity" else -0.06
+    (sentence,) = [sentence for sentence in remarks(summary) if "identity" in sentence]
+    assert "too few folds" in sentence
+    assert "little" not in sentence
+
+
 def test_metrics_in_the_unit_of_the_target_keep_four_digits() -> None:
     summary = make_summary({"silu": ""}) | {"metric": "rmse"}
     summary["ranking"][0].update(mean=31234.4, ci_low=28000.0, ci_high=34000.0)
