@@ -12,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from actlab.compare import Comparison, compare
 from actlab.configuration import Configuration
 from actlab.errors import InputError
+from actlab.experiment import choose_directory
 from actlab.records import RunDirectory
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from actlab.workers import Worker
@@ -89,6 +90,12 @@ def test_an_unknown_activation_is_refused_before_anything_is_written(asked: Conf
             replace(asked, compare=replace(asked.compare, activations=["relu", "nonsense"]), out=str(tmp_path / "run"))
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_another_worker_has_just_begun_is_taken(asked: Configuration, tmp_path: Path) -> None:
+    for name in (".config.yaml.x1y2.yaml", "study.journal.lock"):
+        (tmp_path / name).touch()
+    assert choose_directory("compare", replace(asked, out=str(tmp_path))).path == tmp_path
 
 
 def test_a_directory_with_other_files_is_refused(asked: Configuration, tmp_path: Path) -> None:

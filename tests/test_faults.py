@@ -102,6 +102,8 @@ class Crew:
             process.join(max(0.1, deadline - time.monotonic()))
         codes = [process.exitcode for process in self.processes]
         self.kill_all()
+        # pytest shows it beside a round that failed
+        print(Path(f"{self.asked.out}.log").read_text())
         return codes
 
 

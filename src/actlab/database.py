@@ -23,6 +23,15 @@ PATIENCE_S = 300.0
 OPENING_S = 20.0
 # what a server or resolver says that no waiting will change
 FINAL = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf", "host name", "resolve host")
+# errors in what was asked, whatever the server does
+REFUSALS = (
+    sqlalchemy.exc.ArgumentError,
+    sqlalchemy.exc.CompileError,
+    sqlalchemy.exc.DataError,
+    sqlalchemy.exc.IntegrityError,
+    sqlalchemy.exc.NotSupportedError,
+    sqlalchemy.exc.ProgrammingError,
+)
 # a worker that has not shown a heartbeat for GRACE_S is taken for dead, and its trials go back to the queue
 HEARTBEAT_S, GRACE_S = 30, 120
 # one connection for the work, one for a lock held meanwhile, one for the heartbeat's thread
@@ -95,15 +104,20 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_away(error: BaseException) -> bool:
-    """Whether a call failed because the server was not there, rather than because of what it was asked."""
+    """Whether a call failed because the server was not there, rather than because of what it was asked.
+
+    A connection that breaks in the middle of a transaction ends in whichever error comes first (`InternalError`,
+    `PendingRollbackError`, plain `DatabaseError`), so what cannot be the server's absence is listed instead.
+    """
+    causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
-            return True
-        if isinstance(cause, DBAPIError) and cause.connection_invalidated:
-            return True
-        cause = cause.__cause__
-    return False
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes):
+        return True
+    told = [cause for cause in causes if isinstance(cause, SQLAlchemyError)]
+    return bool(told) and not any(isinstance(cause, REFUSALS) for cause in told)
 
 
 def patient(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -319,6 +319,8 @@ def choose_directory(command: str, configuration: Configuration) -> RunDirectory
     if path.exists() and not path.is_dir():
         raise InputError(f"--out {path} is a file; name a directory")
     run = RunDirectory(path)
-    if path.is_dir() and any(path.iterdir()) and not (run.journal.exists() or run.config.exists()):
+    # another worker's first files, half written or left by one that was killed, are hidden or the journal's
+    foreign = path.is_dir() and any(not entry.name.startswith((".", run.journal.name)) for entry in path.iterdir())
+    if foreign and not (run.journal.exists() or run.config.exists()):
         raise InputError(f"--out {path} is a directory with other files in it; name a new one")
     return run
