@@ -28,12 +28,13 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
+from optuna.storages.journal import JournalFileBackend
 
 import bench_gpu
 import bench_limits
 from actlab.configuration import Configuration, parse
 from actlab.records import write_text
-from actlab.trials import Evaluation, Setting, evaluate, make_member
+from actlab.runs.trials import Evaluation, Setting, evaluate, make_member
 from bench_contestants import (
     CONTESTANTS,
     N_CORES,
@@ -433,7 +434,7 @@ def actlab_search(flags: Sequence[str]) -> SearchRun:
         started = datetime.now()
         command = [sys.executable, "-m", "actlab", "search", *flags, "--out", str(run)]
         seconds, _ = bench_limits.timed_command(command)
-        backend = optuna.storages.journal.JournalFileBackend(str(run / "study.journal"))
+        backend = JournalFileBackend(str(run / "study.journal"))
         study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
         return search_run(study, started, seconds)
 
@@ -442,7 +443,7 @@ def independent_scores(
     settings: dict[int, Setting], configuration: Configuration, is_smoke: bool = False
 ) -> list[float]:
     """Mean test score of each search's best setting on new splits and seeds, all trained as one population."""
-    from actlab.table import read_table
+    from actlab.data.table import read_table
 
     protocol = replace(configuration.compare, folds=2 if is_smoke else 5, inner=1 if is_smoke else 2)
     options = {**configuration.trainer, "accelerator": "cpu"}

@@ -32,17 +32,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from actlab import activations, article, initialisation
 from actlab.configuration import Configuration
-from actlab.datamodule import SplitData, TabularDataModule, batch_order, batch_shape, prepare
+from actlab.data.datamodule import SplitData, TabularDataModule, batch_order, batch_shape, prepare
+from actlab.data.preprocessing import Preprocessor, fit_target
+from actlab.data.splits import SplitRows, make_splits
+from actlab.data.table import read_table
 from actlab.members import Member, Split, stream_seed
-from actlab.module import PopulationModule
-from actlab.population import Outcome, SplitTensors
-from actlab.preprocessing import Preprocessor, fit_target
+from actlab.networks import activations, initialisation
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import Outcome, SplitTensors
+from actlab.runs import article
+from actlab.runs.trials import Setting, make_member, make_trainer
 from actlab.settings import DataSettings, OptimizerSettings
-from actlab.splits import SplitRows, make_splits
-from actlab.table import read_table
-from actlab.trials import Setting, make_member, make_trainer
 
 ARTICLE_BATCH = 24
 # more members in one vmap gain nothing: the largest measured before its time per member rises again
@@ -495,7 +496,7 @@ def actlab_one_by_one(task: Task, members: Sequence[Member]) -> Trained:
 
 
 def fit_population(task: Task, members: Sequence[Member], **trainer_options: Any) -> list[Outcome]:
-    """What `actlab.trials.train` does, on data that are prepared already and without scoring the test rows."""
+    """What `actlab.runs.trials.train` does, on data that are prepared already and without scoring the test rows."""
     datamodule = TabularDataModule(splits=list(task.data))
     datamodule.settings, datamodule.data = task.settings, task.data
     module = PopulationModule(members, task.optimizer)

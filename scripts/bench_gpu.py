@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from actlab.datamodule import batch_shape
+from actlab.data.datamodule import batch_shape
 from actlab.members import Member
 from bench_contestants import Task, article_task, fit_population
 from bench_limits import Machine, constant_length, shares_of, training_seconds

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actlab import module as module_of_stacks
-from actlab.datamodule import TabularDataModule, batch_shape
-from actlab.initialisation import layer_shapes
+from actlab.data.datamodule import TabularDataModule, batch_shape
+from actlab.data.splits import make_splits
+from actlab.data.table import read_table
 from actlab.members import Member
-from actlab.module import PopulationModule
-from actlab.population import RowAdamW, SplitTensors, StackTraining
-from actlab.regressor import Regressor
+from actlab.networks import module as module_of_stacks
+from actlab.networks.initialisation import layer_shapes
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import RowAdamW, SplitTensors, StackTraining
+from actlab.networks.regressor import Regressor
+from actlab.runs.trials import Evaluation, train
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.splits import make_splits
-from actlab.table import read_table
-from actlab.trials import Evaluation, train
 from bench_contestants import N_CORES, Processes, Task, fit_population
 
 SCRIPTS = Path(__file__).parent
@@ -444,9 +444,9 @@ def done(*args):
     os._exit(0)
 
 def watch():
-    while not hasattr(sys.modules.get("actlab.population"), "StackTraining"):
+    while not hasattr(sys.modules.get("actlab.networks.population"), "StackTraining"):
         time.sleep(0.005)
-    sys.modules["actlab.population"].StackTraining.train_epoch = done
+    sys.modules["actlab.networks.population"].StackTraining.train_epoch = done
 
 threading.Thread(target=watch, daemon=True).start()
 from actlab.cli import main

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from actlab.data.splits import make_splits
+from actlab.data.table import Table, read_table
 from actlab.members import Member, Split, derive_seed
-from actlab.paired_tests import corrected_resampled_t, naive_paired_t
 from actlab.records import MemberRecord, to_frame, write_text
+from actlab.runs.trials import Evaluation, member_record, train
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.splits import make_splits
-from actlab.summary import choose, scores_of, summarise
-from actlab.table import Table, read_table
-from actlab.trials import Evaluation, member_record, train
+from actlab.verdict.paired_tests import corrected_resampled_t, naive_paired_t
+from actlab.verdict.summary import choose, scores_of, summarise
 
 FOLDS, REPEATS = 5, 3
 RATIO = 1 / (FOLDS - 1)

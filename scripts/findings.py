@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actlab.answer import answer, decimals_for, duration, fixed, listed, rate, remarks
 from actlab.records import RunDirectory, write_text
-from actlab.significance import Comparison, compare_all
-from actlab.summary import choose, scores_of
+from actlab.report.answer import answer, decimals_for, duration, fixed, listed, rate, remarks
+from actlab.verdict.significance import Comparison, compare_all
+from actlab.verdict.summary import choose, scores_of
 
 HEAD = """# Findings
 

@@ -10,12 +10,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from actlab.compare import Comparison
 from actlab.configuration import Configuration, parse
-from actlab.experiment import Experiment
+from actlab.engine.studies import Study
 from actlab.members import derive_seed
-from actlab.search import Search
-from actlab.studies import Study
+from actlab.runs.compare import Comparison
+from actlab.runs.experiment import Experiment
+from actlab.runs.search import Search
 
 
 class SeededSearch(Search):

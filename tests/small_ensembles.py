@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actlab.ensemble import Ensemble, EnsembleMember, FoldResiduals
+from actlab.data.preprocessing import fit_preprocessor, fit_target
+from actlab.data.splits import make_splits
+from actlab.data.table import Table, read_table
 from actlab.members import Member
-from actlab.preprocessing import fit_preprocessor, fit_target
-from actlab.regressor import Regressor
+from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
+from actlab.networks.regressor import Regressor
 from actlab.settings import DataSettings, ProtocolSettings
-from actlab.splits import make_splits
-from actlab.table import Table, read_table
 
 HOUSES = Path(__file__).parents[1] / "data" / "house_prices" / "train.csv"
 CONCRETE = Path(__file__).parents[1] / "data" / "concrete" / "concrete.csv"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actlab.colours import ORDER
 from actlab.configuration import to_yaml
 from actlab.records import RunDirectory, write_frame, write_json, write_text
-from actlab.summary import summarise
+from actlab.report.colours import ORDER
+from actlab.verdict.summary import summarise
 
 N_EPOCHS, N_LAYERS, N_ROWS = 200, 3, 300
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)

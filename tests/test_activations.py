@@ -6,9 +6,9 @@ import torch
 from scipy.special import erf
 from torch import nn
 
-from actlab import activations
-from actlab.activations import ACTIVATIONS, Activation
 from actlab.errors import InputError
+from actlab.networks import activations
+from actlab.networks.activations import ACTIVATIONS, Activation
 
 Z = torch.linspace(-4, 4, 81, dtype=torch.float64)
 PAIRS = torch.stack([Z, Z.flip(0) + 0.3], dim=-1)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 import actlab
-from actlab import api, colours
+from actlab import api
 from actlab.errors import InputError
+from actlab.report import colours
 from synthetic_runs import make_run
 
 SMALL = {

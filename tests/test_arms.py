@@ -2,11 +2,11 @@
 
 import pytest
 
-from actlab.activations import ACTIVATIONS, get
-from actlab.arms import arms, baseline_arm, n_parameters, widths_for
 from actlab.errors import InputError
 from actlab.members import Member, Split
-from actlab.regressor import Regressor
+from actlab.networks.activations import ACTIVATIONS, get
+from actlab.networks.regressor import Regressor
+from actlab.runs.arms import arms, baseline_arm, n_parameters, widths_for
 from actlab.settings import ModelSettings, OptimizerSettings
 
 HIDDEN = (144, 72, 18)

@@ -14,8 +14,17 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import MinMaxScaler
 from torch import nn
 
-from actlab.article import ArticleData, ArticleResult, article, explain_failure, prepare, render, run_article, train
 from actlab.errors import InputError
+from actlab.runs.article import (
+    ArticleData,
+    ArticleResult,
+    article,
+    explain_failure,
+    prepare,
+    render,
+    run_article,
+    train,
+)
 
 HOUSE_PRICES = str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv")
 CLASSES = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}

@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import pytest
 
-from actlab.colours import ORDER
-from actlab.finished import read_finished
-from actlab.report import write_report
-from actlab.side_by_side import write_side_by_side
-from actlab.tensorboard_log import FRAGMENT, write_comparison
+from actlab.report.colours import ORDER
+from actlab.report.finished import read_finished
+from actlab.report.page import write_report
+from actlab.report.side_by_side import write_side_by_side
+from actlab.report.tensorboard_log import FRAGMENT, write_comparison
 from browser import Browser, find
 from synthetic_runs import make_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actlab.check import check, render
+from actlab.data.check import check, render
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 

@@ -14,20 +14,20 @@ import pytest
 import torch
 from rich.console import Console
 
-from actlab.claims import CLAIMS, claims
-from actlab.claims_table import render_claims
-from actlab.convergence import LEVELS, ConvergenceRecord, convergence_records, first_epoch_at
-from actlab.costs import median_costs, step_costs
-from actlab.evidence import Part, judged, over_pairs, overall
-from actlab.health import HealthRecord
-from actlab.investigation import explaining_frames, first_arms
-from actlab.measurements import Measurements
+from actlab.diagnostics.convergence import LEVELS, ConvergenceRecord, convergence_records, first_epoch_at
+from actlab.diagnostics.costs import median_costs, step_costs
+from actlab.diagnostics.health import HealthRecord
+from actlab.diagnostics.representation import deviation_from_affine, maxout_error
 from actlab.members import Member, Split
-from actlab.paired_tests import corrected_resampled_t, holm
-from actlab.population import Outcome
+from actlab.networks.population import Outcome
+from actlab.networks.regressor import Regressor
 from actlab.records import MemberRecord, plain, to_frame
-from actlab.regressor import Regressor
-from actlab.representation import deviation_from_affine, maxout_error
+from actlab.report.claims_table import render_claims
+from actlab.runs.investigation import explaining_frames, first_arms
+from actlab.verdict.claims import CLAIMS, claims
+from actlab.verdict.evidence import Part, judged, over_pairs, overall
+from actlab.verdict.measurements import Measurements
+from actlab.verdict.paired_tests import corrected_resampled_t, holm
 
 RATES = (0.001, 0.1)
 NAMES = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout")

@@ -9,13 +9,13 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from actlab.compare import Comparison, compare
 from actlab.configuration import Configuration
+from actlab.engine.workers import Worker
 from actlab.errors import InputError
-from actlab.experiment import choose_directory
 from actlab.records import RunDirectory
+from actlab.runs.compare import Comparison, compare
+from actlab.runs.experiment import choose_directory
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
-from actlab.workers import Worker
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,7 @@ def test_plain_optuna_reads_the_study(run: RunDirectory) -> None:
 def test_a_grid_is_cut_in_two_populations_a_worker_and_whole_activations_for_unknown_many(
     asked: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # `actlab.compare` itself is the function
-    monkeypatch.setattr(importlib.import_module("actlab.compare"), "POPULATION_MEMBERS", 1000)
+    monkeypatch.setattr(importlib.import_module("actlab.runs.compare"), "POPULATION_MEMBERS", 1000)
     larger = replace(
         asked,
         compare=replace(asked.compare, learning_rates=[1e-4, 1e-3, 1e-2, 1e-1]),

@@ -84,7 +84,7 @@ def test_differences_name_the_keys_with_both_values() -> None:
 
 
 def test_thorough_is_all_activations_at_eight_rates_with_three_repeats_and_inner_splits() -> None:
-    from actlab.activations import ACTIVATIONS
+    from actlab.networks.activations import ACTIVATIONS
 
     grid = parse("compare", "", ["--config", "configs/thorough.yaml"]).compare
     assert set(grid.activations) == {row.name for row in ACTIVATIONS}

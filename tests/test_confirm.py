@@ -5,13 +5,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from actlab import confirm as confirmation
-from actlab.confirm import confirm, first_look, rivals
+from actlab.data.table import Table, read_table
 from actlab.records import MemberRecord, to_frame
+from actlab.runs import confirm as confirmation
+from actlab.runs.confirm import confirm, first_look, rivals
+from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.summary import choose, summarise
-from actlab.table import Table, read_table
-from actlab.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.verdict.summary import choose, summarise
 
 NAMES, RATES = ("relu", "tanh", "identity"), (0.003, 0.03)
 

@@ -7,8 +7,8 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from actlab import database
-from actlab.database import patient
+from actlab.engine import database
+from actlab.engine.database import patient
 from actlab.errors import InputError
 
 AWAY: list[Callable[[], SQLAlchemyError]] = [
@@ -59,5 +59,5 @@ def test_a_refusal_is_not_asked_again(make: Callable[[], SQLAlchemyError]) -> No
 
 def test_a_server_that_stays_away_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "PATIENCE_S", -1.0)
-    with pytest.raises(InputError, match="did not answer for .* what it holds is safe"):
+    with pytest.raises(InputError, match=r"did not answer for .* what it holds is safe"):
         patient(Flaky(AWAY[0](), 1).__call__)()

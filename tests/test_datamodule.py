@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from actlab.datamodule import LANES, TabularDataModule, batch_order, batch_shape
+from actlab.data.datamodule import LANES, TabularDataModule, batch_order, batch_shape
 from actlab.members import Split
 from actlab.settings import ProtocolSettings
 

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from actlab.activations import ACTIVATIONS
-from actlab.ensemble import Ensemble, save
+from actlab.data.table import Table, read_rows, read_table
 from actlab.errors import InputError
+from actlab.model.ensemble import Ensemble, save
+from actlab.networks.activations import ACTIVATIONS
 from actlab.settings import DataSettings, ProtocolSettings
-from actlab.table import Table, read_rows, read_table
 from small_ensembles import CONCRETE, HOUSES, houses, make_ensemble
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
-from actlab.export import export_file, export_onnx, to_onnx  # noqa: E402
-from actlab.onnx_graph import FORMS, Graph, activate  # noqa: E402
+from actlab.model.export import export_file, export_onnx, to_onnx  # noqa: E402
+from actlab.model.onnx_graph import FORMS, Graph, activate  # noqa: E402
 
 QUALITY = ["NA", "Po", "Fa", "TA", "Gd", "Ex"]
 

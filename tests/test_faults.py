@@ -20,11 +20,11 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from actlab.compare import Comparison
 from actlab.configuration import Configuration
+from actlab.engine.studies import CELL, Study, open_storage
 from actlab.records import RunDirectory
+from actlab.runs.compare import Comparison
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
-from actlab.studies import CELL, Study, open_storage
 from postgres_server import PostgresServer, binaries
 
 pytestmark = pytest.mark.slow
@@ -51,14 +51,15 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     """One worker: the command as typed, without the time that it takes to start."""
     import torch
 
-    from actlab import database, experiment
+    from actlab.engine import database
+    from actlab.runs import experiment
 
     os.environ.update(environment)
     os.dup2(os.open(f"{asked.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     torch.set_num_threads(1)
     # a dead worker of a database shows after seconds instead of minutes
     database.HEARTBEAT_S, database.GRACE_S = 1, 4
-    # two cells a population; `actlab.compare` itself is the function
+    # two cells a population
     sys.modules[Comparison.__module__].POPULATION_MEMBERS = 4  # type: ignore[attr-defined]
     experiment.LONGEST_WAIT_S = 1.0
     if file_limit is not None:
@@ -78,7 +79,7 @@ class Crew:
         self.processes: list[BaseProcess] = []
 
     def start(self, n_workers: int, file_limit: int | None = None) -> None:
-        FORKS.set_forkserver_preload(["actlab.compare"])
+        FORKS.set_forkserver_preload(["actlab.runs.compare"])
         for _ in range(n_workers):
             process = FORKS.Process(target=work, args=(self.asked, self.environment, file_limit), daemon=True)
             process.start()

@@ -13,11 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from actlab.colours import ORDER, look
-from actlab.drawing import Row, number, robust_range, short, style
-from actlab.figures import KINDS, draw, svg, write_figures
-from actlab.finished import FinishedRun, read_finished
-from actlab.training_figures import out_of_fold
+from actlab.report.colours import ORDER, look
+from actlab.report.drawing import Row, number, robust_range, short, style
+from actlab.report.figures import KINDS, draw, svg, write_figures
+from actlab.report.finished import FinishedRun, read_finished
+from actlab.report.training_figures import out_of_fold
 from synthetic_runs import make_run
 
 NAMES = [kind.name for kind in KINDS]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from actlab.records import RunDirectory, write_frame, write_json
-from actlab.summary import summarise
+from actlab.verdict.summary import summarise
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "findings.py"
 

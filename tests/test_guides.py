@@ -89,9 +89,9 @@ def test_the_readmes_python_runs(folder: Path) -> None:
 
 def test_a_row_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:
     titled = {block.info: block.text for block in blocks(ROOT / "docs/add_an_activation.md")}
-    place, row = "python src/actlab/activations.py", titled["text src/actlab/activations.py row"]
+    place, row = "python src/actlab/networks/activations.py", titled["text src/actlab/networks/activations.py row"]
     shutil.copytree(ROOT / "src/actlab", tmp_path / "actlab")
-    source = tmp_path / "actlab/activations.py"
+    source = tmp_path / "actlab/networks/activations.py"
     above, table = "@dataclass(frozen=True)\nclass Activation", "ACTIVATIONS: tuple[Activation, ...] = (\n"
     text = source.read_text()
     assert text.count(above) == text.count(table) == 1

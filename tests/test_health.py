@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actlab.activations import ACTIVATIONS
-from actlab.health import measure
-from actlab.health_callback import HealthMonitor
+from actlab.data.table import read_table
+from actlab.diagnostics.health import measure
+from actlab.diagnostics.health_callback import HealthMonitor
 from actlab.members import Member, Split
-from actlab.regressor import Regressor
+from actlab.networks.activations import ACTIVATIONS
+from actlab.networks.regressor import Regressor
+from actlab.runs.trials import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.table import read_table
-from actlab.trials import Evaluation, Setting, evaluate
 
 N_MEMBERS, N_ROWS, N_FEATURES = 3, 16, 5
 HIDDEN = (6, 4)

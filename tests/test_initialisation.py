@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from actlab import activations
-from actlab.activations import ACTIVATIONS, Activation
-from actlab.initialisation import draw, gain, layer_shapes
+from actlab.networks import activations
+from actlab.networks.activations import ACTIVATIONS, Activation
+from actlab.networks.initialisation import draw, gain, layer_shapes
 
 
 @pytest.mark.parametrize("width_factor_of", ["relu", "maxout"])

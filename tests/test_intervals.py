@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from actlab.averaging import FoldKey, FoldResiduals
 from actlab.errors import InputError
-from actlab.intervals import Values, check_level, cv_plus
+from actlab.model.averaging import FoldKey, FoldResiduals
+from actlab.model.intervals import Values, check_level, cv_plus
 
 
 def residuals_of(*parts: Sequence[float], repeat: int = 0) -> tuple[FoldResiduals, ...]:
@@ -69,7 +69,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     residuals = residuals_of(rng.normal(size=30), rng.normal(size=30))
     by_fold = {(0, 0): rng.normal(size=100), (0, 1): rng.normal(size=100)}
     whole = cv_plus(by_fold, residuals, 0.9)
-    monkeypatch.setattr("actlab.intervals.BLOCK_CANDIDATES", 7)
+    monkeypatch.setattr("actlab.model.intervals.BLOCK_CANDIDATES", 7)
     np.testing.assert_array_equal(cv_plus(by_fold, residuals, 0.9), whole)
 
 

@@ -8,11 +8,11 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util.tensor_util import make_ndarray
 
-from actlab import live_curves
-from actlab.live_curves import LiveCurves
+from actlab.data.table import read_table
+from actlab.runs import live_curves
+from actlab.runs.live_curves import LiveCurves
+from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.table import read_table
-from actlab.trials import Evaluation, Setting, TrialResult, evaluate
 
 
 def train(tmp_path: Path, callback: LiveCurves, rates: list[float]) -> list[TrialResult]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, MeanSquaredLogError
 
-from actlab.metrics import LogRMSE, MemberRMSE, log_rmse, rmse
+from actlab.networks.metrics import LogRMSE, MemberRMSE, log_rmse, rmse
 
 
 @pytest.fixture

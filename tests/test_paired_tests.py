@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from actlab.errors import InputError
-from actlab.paired_tests import (
+from actlab.verdict.paired_tests import (
     bayesian_correlated_t,
     corrected_interval,
     corrected_resampled_t,

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from actlab import activations, module
-from actlab.datamodule import TabularDataModule, batch_order
-from actlab.initialisation import draw
+from actlab.data.datamodule import TabularDataModule, batch_order
 from actlab.members import Member, Split, stream_seed
-from actlab.module import PopulationModule, plan_stacks
-from actlab.population import Outcome, StackTraining, schedule_factor
-from actlab.regressor import keep_mask
+from actlab.networks import activations, module
+from actlab.networks.initialisation import draw
+from actlab.networks.module import PopulationModule, plan_stacks
+from actlab.networks.population import Outcome, StackTraining, schedule_factor
+from actlab.networks.regressor import keep_mask
+from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
-from actlab.trials import make_trainer
 
 PROTOCOL = ProtocolSettings(folds=3, inner=2)
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actlab.ensemble import Ensemble, load, save
+from actlab.data.table import read_table
 from actlab.errors import InputError
-from actlab.intervals import prediction_interval
-from actlab.prediction import Prediction, harmless, predict_file
+from actlab.model.ensemble import Ensemble, load, save
+from actlab.model.intervals import prediction_interval
+from actlab.model.prediction import Prediction, harmless, predict_file
 from actlab.settings import DataSettings
-from actlab.table import read_table
 from small_ensembles import HOUSES, houses, make_ensemble
 
 N_ROWS = 60

@@ -14,7 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
-from actlab.preprocessing import (
+from actlab.data.preprocessing import (
     FAR_OUT,
     NumberRule,
     Preprocessor,
@@ -22,8 +22,8 @@ from actlab.preprocessing import (
     fit_preprocessor,
     fit_target,
 )
+from actlab.data.table import MAX_CATEGORIES, Column, Schema, read_table
 from actlab.settings import DataSettings, Scaling
-from actlab.table import MAX_CATEGORIES, Column, Schema, read_table
 
 HOUSES = DataSettings(
     csv=str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv"),
@@ -160,7 +160,7 @@ def test_blocks_of_rows_are_transformed_like_all_rows_at_once(monkeypatch: pytes
     table = read_table(HOUSES)
     preprocessor = fit_preprocessor(table.features, table.schema, np.arange(1000), HOUSES)
     expected = preprocessor.transform(table.features)
-    monkeypatch.setattr("actlab.preprocessing.BLOCK_ROWS", 7)
+    monkeypatch.setattr("actlab.data.preprocessing.BLOCK_ROWS", 7)
     np.testing.assert_array_equal(preprocessor.transform(table.features), expected)
 
 

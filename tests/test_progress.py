@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from actlab import progress as progress_module
+from actlab.data.table import Table, read_table
 from actlab.members import Member, Split
-from actlab.population import Outcome
-from actlab.progress import Leader, PopulationProgress, expected_member_epochs, find_leader
+from actlab.networks.population import Outcome
+from actlab.runs import progress as progress_module
+from actlab.runs.progress import Leader, PopulationProgress, expected_member_epochs, find_leader
+from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.table import Table, read_table
-from actlab.trials import Evaluation, Setting, TrialResult, evaluate
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.references import REFERENCES, ordinal_codes, reference_predictions, reference_scores
+from actlab.data.splits import make_splits
+from actlab.data.table import Table, read_table
+from actlab.runs.references import REFERENCES, ordinal_codes, reference_predictions, reference_scores
 from actlab.settings import DataSettings, ProtocolSettings
-from actlab.splits import make_splits
-from actlab.table import Table, read_table
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from actlab.answer import answer
 from actlab.errors import InputError
-from actlab.finished import read_finished
-from actlab.report import page, write_report
-from actlab.report_tables import confirmation_table
-from actlab.report_words import command
-from actlab.side_by_side import are_paired, changed, score_table, write_side_by_side
+from actlab.report.answer import answer
+from actlab.report.finished import read_finished
+from actlab.report.page import page, write_report
+from actlab.report.side_by_side import are_paired, changed, score_table, write_side_by_side
+from actlab.report.tables import confirmation_table
+from actlab.report.words import command
 from synthetic_runs import make_run
 
 EVIL = "<script>alert(1)</script>"
@@ -122,7 +122,8 @@ def test_only_our_own_script_may_run(html: str) -> None:
 def test_the_page_is_made_in_seconds_without_torch_and_stays_small(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", 24, 6, 3)
     code = (
-        "import sys; from actlab.report import write_report; write_report(sys.argv[1]); print('torch' in sys.modules)"
+        "import sys; from actlab.report.page import write_report\n"
+        "write_report(sys.argv[1]); print('torch' in sys.modules)"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)

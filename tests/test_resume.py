@@ -16,14 +16,14 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from actlab import experiment as experiments
-from actlab import results
-from actlab.compare import Comparison, compare
 from actlab.configuration import Configuration
+from actlab.engine.studies import Study, open_storage
 from actlab.errors import InputError
 from actlab.records import RunDirectory
+from actlab.runs import experiment as experiments
+from actlab.runs import results
+from actlab.runs.compare import Comparison, compare
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
-from actlab.studies import Study, open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,6 @@ class Counting:
         self.trained: list[int] = []
         self.n_calls = 0
         monkeypatch.setattr(experiments, "evaluate", self)
-        # `actlab.compare` itself is the function
         monkeypatch.setattr(sys.modules[Comparison.__module__], "POPULATION_MEMBERS", 2)
 
     def __call__(self, settings: dict[int, Any], *arguments: Any) -> Any:

@@ -12,15 +12,15 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from actlab import experiment as experiments
-from actlab import results
 from actlab.configuration import Configuration
+from actlab.engine.pruning import mean_score, n_promoted, rungs, verdict
+from actlab.engine.studies import Study, open_storage
 from actlab.errors import InputError
-from actlab.pruning import mean_score, n_promoted, rungs, verdict
-from actlab.search import Search, search, suggest
+from actlab.runs import experiment as experiments
+from actlab.runs import results
+from actlab.runs.search import Search, search, suggest
+from actlab.runs.trial_settings import setting_of
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
-from actlab.studies import Study, open_storage
-from actlab.trial_settings import setting_of
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def early_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rungs at 2, 4 and 8 epochs, so that a short training has some."""
-    # `actlab.search` itself is the function
     monkeypatch.setattr(sys.modules[Search.__module__], "rungs", lambda max_epochs: rungs(4 * max_epochs, 2, 2))
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actlab.errors import InputError
-from actlab.paired_tests import bayesian_correlated_t, corrected_resampled_t, holm, naive_paired_t, p_better
-from actlab.significance import (
+from actlab.verdict.paired_tests import bayesian_correlated_t, corrected_resampled_t, holm, naive_paired_t, p_better
+from actlab.verdict.significance import (
     Comparison,
     Family,
     compare_all,
@@ -139,7 +139,7 @@ def test_bad_input_is_refused(arguments: dict[str, object], message: str) -> Non
 
 
 def test_importing_it_loads_neither_scipy_nor_pandas_nor_torch() -> None:
-    code = "import sys, actlab.significance, actlab.multi_data\nprint(*sys.modules)"
+    code = "import sys, actlab.verdict.significance, actlab.verdict.multi_data\nprint(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     )

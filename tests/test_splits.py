@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from actlab.data.splits import make_splits
 from actlab.errors import InputError
 from actlab.members import Split
 from actlab.settings import ProtocolSettings
-from actlab.splits import make_splits
 
 PROTOCOL = ProtocolSettings(folds=5, inner=3, repeats=2)
 

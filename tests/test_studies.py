@@ -15,10 +15,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from actlab import journal as journals
+from actlab.engine import journal as journals
+from actlab.engine.locks import FileLock
+from actlab.engine.studies import CELL, NUMBER, Cell, Study, open_storage
 from actlab.errors import InputError
-from actlab.locks import FileLock
-from actlab.studies import CELL, NUMBER, Cell, Study, open_storage
 
 CELLS = [Cell(f"cell {number}", number) for number in range(6)]
 
@@ -107,7 +107,7 @@ def test_released_trials_can_be_queued_again_at_once(journal: Path) -> None:
 CLAIM_AND_SAY = """
 import sys, time
 from pathlib import Path
-from actlab.studies import Study, open_storage
+from actlab.engine.studies import Study, open_storage
 study = Study(open_storage(Path(sys.argv[1])), "actlab")
 print(*study.claim(2), flush=True)
 time.sleep(60)
@@ -207,7 +207,9 @@ def test_a_lock_that_another_optuna_process_left_behind_is_broken_after_its_grac
 
 def test_a_file_lock_excludes_and_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    code = f"from actlab.locks import FileLock; from pathlib import Path; FileLock(Path({str(path)!r})).acquire(); "
+    code = (
+        f"from actlab.engine.locks import FileLock; from pathlib import Path; FileLock(Path({str(path)!r})).acquire(); "
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", code + "print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

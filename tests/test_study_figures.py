@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from actlab.study_figures import draw_study
+from actlab.report.study_figures import draw_study
 
 
 def study_of(n_trials: int, has_rungs: bool) -> optuna.Study:

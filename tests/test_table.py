@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actlab.data.table import Schema, Table, read_rows, read_table
 from actlab.errors import InputError
 from actlab.settings import DataSettings
-from actlab.table import Schema, Table, read_rows, read_table
 
 DATA = Path(__file__).parents[1] / "data"
 HOUSES = DataSettings(csv=str(DATA / "house_prices" / "train.csv"), target="SalePrice")

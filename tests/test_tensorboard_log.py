@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.event_files import EventFile, run_name
 from actlab.records import RunDirectory
-from actlab.tensorboard_log import MAX_POINTS, MAX_SETTINGS, curve_points, setting_rows, write_comparison
+from actlab.report.event_files import EventFile, run_name
+from actlab.report.tensorboard_log import MAX_POINTS, MAX_SETTINGS, curve_points, setting_rows, write_comparison
 
 # the copy of html5lib inside TensorBoard's plugins
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer:DeprecationWarning")
@@ -185,7 +185,8 @@ def test_run_names_are_safe_and_distinct() -> None:
 
 def test_writing_needs_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, pandas as pd; from actlab.records import RunDirectory; from actlab.tensorboard_log import *\n"
+        "import sys, pandas as pd; from actlab.records import RunDirectory\n"
+        "from actlab.report.tensorboard_log import *\n"
         "m = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, val_score=1.,\n"
         "    test_score=1., diverged=0)])\n"
         "c = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, epoch=1, members=1, train_mean=1.,\n"

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from actlab import trials
+from actlab.data.splits import make_splits
+from actlab.data.table import Table, read_table
 from actlab.records import MemberRecord, to_frame
+from actlab.runs import trials
+from actlab.runs.trials import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
-from actlab.splits import make_splits
-from actlab.table import Table, read_table
-from actlab.trials import Evaluation, Setting, evaluate
 
 SETTINGS = {
     0: Setting("relu", 1e-2, 0.0, (16, 8), 0.1, "auto"),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.records import RunDirectory
-from actlab.workers import Worker, run_workers
 
 
 def note(argument: Path, worker: Worker) -> None:
@@ -48,7 +48,7 @@ def sleep(argument: Path, worker: Worker) -> None:
 def jobs_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker process finds the jobs of this file by name."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr("actlab.workers.STOP_S", 5.0)
+    monkeypatch.setattr("actlab.engine.workers.STOP_S", 5.0)
 
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from test_workers import sleep
-from actlab.workers import run_workers
+from actlab.engine.workers import run_workers
 run_workers(sleep, Path(sys.argv[1]), 1, Path(sys.argv[1]) / "logs", lambda: None)
 """
 

@@ -1,8 +1,6 @@
 """actlab: which activation function, at which learning rate, should my regressor use, and is the difference real?"""
 
 import os
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Intel MKL otherwise picks code paths by the address of a matrix, and a member's last bits would depend on its place
@@ -23,14 +21,3 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'actlab' has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    """`actlab.compare` is the function, also once the module of that name is imported and would take its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from actlab.answer import answer, remarks
 from actlab.errors import InputError
-from actlab.finished import FinishedRun, read_finished
+from actlab.report.answer import answer, remarks
+from actlab.report.finished import FinishedRun, read_finished
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,13 +89,13 @@ class Run:
 
     def figures(self) -> dict[str, "Figure"]:
         """The report's figures by name, newly drawn; a notebook shows one as the last value of a cell."""
-        from actlab.figures import draw
+        from actlab.report.figures import draw
 
         return draw(self.finished)
 
     def report(self) -> Path:
         """Make report.html and the figures' files again; returns the page's path."""
-        from actlab.report import write_report
+        from actlab.report.page import write_report
 
         return write_report(self.path)
 
@@ -117,7 +117,7 @@ class Run:
         """
         import tempfile
 
-        from actlab.prediction import predict_file
+        from actlab.model.prediction import predict_file
 
         checkpoint = self.finished.directory.checkpoint
         with tempfile.TemporaryDirectory() as folder:
@@ -171,9 +171,9 @@ def search(csv: str | Path, target: str, **overrides: Any) -> Run:
 
 
 def _train(command: str, csv: str | Path, target: str, overrides: Mapping[str, Any]) -> Run:
-    from actlab.compare import compare as run_comparison
     from actlab.configuration import parse
-    from actlab.search import search as run_search
+    from actlab.runs.compare import compare as run_comparison
+    from actlab.runs.search import search as run_search
 
     config = {"config": overrides["config"]} if "config" in overrides else {}
     rest = {key: value for key, value in overrides.items() if key != "config"}

@@ -55,8 +55,8 @@ def _parser(name: str) -> _Parser:
 
 
 def _check(arguments: Arguments) -> None:
-    from actlab.check import check, render
     from actlab.configuration import read_yaml
+    from actlab.data.check import check, render
     from actlab.settings import DataSettings
 
     parser = _parser("check")
@@ -78,7 +78,7 @@ def _check(arguments: Arguments) -> None:
 
 def _activations(arguments: Arguments) -> None:
     _parser("activations").parse_args(arguments)
-    from actlab.activations import ACTIVATIONS
+    from actlab.networks.activations import ACTIVATIONS
 
     rows = [("name", "formula", "pre-activations a unit", "learns", "source")]
     rows += [(r.name, r.formula, str(r.width_factor), r.parameters or "-", r.source) for r in ACTIVATIONS]
@@ -99,7 +99,7 @@ def _article(arguments: Arguments) -> None:
     parser.add_argument("--data.target", dest="target", help="the column to predict")
     asked = parser.parse_args(arguments)
     data = parse_data(asked.config, asked.csv, asked.target)
-    from actlab.article import article
+    from actlab.runs.article import article
 
     article(data["csv"], data["target"], asked.seed, asked.seeds, id_column=data.get("id") or "Id")
 
@@ -108,7 +108,7 @@ def _compare(arguments: Arguments) -> None:
     from actlab.configuration import parse
 
     configuration = parse("compare", COMMANDS["compare"].summary, arguments)
-    from actlab.compare import compare
+    from actlab.runs.compare import compare
 
     _show(*compare(configuration), configuration.json)
 
@@ -117,7 +117,7 @@ def _search(arguments: Arguments) -> None:
     from actlab.configuration import parse
 
     configuration = parse("search", COMMANDS["search"].summary, arguments)
-    from actlab.search import search
+    from actlab.runs.search import search
 
     _show(*search(configuration), configuration.json)
 
@@ -128,9 +128,9 @@ def _show(run: object, summary: dict[str, Any] | None, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from actlab.claims_table import render_claims
-    from actlab.ranking_table import print_answer
     from actlab.records import RunDirectory
+    from actlab.report.claims_table import render_claims
+    from actlab.report.ranking_table import print_answer
 
     assert isinstance(run, RunDirectory)
     if as_json:
@@ -148,7 +148,7 @@ def _fit(arguments: Arguments) -> None:
     from actlab.configuration import parse
 
     configuration = parse("fit", COMMANDS["fit"].summary, arguments)
-    from actlab.fit import fit
+    from actlab.runs.fit import fit
 
     fit(configuration)
 
@@ -158,7 +158,7 @@ def _score(part: str) -> Callable[[Arguments], None]:
         from actlab.configuration import parse
 
         configuration = parse(part, COMMANDS[part].summary, arguments)
-        from actlab.fit import score
+        from actlab.runs.fit import score
 
         score(configuration, "validation" if part == "validate" else "test")
 
@@ -174,7 +174,7 @@ def _predict(arguments: Arguments) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
     _allow_code(parser)
     asked = parser.parse(arguments, needed=("ckpt_path", "input", "output"))
-    from actlab.prediction import predict_file
+    from actlab.model.prediction import predict_file
 
     def show(n_rows: int) -> None:
         if sys.stderr.isatty():
@@ -199,7 +199,7 @@ def _export(arguments: Arguments) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
     _allow_code(parser)
     asked = parser.parse(arguments, needed=("ckpt_path", "output"))
-    from actlab.export import export_file
+    from actlab.model.export import export_file
 
     export_file(asked.ckpt_path, asked.output, overwrite=asked.overwrite, allow_code=asked.allow_code)
     print(f"written: {asked.output}")
@@ -214,7 +214,7 @@ def _describe(arguments: Arguments) -> None:
     parser.add_argument("ckpt_path", help="a best.ckpt")
     _allow_code(parser)
     asked = parser.parse_args(arguments)
-    from actlab.ensemble import describe, load
+    from actlab.model.ensemble import describe, load
 
     print(describe(load(asked.ckpt_path, asked.allow_code)))
 
@@ -225,11 +225,11 @@ def _report(arguments: Arguments) -> None:
     parser.add_argument("other", nargs="?", help="a second run, set beside the first on one page")
     asked = parser.parse_args(arguments)
     if asked.other is None:
-        from actlab.report import write_report
+        from actlab.report.page import write_report
 
         print(f"report: {write_report(asked.run)}")
     else:
-        from actlab.side_by_side import write_side_by_side
+        from actlab.report.side_by_side import write_side_by_side
 
         print(f"report: {write_side_by_side(asked.run, asked.other)}")
 

@@ -1,0 +1,1 @@
+"""From a CSV to the batches of every fold: reading, column kinds, preprocessing, splits."""

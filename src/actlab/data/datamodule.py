@@ -1,0 +1,164 @@
+"""The CSV as tensors: splits, preprocessing fitted on each split's training rows, batch orders.
+
+A table is small next to the networks trained on it, so every split's preprocessed rows lie on the device as one
+tensor and a batch is an index gather: no worker processes, no collation.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocessor, fit_target
+from actlab.data.splits import SplitRows, make_splits
+from actlab.data.table import Table, read_table
+from actlab.members import Split, stream_seed
+from actlab.settings import DataSettings, ProtocolSettings
+
+Stream = tuple[int, Split]
+
+# Vectorised exponentials and their scalar tails differ in the last bit, and a tail belongs to whichever member lies
+# last in a stack. Batches of a multiple of the widest vector (two of 16 floats) leave no tail, so that a member's bits
+# do not depend on its neighbours.
+LANES = 32
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """One split, preprocessed by what its training rows say.
+
+    `features` is (n_rows, F) float32 and `targets` (n_rows,) float64, the standardised (log) target, for all rows of
+    the table; `rows` says which of them are for training, validation and test.
+    """
+
+    rows: SplitRows
+    preprocessor: Preprocessor
+    scaler: TargetScaler
+    features: Tensor
+    targets: Tensor
+
+    @property
+    def n_features(self) -> int:
+        return int(self.features.shape[1])
+
+
+class EpochOrder(NamedTuple):
+    """What one training epoch visits: for each stream, row numbers (steps, B) in the order of visit."""
+
+    epoch: int
+    rows: dict[Stream, Tensor]
+
+
+def whole_lanes(n_rows: int) -> int:
+    """`n_rows` rounded up to a multiple of `LANES`."""
+    return -(-n_rows // LANES) * LANES
+
+
+def batch_shape(n_rows: int, batch_size: int) -> tuple[int, int]:
+    """(steps, B) of an epoch that visits every row. All batches are of one size, which keeps a population in step."""
+    size = min(batch_size, whole_lanes(n_rows))
+    return -(-n_rows // size), size
+
+
+def batch_order(training_rows: Tensor, stream: Stream, epoch: int, batch_size: int) -> Tensor:
+    """Row numbers (steps, B) of one epoch, a function of the stream and the epoch alone.
+
+    A permutation of the rows; the last batch is filled up from its beginning, so a few rows, others in each epoch, are
+    visited twice.
+    """
+    steps, size = batch_shape(len(training_rows), batch_size)
+    generator = torch.Generator().manual_seed(stream_seed(stream, "order", epoch))
+    shuffled = torch.randperm(len(training_rows), generator=generator)
+    return training_rows[shuffled[torch.arange(steps * size) % len(shuffled)]].view(steps, size)
+
+
+class TabularDataModule(pl.LightningDataModule):
+    """Reads any CSV with a numeric target and hands out its splits.
+
+    Args:
+        protocol: How rows are split.
+        seed: Seed of the splits.
+        splits: The splits to prepare; all of the protocol when not given.
+        table: The table, where it is read already.
+        settings: The keys of `DataSettings`.
+
+    Raises:
+        InputError: at `setup`, when the CSV cannot be used; the message says how to repair it.
+    """
+
+    def __init__(
+        self,
+        protocol: ProtocolSettings | None = None,
+        seed: int = 0,
+        splits: Sequence[Split] | None = None,
+        table: Table | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self.settings = DataSettings(**settings)
+        self.protocol = protocol or ProtocolSettings()
+        self.seed = seed
+        self.table = table
+        self.wanted = splits
+        self.data: dict[Split, SplitData] = {}
+        self.streams: tuple[Stream, ...] = ()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the table and preprocess every wanted split, once."""
+        if self.data:
+            return
+        self.table = self.table or read_table(self.settings)
+        splits = make_splits(self.table.n_rows, self.protocol, self.seed)
+        for split in self.wanted if self.wanted is not None else splits:
+            self.data[split] = prepare(self.table, splits[split], self.settings)
+
+    def train_dataloader(self) -> "EpochLoader":
+        return EpochLoader(self)
+
+    def val_dataloader(self) -> list[str]:
+        """One batch: the module holds the validation rows."""
+        return ["validation"]
+
+    def test_dataloader(self) -> list[str]:
+        return ["test"]
+
+    def order(self, epoch: int) -> EpochOrder:
+        """The batch orders of all streams that train, on the CPU."""
+        rows = {split: torch.from_numpy(data.rows.training) for split, data in self.data.items()}
+        return EpochOrder(
+            epoch,
+            {stream: batch_order(rows[stream[1]], stream, epoch, self.settings.batch_size) for stream in self.streams},
+        )
+
+
+class EpochLoader:
+    """One batch an epoch: the epoch's order for the whole population.
+
+    The order depends on the trainer's epoch and not on how often the loader was started, so a resumed fit goes on
+    with the batches it would have seen.
+    """
+
+    def __init__(self, datamodule: TabularDataModule) -> None:
+        self.datamodule = datamodule
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[EpochOrder]:
+        trainer = self.datamodule.trainer
+        yield self.datamodule.order(trainer.current_epoch if trainer is not None else 0)
+
+
+def prepare(table: Table, rows: SplitRows, settings: DataSettings) -> SplitData:
+    """Fit preprocessing and target scale on the training rows, apply them to all rows."""
+    if table.target is None:
+        raise ValueError("a table without a target cannot be prepared for training")
+    preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
+    scaler = fit_target(table.target, rows.training, settings.target_transform)
+    features = torch.from_numpy(preprocessor.transform(table.features))
+    targets = torch.from_numpy(np.ascontiguousarray(scaler.forward(table.target), dtype=np.float64))
+    return SplitData(rows, preprocessor, scaler, features, targets)

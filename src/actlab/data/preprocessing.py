@@ -1,0 +1,238 @@
+"""From a table's columns to the network's inputs, with numbers learned from the training rows only.
+
+scikit-learn does the fitting; what a `Preprocessor` keeps is its numbers. Each column has one rule:
+
+- numeric and ordinal (its rank): log1p if heavily skewed, scaling, median for missing cells, a bound on far-out values,
+  and a 0/1 indicator where some training rows are missing;
+- categorical: one 0/1 column per category of the training rows, one for missing if seen there, and beyond
+  `MAX_CATEGORIES` one for all others. A category never seen is all zeros, or `other` where that column exists.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from actlab.data.column_rules import HUGE, CategoryRule, NumberRule, ranks_of, rule_of, rule_state
+from actlab.data.table import MAX_CATEGORIES, Schema
+from actlab.settings import DataSettings, Scaling, TargetTransform
+
+# Skewness of the training rows above which a non-negative column is log-transformed.
+HEAVY_SKEW = 1.0
+# Scaled values are bounded to this when smooth clipping is off.
+FAR_OUT = 1e6
+# `minmax` values are bounded to half the training range beyond either end.
+MINMAX_BOUNDS = (-0.5, 1.5)
+# Scales below this are taken as this: HUGE divided by it must not overflow float64.
+TINY_SCALE = 1e-200
+# exp() of more than this overflows float64, of less than its negative comes to (nearly) zero.
+MAX_LOG = 709.0
+BLOCK_ROWS = 1 << 14
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Turns feature columns into the network's inputs; made by `fit_preprocessor`.
+
+    Args:
+        rules: One per column, in the order of the schema.
+    """
+
+    rules: tuple[NumberRule | CategoryRule, ...]
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Name of each of the F inputs."""
+        return tuple(name for rule in self.rules for name in rule.feature_names)
+
+    @property
+    def n_features(self) -> int:
+        """F, the number of inputs."""
+        return len(self.feature_names)
+
+    def transform(self, features: pd.DataFrame) -> np.ndarray:
+        """Return (N, F) float32 inputs, C-contiguous and finite, whatever the cells hold.
+
+        Args:
+            features: N rows with the columns of the schema: float64 with NaN, or text with None.
+        """
+        out = np.zeros((len(features), self.n_features), dtype=np.float32)
+        columns = [features[rule.name].to_numpy() for rule in self.rules]
+        for start in range(0, len(features), BLOCK_ROWS):
+            block = out[start : start + BLOCK_ROWS]
+            first = 0
+            for rule, cells in zip(self.rules, columns, strict=True):
+                last = first + len(rule.feature_names)
+                rule.write(cells[start : start + BLOCK_ROWS], block[:, first:last])
+                first = last
+        return out
+
+    def unseen(self, features: pd.DataFrame) -> dict[str, list[str]]:
+        """Column to its categories that the training rows did not hold, for columns that have any."""
+        found = ((rule.name, rule.unseen(features[rule.name].to_numpy())) for rule in self.rules)
+        return {name: texts for name, texts in found if texts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists, dicts, text, numbers and booleans only: `from_dict` restores an equal preprocessor."""
+        return {"rules": [rule_state(rule) for rule in self.rules]}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Preprocessor":
+        """The preprocessor that `to_dict` described."""
+        return cls(tuple(map(rule_of, state["rules"])))
+
+
+def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, settings: DataSettings) -> Preprocessor:
+    """Learn the preprocessing from the rows at positions `rows`, and from no other.
+
+    Args:
+        features: All rows of a table.
+        schema: Of the same table.
+        rows: Positions of the training rows.
+        settings: Scaling, log of skewed columns, smooth clipping.
+    """
+    if len(rows) == 0:
+        raise ValueError("preprocessing needs at least one training row")
+    training = features.iloc[rows]
+    number_columns = [column for column in schema.columns if column.kind != "categorical"]
+    numbers = np.empty((len(rows), len(number_columns)))
+    for i, column in enumerate(number_columns):
+        cells = training[column.name].to_numpy()
+        numbers[:, i] = ranks_of(cells, column.categories) if column.categories else np.clip(cells, -HUGE, HUGE)
+    may_log = np.array([settings.log_skewed and not column.categories for column in number_columns], dtype=bool)
+    number_rules = _fit_numbers(
+        [(column.name, column.categories) for column in number_columns], numbers, may_log, settings
+    )
+    return Preprocessor(
+        tuple(
+            _fit_categories(column.name, training[column.name].to_numpy())
+            if column.kind == "categorical"
+            else next(number_rules)
+            for column in schema.columns
+        )
+    )
+
+
+def _fit_numbers(
+    columns: list[tuple[str, tuple[str, ...]]], x: np.ndarray, may_log: np.ndarray, settings: DataSettings
+) -> Iterator[NumberRule]:
+    """One rule per column of x (n_rows, n_columns), NaN where missing."""
+    if not columns:
+        return
+    from sklearn.impute import SimpleImputer
+
+    is_missing = np.isnan(x)
+    has_indicator = is_missing.any(axis=0) & ~is_missing.all(axis=0)
+    is_log = may_log & (pd.DataFrame(x).skew().to_numpy() > HEAVY_SKEW) & ~(x < 0).any(axis=0)
+    x = np.where(is_log, np.log1p(np.maximum(x, 0.0)), x)
+    # a column without one observed cell becomes a constant
+    x[:, is_missing.all(axis=0)] = 0.0
+    centre, factor = _fit_scaling(x, settings.scaling)
+    fill = SimpleImputer(strategy="median").fit((x - centre) * factor).statistics_
+    is_minmax = settings.scaling == "minmax"
+    low, high = MINMAX_BOUNDS if is_minmax else (-FAR_OUT, FAR_OUT)
+    is_smooth = settings.smooth_clip and not is_minmax
+    for i, (name, ranks) in enumerate(columns):
+        yield NumberRule(
+            name,
+            ranks,
+            bool(is_log[i]),
+            float(centre[i]),
+            float(factor[i]),
+            float(fill[i]),
+            low,
+            high,
+            is_smooth,
+            bool(has_indicator[i]),
+        )
+
+
+def _fit_scaling(x: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and factor per column of x (n_rows, n_columns); the factor of a constant column is 0."""
+    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+    low, high = np.nanmin(x, axis=0), np.nanmax(x, axis=0)
+    if scaling == "robust":
+        robust = RobustScaler().fit(x)
+        centre, scale = robust.center_, robust.scale_
+        quartiles = np.nanquantile(x, [0.25, 0.75], axis=0)
+        # RealMLP (Holzmueller et al. 2024): half the range where the quartiles coincide
+        scale = np.where(quartiles[0] == quartiles[1], (high - low) / 2, scale)
+    elif scaling == "standard":
+        standard = StandardScaler().fit(x)
+        centre, scale = standard.mean_, standard.scale_
+    else:
+        minmax = MinMaxScaler().fit(x)
+        centre, scale = minmax.data_min_, minmax.data_range_
+    is_constant = low == high
+    return centre, np.where(is_constant, 0.0, 1.0 / np.where(is_constant, 1.0, np.maximum(scale, TINY_SCALE)))
+
+
+def _fit_categories(name: str, cells: np.ndarray) -> CategoryRule:
+    from sklearn.preprocessing import OneHotEncoder
+
+    is_missing = pd.isna(cells)
+    seen = cells[~is_missing]
+    if len(seen) == 0:
+        return CategoryRule(name, (), True, False)
+    encoder = OneHotEncoder(max_categories=MAX_CATEGORIES + 1, handle_unknown="infrequent_if_exist").fit(seen[:, None])
+    (others,) = encoder.infrequent_categories_
+    left_out = set() if others is None else set(others)
+    categories = tuple(str(text) for text in encoder.categories_[0] if text not in left_out)
+    return CategoryRule(name, categories, bool(is_missing.any()), bool(left_out))
+
+
+@dataclass(frozen=True)
+class TargetScaler:
+    """Standardises the (log) target; made by `fit_target`.
+
+    Args:
+        mean: Of the (log) target of the training rows.
+        sd: Its standard deviation, 1 if that is zero.
+        transform: `log` for the natural logarithm, `none` for the plain target.
+    """
+
+    mean: float
+    sd: float
+    transform: Literal["log", "none"]
+
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        """Return the float64 standardised (log) target, of the shape of y (> 0 under `log`)."""
+        y = np.asarray(y, dtype=np.float64)
+        return ((np.log(y) if self.transform == "log" else y) - self.mean) / self.sd
+
+    def inverse(self, z: np.ndarray) -> np.ndarray:
+        """Return float64 predictions in the unit of the target, of the shape of z.
+
+        Under `log` a finite z gives a finite positive prediction: what would leave float64's range is exp(+-709). NaN
+        and infinite z stay NaN, infinite or 0, to be counted as diverged.
+        """
+        z = np.asarray(z, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            value = z * self.sd + self.mean
+            if self.transform == "none":
+                return value
+            return np.exp(np.where(np.isfinite(z), np.clip(value, -MAX_LOG, MAX_LOG), value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only: `from_dict` restores an equal scaler."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "TargetScaler":
+        """The scaler that `to_dict` described."""
+        return cls(**state)
+
+
+def fit_target(y: np.ndarray, rows: np.ndarray, transform: TargetTransform) -> TargetScaler:
+    """Learn mean and standard deviation of the (log) target from the rows at positions `rows` of y (n_rows,)."""
+    training = np.asarray(y, dtype=np.float64)[rows]
+    if transform == "log":
+        training = np.log(training)
+    mean, sd = float(np.mean(training)), float(np.std(training))
+    # rounding alone gives equal values a standard deviation of about eps * mean
+    is_constant = sd <= 1e-12 * max(1.0, abs(mean))
+    return TargetScaler(mean, 1.0 if is_constant else sd, transform)

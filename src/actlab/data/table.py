@@ -1,0 +1,234 @@
+"""A CSV file as a table: checked feature columns, target and row ids, for training and for prediction.
+
+What a column is (number, category, order, identifier) is decided on the training file and kept in a `Schema`; rows to
+predict on are read under it, in blocks if the file is large. Whatever is wrong with the file is one `InputError` that
+names file, line or column and the repair.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from actlab.data.cells import read_numbers
+from actlab.data.columns import Cells, Column, Kind, Schema, read_column
+from actlab.data.csv_reading import Block, CsvFile, iterate_blocks, listed, open_csv
+from actlab.data.inference import MAX_CATEGORIES, check_settings, find_id, read_feature, read_target, why_dropped
+from actlab.errors import InputError
+from actlab.settings import DataSettings
+
+__all__ = ["MAX_CATEGORIES", "Column", "Kind", "Schema", "Table", "read_rows", "read_table"]
+
+BLOCK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one file.
+
+    Args:
+        features: One column per schema column, in that order: float64 with NaN for numeric ones, else objects (str,
+            None where missing).
+        target: (n_rows,) float64, None where none was named or needed.
+        ids: (n_rows,) text as in the file, None without an id column.
+        schema: How the columns were read.
+        warnings: Sentences about what was unusual; in a stream each appears once.
+        content_hash: SHA-256 of the bytes of the file, in hexadecimal.
+    """
+
+    features: pd.DataFrame
+    target: np.ndarray | None
+    ids: pd.Series | None
+    schema: Schema
+    warnings: tuple[str, ...]
+    content_hash: str
+
+    @property
+    def n_rows(self) -> int:
+        """Number of data rows."""
+        return len(self.features)
+
+
+def read_table(settings: DataSettings, require_target: bool = True) -> Table:
+    """Read a file to train on and decide what each column is.
+
+    A column is an identifier if it is named like one and differs in every row; numeric if every cell that is not
+    missing is a number (also with thousands separators, currency signs, decimal commas, or ISO dates: warned of);
+    otherwise categorical. The lists in `settings` overrule this. Constant and wholly missing columns are left out.
+
+    Args:
+        settings: Names the file, the target and exceptions.
+        require_target: Refuse settings without a target; otherwise such a table has no target.
+
+    Raises:
+        InputError: The file, a column or a setting is unusable.
+    """
+    if settings.csv is None:
+        raise InputError("data.csv is not set; name a CSV file with --data.csv FILE")
+    csv_file = open_csv(settings.csv)
+    order = check_settings(settings, csv_file)
+    columns = _read_cells(csv_file, settings.na_values)
+    n_rows = len(columns[0].lines)
+    if settings.target is None and require_target:
+        numeric = [cells.name for cells in columns if not read_numbers(cells.texts, cells.missing).unreadable.size]
+        raise InputError(
+            f"{csv_file.path}: no target is named; name the column to predict with --data.target NAME (numeric "
+            f"columns: {listed(numeric, 20) or 'none'})"
+        )
+    if n_rows < 2:
+        raise InputError(f"{csv_file.path} has a single data row; at least 2 are needed to train")
+    prefers_comma = csv_file.delimiter == ";"
+    by_name = {cells.name: cells for cells in columns}
+    target: np.ndarray | None = None
+    target_warnings: list[str] = []
+    if settings.target is not None:
+        target, target_warnings = read_target(by_name[settings.target], settings, prefers_comma)
+    id_name = settings.id or find_id(by_name, settings)
+    inputs = [cells for cells in columns if cells.name not in (settings.target, id_name)]
+    found = [read_feature(cells, settings, order, prefers_comma) for cells in inputs]
+    kept, dropped, feature_warnings = _drop_useless(inputs, found)
+    if not kept:
+        raise InputError(f"{csv_file.path} has no feature column that varies, besides target and id; add one")
+    schema = Schema(tuple(c for c, _, _ in kept), settings.target, id_name, tuple(settings.na_values), dropped)
+    ids, id_warnings = _ids(by_name.get(id_name or ""))
+    warnings = [*csv_file.warnings, *target_warnings, *id_warnings, *feature_warnings]
+    if len(kept) > n_rows:
+        warnings.append(f"{csv_file.path} has more feature columns ({len(kept)}) than rows ({n_rows})")
+    features = _frame(schema, [values for _, values, _ in kept])
+    return Table(features, target, ids, schema, tuple(warnings), csv_file.sha256)
+
+
+def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Iterator[Table]:
+    """Read a file to predict on, under the schema of the training file.
+
+    The target is ignored, as are columns that are not in the schema (warned of). A feature column that is absent is
+    all missing (warned of).
+
+    Args:
+        path: Of the CSV file.
+        schema: Of the training file.
+        chunk_rows: Yield tables of at most so many rows, in bounded memory; all rows at once when None.
+
+    Raises:
+        InputError: At once if the file or its header is unusable; while iterating if a row or a cell is.
+    """
+    if chunk_rows is not None and chunk_rows < 1:
+        raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
+    csv_file = open_csv(path)
+    header_warnings = _compare_header(csv_file, schema)
+    return _tables(csv_file, schema, chunk_rows, [*csv_file.warnings, *header_warnings])
+
+
+Found = tuple[Column, np.ndarray, list[str]]
+
+
+def _read_cells(csv_file: CsvFile, na_values: Sequence[str]) -> list[Cells]:
+    """All columns of the file as text."""
+    parts: list[list[str]] = [[] for _ in csv_file.names]
+    # equal cells of a column share one text: a repetitive table then needs a tenth of the memory
+    shared: list[dict[str, str]] = [{} for _ in csv_file.names]
+    lines = []
+    for block in iterate_blocks(csv_file, BLOCK_ROWS):
+        lines.append(block.lines)
+        for part, known, cells in zip(parts, shared, block.columns, strict=True):
+            part.extend(cells if len(known) > BLOCK_ROWS else map(known.setdefault, cells, cells))
+    if not lines:
+        raise InputError(f"{csv_file.path} has a header but no data row; add rows")
+    missing = _missing(na_values)
+    return [
+        Cells(name, part, np.concatenate(lines), csv_file.path, missing)
+        for name, part in zip(csv_file.names, parts, strict=True)
+    ]
+
+
+def _missing(na_values: Sequence[str]) -> frozenset[str]:
+    return frozenset({"", *(text.strip() for text in na_values)})
+
+
+def _drop_useless(inputs: list[Cells], found: list[Found]) -> tuple[list[Found], tuple[str, ...], list[str]]:
+    """The columns that can be of use, the names of the others, and the warnings about both."""
+    kept, dropped, warnings = [], [], []
+    for cells, (column, values, said) in zip(inputs, found, strict=True):
+        reason = why_dropped(values)
+        if reason is None:
+            kept.append((column, values, said))
+            warnings.extend(said)
+        else:
+            dropped.append(column.name)
+            warnings.append(f"{cells.whole()} {reason}; left out")
+    return kept, tuple(dropped), warnings
+
+
+def _ids(cells: Cells | None) -> tuple[pd.Series | None, list[str]]:
+    if cells is None:
+        return None, []
+    warnings = []
+    if len(set(cells.texts)) < len(cells.texts):
+        warnings.append(f"{cells.whole()} is the id, but the same in several rows")
+    return pd.Series(list(cells.texts), dtype=object, name=cells.name), warnings
+
+
+def _frame(schema: Schema, values: Sequence[np.ndarray]) -> pd.DataFrame:
+    series = {
+        column.name: pd.Series(cells, dtype=np.float64 if column.kind == "numeric" else object)
+        for column, cells in zip(schema.columns, values, strict=True)
+    }
+    return pd.DataFrame(series)
+
+
+def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
+    """Warnings about absent and additional columns.
+
+    Raises:
+        InputError: Not one feature column is there.
+    """
+    wanted = [column.name for column in schema.columns]
+    absent = [name for name in wanted if name not in csv_file.names]
+    known = {*wanted, *schema.dropped, schema.target, schema.id}
+    extra = [name for name in csv_file.names if name not in known]
+    if len(absent) == len(wanted):
+        raise InputError(
+            f"{csv_file.path} has none of the {len(wanted)} feature columns of the model ({listed(wanted)}); its "
+            f"columns are {listed(list(csv_file.names))}"
+        )
+    warnings = []
+    if absent:
+        warnings.append(f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row")
+    if extra:
+        warnings.append(f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}")
+    return warnings
+
+
+def _tables(csv_file: CsvFile, schema: Schema, chunk_rows: int | None, header_warnings: list[str]) -> Iterator[Table]:
+    warnings, warned = header_warnings, set[str]()
+    missing = _missing(schema.na_values)
+    blocks = iterate_blocks(csv_file, chunk_rows or sys.maxsize)
+    is_empty = True
+    for block in blocks:
+        is_empty = False
+        values = []
+        for column in schema.columns:
+            cells, said = _read_block_column(column, block, csv_file, missing)
+            values.append(cells)
+            if said and column.name not in warned:
+                warned.add(column.name)
+                warnings.extend(said)
+        ids = None
+        if schema.id is not None and schema.id in csv_file.names:
+            ids = pd.Series(list(block.columns[csv_file.names.index(schema.id)]), dtype=object, name=schema.id)
+        yield Table(_frame(schema, values), None, ids, schema, tuple(warnings), csv_file.sha256)
+        warnings = []
+    if is_empty:
+        raise InputError(f"{csv_file.path} has a header but no data row; add rows")
+
+
+def _read_block_column(
+    column: Column, block: Block, csv_file: CsvFile, missing: frozenset[str]
+) -> tuple[np.ndarray, list[str]]:
+    if column.name not in csv_file.names:
+        absent = np.full(len(block.lines), np.nan) if column.kind == "numeric" else np.full(len(block.lines), None)
+        return absent, []
+    texts = block.columns[csv_file.names.index(column.name)]
+    return read_column(column, Cells(column.name, texts, block.lines, csv_file.path, missing))

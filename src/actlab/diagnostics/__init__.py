@@ -1,0 +1,1 @@
+"""What is measured on networks in training: health of the units, convergence, costs."""

@@ -1,0 +1,114 @@
+"""Watches the health of a population while it trains, at the three moments that `HealthRecord` names."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from actlab.diagnostics.health import HealthRecord, Moment, measure
+from actlab.members import Member
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import SplitTensors, StackTraining
+from actlab.networks.regressor import Regressor
+
+# Members measured at once: bounds the memory of their activations and gradients, and of the weights that wait.
+CHUNK = 64
+
+
+@dataclass
+class Waiting:
+    """Weights of equal shape that are to be measured together, on rows (B,) of their members."""
+
+    members: list[Member] = field(default_factory=list)
+    n_features: list[int] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+    weights: list[dict[str, Tensor]] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+
+    def records(self, tensors: SplitTensors) -> list[HealthRecord]:
+        """Health of all that waits."""
+        stacked = {name: torch.stack([own[name] for own in self.weights]) for name in self.weights[0]}
+        stack = Regressor(self.members, self.n_features, stacked)
+        stack.activation.to(stack.first_weight)
+        features, targets = tensors.gather(torch.stack(self.rows), int(stack.first_weight.shape[1]))
+        return measure(stack, features, targets).records(self.members, self.moments)
+
+
+class HealthMonitor(pl.Callback):
+    """Measures every member at the start, and with its best and its last weights when it leaves the population.
+
+    One monitor may watch several fits; its records add up. `seconds` is the time it took of them. Members leave one by
+    one, so their weights wait for others of their kind: measured alone, each would cost as much as many do.
+
+    Lightning calls a callback's `on_train_epoch_end` and `on_train_end` before the module's own, so members that are
+    done are still in their stacks. Members that a pruner takes out earlier have a `start` only, and one without a
+    single finite score has no `best`.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[HealthRecord] = []
+        self.seconds = 0.0
+        self._waiting: dict[object, Waiting] = {}
+        self._tensors: SplitTensors | None = None
+
+    def of(self, trial: int) -> list[HealthRecord]:
+        """The records of one trial, in the order of split, layer and moment."""
+        moments: list[Moment] = ["start", "best", "end"]
+        own = [record for record in self.records if record.trial == trial]
+        return sorted(own, key=lambda r: (r.repeat, r.fold, r.inner, r.layer, moments.index(r.moment)))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._waiting.clear()
+        for training in _stacks(pl_module):
+            self._observe(training, range(training.n_members), "start")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for training in _stacks(pl_module):
+            self._leave(training, [row for row, p in enumerate(training.positions) if training.is_done(p)])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What is still in training leaves now, because the module is about to retire it."""
+        for training in _stacks(pl_module):
+            self._leave(training, range(training.n_members))
+        started = time.perf_counter()
+        for key in list(self._waiting):
+            self._measure(key)
+        self._tensors = None
+        self.seconds += time.perf_counter() - started
+
+    def _leave(self, training: StackTraining, rows: Sequence[int]) -> None:
+        self._observe(training, [r for r in rows if training.outcomes[training.positions[r]].best_epoch > 0], "best")
+        self._observe(training, rows, "end")
+
+    def _observe(self, training: StackTraining, rows: Sequence[int], moment: Moment) -> None:
+        """Let members wait with their weights of this moment, and measure where enough of their kind do."""
+        started = time.perf_counter()
+        self._tensors, stack = training.tensors, training.stack
+        weights = training.best if moment == "best" else stack.stacked()
+        for row in rows:
+            member = stack.members[row]
+            shapes = tuple(tuple(value.shape[1:]) for value in weights.values())
+            key = (member.activation, shapes, training.n_validation)
+            waiting = self._waiting.setdefault(key, Waiting())
+            waiting.members.append(member)
+            waiting.n_features.append(stack.n_features[row])
+            waiting.moments.append(moment)
+            waiting.weights.append({name: value.detach()[row].clone() for name, value in weights.items()})
+            # the rows beyond n_validation only fill up the lanes
+            waiting.rows.append(training.validation_rows[row, : training.n_validation])
+            if len(waiting.members) == CHUNK:
+                self._measure(key)
+        self.seconds += time.perf_counter() - started
+
+    def _measure(self, key: object) -> None:
+        assert self._tensors is not None
+        self.records += self._waiting.pop(key).records(self._tensors)
+
+
+def _stacks(module: pl.LightningModule) -> Iterator[StackTraining]:
+    if not isinstance(module, PopulationModule):
+        raise TypeError(f"HealthMonitor watches a PopulationModule, got {type(module).__name__}")
+    yield from module.training_stacks

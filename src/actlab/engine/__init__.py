@@ -1,0 +1,1 @@
+"""Studies that survive: Optuna on a journal or a database, locks, workers, pruning."""

@@ -1,0 +1,109 @@
+"""Stopping losing trials of a search early: successive halving over epochs, inside the population that trains.
+
+At every rung the better half of the trials known there goes on (Jamieson & Talwalkar 2016; asynchronous, so trials of
+earlier populations count, as in Li et al. 2020). The members of the others leave the stacks and cost nothing more.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import lightning.pytorch as pl
+import optuna
+
+from actlab.engine.studies import Study
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import Outcome
+
+# Of the trials at a rung one in so many goes on.
+REDUCTION = 2
+# The first rung, how many times further on the next one is, and the share of the longest training where they end: the
+# last ranks are decided late, and early stopping saves more there than a rung would.
+FIRST_RUNG, SPACING, LAST_SHARE = 5, 4, 0.25
+
+
+def rungs(max_epochs: int, first: int = FIRST_RUNG, spacing: int = SPACING) -> list[int]:
+    """Epochs at which trials are compared: `first`, then `spacing` times as many, in the first part of training."""
+    steps = []
+    while first <= LAST_SHARE * max_epochs:
+        steps.append(first)
+        first *= spacing
+    return steps
+
+
+def n_promoted(n_trials: int, reduction: int = REDUCTION) -> int:
+    """How many of the trials at a rung go on."""
+    return math.ceil(n_trials / reduction)
+
+
+def verdict(value: float, others: Sequence[float], rung: int, reduction: int = REDUCTION) -> str:
+    """Why a trial is stopped at a rung; empty where it goes on.
+
+    Args:
+        value: Its mean over its members' best validation scores so far.
+        others: Those of the other trials at the same rung.
+        rung: The epoch, for the sentence.
+    """
+    n_trials = len(others) + 1
+    rank = 1 + sum(other < value for other in others)
+    if rank <= n_promoted(n_trials, reduction):
+        return ""
+    return f"epoch {rung}: validation score {value:.6g} is number {rank} of {n_trials}"
+
+
+class RungPruning(pl.Callback):
+    """Reports the trials of a population at every rung and retires those that lose.
+
+    Args:
+        study: Has the values of other populations' trials.
+        claimed: Number in the results to the trials in training.
+        steps: The rungs, in epochs.
+        n_splits: Members of a trial; where fewer train together, its mean would not compare with the others'.
+    """
+
+    def __init__(self, study: Study, claimed: Mapping[int, optuna.Trial], steps: Sequence[int], n_splits: int) -> None:
+        self.study, self.claimed, self.steps, self.n_splits = study, claimed, steps, n_splits
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # callbacks come before the module's own hook, where members that are done leave
+        epoch = trainer.current_epoch + 1
+        if epoch in self.steps and isinstance(pl_module, PopulationModule):
+            self._halve(pl_module, epoch)
+
+    def _halve(self, module: PopulationModule, rung: int) -> None:
+        running = [outcome for training in module.training_stacks for outcome in training.outcomes.values()]
+        alive = {outcome.member.trial for outcome in running}
+        by_trial: dict[int, list[Outcome]] = {}
+        for outcome in [*module.finished.values(), *running]:
+            by_trial.setdefault(outcome.member.trial, []).append(outcome)
+        values = {
+            number: mean_score(outcomes)
+            for number, outcomes in by_trial.items()
+            if len(outcomes) == self.n_splits and not any(outcome.pruned for outcome in outcomes)
+        }
+        for number, value in values.items():
+            self.claimed[number].report(value, rung)
+        elsewhere = self._elsewhere(rung)
+        for number in alive & values.keys():
+            others = [*elsewhere, *(value for other, value in values.items() if other != number)]
+            if reason := verdict(values[number], others, rung):
+                for outcome in by_trial[number]:
+                    outcome.pruned = reason
+        module.retire({p for t in module.training_stacks for p in t.positions if t.outcomes[p].pruned})
+
+    def _elsewhere(self, rung: int) -> list[float]:
+        """Values at this very rung of trials that are not of this population."""
+        own = {trial._trial_id for trial in self.claimed.values()}
+        return [
+            trial.intermediate_values[rung]
+            for trial in self.study.trials()
+            if rung in trial.intermediate_values
+            and trial._trial_id not in own
+            and trial.state != optuna.trial.TrialState.FAIL
+        ]
+
+
+def mean_score(outcomes: Iterable[Outcome]) -> float:
+    """Mean of the members' best validation scores so far; infinite where one has none."""
+    scores = [outcome.val_score for outcome in outcomes]
+    mean = sum(scores) / len(scores)
+    return mean if math.isfinite(mean) else math.inf

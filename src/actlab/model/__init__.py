@@ -1,0 +1,1 @@
+"""What is taken home: ensembles, intervals, checkpoints, prediction, export."""

@@ -1,0 +1,196 @@
+"""`actlab predict`: a CSV in, a CSV out, in chunks of rows, so that memory does not grow with the file."""
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from actlab.data.cells import PLAIN
+from actlab.data.csv_reading import listed, shown
+from actlab.data.table import Table, read_rows
+from actlab.model.averaging import Ensemble
+from actlab.model.ensemble import load
+from actlab.model.intervals import check_level, prediction_interval
+from actlab.model.outputs import check_output, write_output
+
+# A chunk of 80 columns of text takes some 100 MB.
+CHUNK_ROWS = 1 << 14
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+
+
+def print_warning(text: str) -> None:
+    """One line on stderr."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+@dataclass
+class Warnings:
+    """Each warning once: handed to `tell` when it first comes up, and kept.
+
+    Args:
+        tell: Shows one warning to the user.
+    """
+
+    tell: Callable[[str], None]
+    told: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        if text not in self.told:
+            self.told.append(text)
+            self.tell(text)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `predict_file` did: the number of rows it wrote, and what it warned of."""
+
+    n_rows: int
+    warnings: tuple[str, ...]
+
+
+def predict_file(
+    ckpt_path: str | Path,
+    input_path: str | Path,
+    output_path: str | Path,
+    interval: float | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    warn: Callable[[str], None] = print_warning,
+    progress: Callable[[int], None] | None = None,
+    overwrite: bool = False,
+    allow_code: bool = False,
+) -> Prediction:
+    """Predict every row of a CSV and write id (where there is one), prediction and interval, in the order of the rows.
+
+    The target is not needed; absent feature columns count as missing, additional ones are ignored, and categories
+    never seen in training have no effect of their own: each is warned of once.
+
+    Args:
+        ckpt_path: Of the model.
+        input_path: A CSV with the columns trained on.
+        output_path: Of the CSV to write, whole or not at all.
+        interval: Coverage of `lower` and `upper`; without them when None.
+        chunk_rows: Rows in memory at a time.
+        warn: Told each warning, when it comes up.
+        progress: Told the number of rows done, after each chunk.
+        overwrite: Whether an output file that is there and not empty may be replaced.
+        allow_code: As in `ensemble.load`.
+
+    Raises:
+        InputError: a path, the model, the interval or a row cannot be used; nothing is written then.
+    """
+    output = check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
+    ensemble = load(ckpt_path, allow_code)
+    if interval is not None:
+        check_level(ensemble.residuals, interval)
+    warnings = Warnings(warn)
+    tables = read_rows(str(input_path), ensemble.schema, chunk_rows)
+    n_rows = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal n_rows
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            for n_rows in _write_rows(file, ensemble, tables, interval, warnings):
+                if progress is not None:
+                    progress(n_rows)
+
+    write_output(output, write)
+    return Prediction(n_rows, tuple(warnings.told))
+
+
+def _write_rows(
+    file: IO[str], ensemble: Ensemble, tables: Iterator[Table], interval: float | None, warnings: Warnings
+) -> Iterator[int]:
+    """Write header and rows; yields the number of rows so far after each chunk."""
+    writer = csv.writer(file, lineterminator="\n")
+    unseen = Unseen(ensemble)
+    n_rows = 0
+    for table in tables:
+        if n_rows == 0:
+            writer.writerow(_header(ensemble, table, interval, warnings))
+        for text in [*table.warnings, *unseen.warnings(table.features)]:
+            warnings.add(text)
+        columns = [values.tolist() for values in _predict(ensemble, table.features, interval)]
+        if not all(map(np.isfinite, columns[0])):
+            warnings.add("the model gives no finite prediction for some rows: they are written as nan or inf")
+        if table.ids is not None:
+            columns.insert(0, [harmless(text) for text in table.ids])
+        writer.writerows(zip(*columns, strict=True))
+        n_rows += table.n_rows
+        yield n_rows
+
+
+def _header(ensemble: Ensemble, table: Table, interval: float | None, warnings: Warnings) -> list[str]:
+    names = ["prediction", "lower", "upper"][: 1 if interval is None else 3]
+    id_name = ensemble.schema.id
+    if table.ids is None:
+        if id_name is not None:
+            warnings.add(f"the input lacks the id column {shown(id_name)}: predictions are in the order of its rows")
+        return names
+    if id_name in names:
+        warnings.add(f"the id column {shown(str(id_name))} is called 'id' in the output")
+        id_name = "id"
+    return [harmless(str(id_name)), *names]
+
+
+def _predict(ensemble: Ensemble, features: pd.DataFrame, interval: float | None) -> list[NDArray[np.float64]]:
+    """Predictions (N,), and lower and upper ends where an interval is asked for."""
+    by_fold = ensemble.predict_by_fold(features)
+    predictions = [ensemble.combine(by_fold)]
+    return predictions if interval is None else [*predictions, *prediction_interval(ensemble, by_fold, interval)]
+
+
+def harmless(text: str) -> str:
+    """The text, after an apostrophe where a spreadsheet would take it for a formula; a number stays as it is.
+
+    What starts a formula follows the list of OWASP ("CSV Injection"): =, +, -, @, their full-width forms, tab, and
+    line ends.
+    """
+    return f"'{text}" if FORMULA.match(text) and not PLAIN.fullmatch(text) else text
+
+
+class Unseen:
+    """Finds categories that no member of an ensemble saw in training.
+
+    Args:
+        ensemble: The model.
+    """
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._preprocessors = ensemble.preprocessors
+        self._columns = {column.name: column.kind for column in ensemble.schema.columns}
+        self._warned: set[str] = set()
+
+    def warnings(self, features: pd.DataFrame) -> list[str]:
+        """One sentence for each column that has such categories for the first time."""
+        distinct = self._distinct(features)
+        found = [preprocessor.unseen(distinct) for preprocessor in self._preprocessors]
+        sentences = []
+        for name, texts in found[0].items():
+            unknown = [text for text in texts if all(text in other.get(name, ()) for other in found[1:])]
+            if unknown and name not in self._warned:
+                self._warned.add(name)
+                sentences.append(
+                    f"column {shown(name)} has values that the model never saw in training, taken as none of its "
+                    f"categories: {listed(unknown)}"
+                )
+        return sentences
+
+    def _distinct(self, features: pd.DataFrame) -> pd.DataFrame:
+        """The distinct texts of each column, padded with None; columns of numbers and those warned of are empty."""
+        texts = {
+            name: pd.unique(features[name].to_numpy())
+            for name, kind in self._columns.items()
+            if kind != "numeric" and name not in self._warned
+        }
+        length = max(map(len, texts.values()), default=0)
+        empty = {name: np.full(length, np.nan if kind == "numeric" else None) for name, kind in self._columns.items()}
+        for name, distinct in texts.items():
+            empty[name][: len(distinct)] = distinct
+        return pd.DataFrame(empty)

@@ -1,0 +1,283 @@
+"""The LightningModule: a population of stacks that trains in one `Trainer.fit`.
+
+A Lightning batch is one epoch of the whole population, so Lightning's cost per batch is paid once an epoch. On the CPU
+the stacks of an epoch run side by side in threads, each with one thread of arithmetic: matrices this small gain
+little from two threads inside one product, and a member's numbers do not depend on how many there are.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from actlab.data.datamodule import EpochOrder, SplitData, TabularDataModule, batch_shape
+from actlab.members import Member, Split
+from actlab.networks import activations
+from actlab.networks.initialisation import layer_shapes
+from actlab.networks.metrics import MemberRMSE
+from actlab.networks.population import Outcome, SplitTensors, StackTraining
+from actlab.networks.regressor import Regressor, stack_states
+from actlab.settings import OptimizerSettings
+
+# Weights, gradients and two moments of a stack should stay in the cache from one step to the next, and a stack of few
+# members costs nearly as much as a full one. 200 House Prices networks, 6 epochs, two cores: 9.0 s at 4 MB, 8.3 s at 8,
+# 6.9 to 7.8 s at 16, 6.8 s at 32.
+STACK_BYTES = 32_000_000
+# members of a stack under which its cost is that of calling the kernels
+SMALL = 8
+
+
+class PopulationModule(pl.LightningModule):
+    """Trains members of any activations, learning rates, splits and seeds together.
+
+    Each member is trained as it would be alone (its own initial weights, batch order, learning rate, early stopping
+    and best weights); `outcomes` holds what became of each, in the order of `members`, after `Trainer.fit`.
+    `Trainer.test` adds the score on the test rows of the member's own fold.
+
+    Args:
+        members: The networks.
+        optimizer: Schedule and patience; learning rate and weight decay are the members' own.
+    """
+
+    def __init__(self, members: Sequence[Member], optimizer: OptimizerSettings) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.members, self.optimizer_settings = tuple(members), optimizer
+        self.stacks = nn.ModuleList()
+        self.training_stacks: list[StackTraining] = []
+        self.finished: dict[int, Outcome] = {}
+        self.member_epochs = 0
+        self._positions: list[list[int]] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._n_threads = 1
+
+    @property
+    def datamodule(self) -> TabularDataModule:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it on every Trainer
+        if not isinstance(datamodule, TabularDataModule):
+            raise TypeError(f"PopulationModule trains on a TabularDataModule, got {type(datamodule).__name__}")
+        return datamodule
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What became of each member, in the order of `members`; complete after `Trainer.fit`."""
+        return [self.finished[position] for position in range(len(self.members))]
+
+    @property
+    def n_alive(self) -> int:
+        """Members still in training."""
+        return sum(training.n_members for training in self.training_stacks)
+
+    @property
+    def max_epochs(self) -> int:
+        return int(self.trainer.max_epochs or 1)
+
+    def configure_model(self) -> None:
+        """Draw every member's initial weights, in stacks."""
+        if len(self.stacks):
+            return
+        data = self.datamodule.data
+        self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in self.members))
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        self._n_threads = torch.get_num_threads() if on_cpu else 1
+        self._positions = plan_stacks(
+            self.members, data, self.datamodule.settings.batch_size, self._n_threads, STACK_BYTES if on_cpu else None
+        )
+        for positions in self._positions:
+            members = [self.members[p] for p in positions]
+            self.stacks.append(Regressor(members, [data[m.split].n_features for m in members]))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One stock AdamW a stack, made here because the stacks lie on the device only now."""
+        data = self.datamodule.data
+        first = next(iter(self.stacks.parameters()))
+        tensors = SplitTensors(data, first.device, first.dtype)
+        self.training_stacks = [
+            StackTraining(
+                stack,
+                positions,
+                data,
+                tensors,
+                self.optimizer_settings,
+                self.max_epochs,
+                self.datamodule.settings.batch_size,
+            )
+            for stack, positions in zip(self._regressors(), self._positions, strict=True)
+        ]
+        return [training.optimizer.adamw for training in self.training_stacks]
+
+    def _regressors(self) -> Iterable[Regressor]:
+        for stack in self.stacks:
+            assert isinstance(stack, Regressor)
+            yield stack
+
+    def on_fit_start(self) -> None:
+        # members of one population differ in length: the longest first keeps the threads busy to the end
+        self.training_stacks.sort(key=lambda training: -training.n_members)
+        if self._n_threads > 1 and len(self.training_stacks) > 1:
+            torch.set_num_threads(1)
+            self._pool = ThreadPoolExecutor(self._n_threads, initializer=_prepare_thread)
+        torch.set_flush_denormal(True)
+
+    def _on_each(self, work: Callable[[StackTraining], None]) -> None:
+        def run(training: StackTraining) -> None:
+            with self.trainer.precision_plugin.forward_context(), torch.set_grad_enabled(is_training):
+                work(training)
+
+        # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
+        is_training = torch.is_grad_enabled()
+        for _ in (self._pool.map if self._pool else map)(run, self.training_stacks):
+            pass
+
+    def training_step(self, batch: EpochOrder, batch_idx: int) -> None:
+        """One epoch of every member that is still in training."""
+        self.member_epochs += self.n_alive
+        self._on_each(lambda training: training.train_epoch(batch))
+
+    def validation_step(self, batch: str, batch_idx: int) -> None:
+        """Score every member on its inner-validation rows."""
+        if not self.trainer.sanity_checking:
+            self._on_each(StackTraining.validate)
+
+    def on_train_epoch_end(self) -> None:
+        """Members that are done leave; those that stay move closer together."""
+        if self.trainer.logger is not None:
+            self._log_means()
+        self.retire({p for t in self.training_stacks for p in t.positions if t.is_done(p)})
+        if not self.training_stacks:
+            self.trainer.should_stop = True
+
+    def _log_means(self) -> None:
+        running = [t.outcomes[p] for t in self.training_stacks for p in t.positions]
+        for key, values in (
+            ("train/score", [o.train_curve[-1] for o in running]),
+            ("val/score", [o.val_curve[-1] for o in running if o.val_curve]),
+        ):
+            if values:
+                self.log(key, sum(values) / len(values))
+
+    def retire(self, positions: set[int]) -> None:
+        """Take members out of training with their best weights so far; their neighbours do not notice."""
+        if not positions:
+            return
+        for training in self.training_stacks:
+            training.retire(positions)
+            self.finished.update(training.finished)
+        self.training_stacks = merged([t for t in self.training_stacks if t.n_members], self._n_threads)
+        self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
+        self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
+
+    def on_train_end(self) -> None:
+        self.retire({p for t in self.training_stacks for p in t.positions})
+        self._close_pool()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self._close_pool()
+
+    def _close_pool(self) -> None:
+        # a process-wide state of the processor: whoever computes after us wants it as it was
+        torch.set_flush_denormal(False)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+            torch.set_num_threads(self._n_threads)
+
+    def test_step(self, batch: str, batch_idx: int) -> None:
+        """Score every member's best weights on the test rows of its fold, once."""
+        data = self.datamodule.data
+        groups: dict[object, list[Outcome]] = {}
+        for outcome in self.finished.values():
+            if outcome.state is not None:
+                member = outcome.member
+                groups.setdefault((member.split, member.activation, member.hidden), []).append(outcome)
+        for outcomes in groups.values():
+            self._score(outcomes, data[outcomes[0].member.split])
+
+    def _score(self, outcomes: Sequence[Outcome], data: SplitData) -> None:
+        rows = torch.from_numpy(data.rows.test)
+        outputs = predict(outcomes, data.features[rows].to(self.device))
+        targets = data.targets[rows].to(outputs)
+        metric = MemberRMSE(len(outcomes)).to(self.device)
+        metric.update(outputs * data.scaler.sd, targets * data.scaler.sd)
+        for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
+            outcome.test_score = score
+            outcome.test_predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
+
+
+def merged(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTraining]:
+    """The same members in fewer stacks: small ones of one kind go together, while every thread still has two.
+
+    A stack of few members costs nearly as much as a full one, and at the end of a run most are of few members.
+    """
+    left: list[StackTraining] = []
+    n_stacks = len(stacks)
+    for training in sorted(stacks, key=lambda training: training.n_members):
+        into = next((t for t in left if t.n_members + training.n_members <= SMALL and t.can_absorb(training)), None)
+        if into is None or n_stacks <= 2 * n_threads:
+            left.append(training)
+        else:
+            into.absorb(training)
+            n_stacks -= 1
+    return sorted(left, key=lambda training: -training.n_members)
+
+
+@torch.no_grad()
+def predict(outcomes: Sequence[Outcome], features: Tensor) -> Tensor:
+    """Standardised predictions (P, B) of members of one split and architecture by their best weights.
+
+    Args:
+        outcomes: Members of one split, activation and widths, each with a `state`.
+        features: (B, F) of that split's preprocessing.
+    """
+    states = [outcome.state for outcome in outcomes if outcome.state is not None]
+    widths = [features.shape[1]] * len(states)
+    stack = Regressor([outcome.member for outcome in outcomes], widths, stack_states(states))
+    stack = stack.to(features.device).eval()
+    outputs: Tensor = stack(features.to(stack.first_weight.dtype))
+    return outputs
+
+
+def plan_stacks(
+    members: Sequence[Member],
+    data: dict[Split, SplitData],
+    batch_size: int,
+    n_threads: int = 1,
+    stack_bytes: int | None = None,
+) -> list[list[int]]:
+    """Positions of the members of each stack.
+
+    Members of a stack are equal in activation, widths, dropout and number of steps, and lie in the order of learning
+    rate; a stack is cut where its training state would outgrow `stack_bytes`, or to give every thread one.
+    """
+    groups: dict[object, list[int]] = {}
+    for position, member in enumerate(members):
+        rows = data[member.split].rows
+        shape = (batch_shape(len(rows.training), batch_size), len(rows.validation))
+        groups.setdefault((member.activation, member.hidden, member.dropout, shape), []).append(position)
+    stacks = []
+    n_stacks_wanted = -(-n_threads // len(groups))
+    for positions in groups.values():
+        positions.sort(key=lambda p: (members[p].learning_rate, members[p].weight_decay, members[p].stream))
+        size = -(-len(positions) // n_stacks_wanted)
+        if stack_bytes is not None:
+            size = min(size, max(1, stack_bytes // _training_bytes(members[positions[0]], data)))
+        # equal cuts rather than full ones and a rest
+        n_cuts = -(-len(positions) // size)
+        bounds = [len(positions) * cut // n_cuts for cut in range(n_cuts + 1)]
+        stacks += [positions[start:stop] for start, stop in pairwise(bounds)]
+    return stacks
+
+
+def _training_bytes(member: Member, data: dict[Split, SplitData]) -> int:
+    """Bytes of weights, gradients and AdamW's two moments of one member in float32."""
+    k = activations.get(member.activation).width_factor
+    shapes = layer_shapes(data[member.split].n_features, member.hidden, k)
+    return 16 * sum(n_out * (n_in + 1) for n_out, n_in in shapes)
+
+
+def _prepare_thread() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)

@@ -1,0 +1,172 @@
+"""What all figures share: type size, colours that a page can turn dark, labels, and intervals in rows."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from actlab.report.answer import fixed
+from actlab.report.colours import Look
+
+# Each stands for one role and for nothing else: the report replaces them by colours of the page.
+INK, PAPER, GRID, MUTED = "#222221", "#fffffe", "#d9d9d8", "#6f6f6e"
+# Inches: a column of text, which a phone can still show.
+WIDTH = 5.4
+ROW = 0.235
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.6,
+    "axes.titlecolor": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    # a column of a CSV may have dollar signs in its name
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "actlab",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Figures are made and saved in here, whatever the caller's own settings are."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def sheet(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure that no window and no global state knows of."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def short(activation: str) -> str:
+    """A name that fits beside a row: the class alone for a dotted path, with the levels of an arm in their brackets."""
+    path, bracket, levels = activation.partition(" [")
+    name = (path.rpartition(".")[2] or path) + bracket + levels
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def number(value: float) -> str:
+    """A value of any size in three or four characters where it can be: 0.127, 12.3, 4.1e5."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return fixed(value, max(0, 3 - (len(str(int(abs(value)))) if abs(value) >= 1 else 0)))
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a forest plot: a point with an interval, a label on the left and words on the right."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    look: Look
+    words: str
+    is_filled: bool = True
+
+
+def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> None:
+    """Rows from top to bottom; what lies beyond a robust range, which `includes` a value, ends in an arrow."""
+    left, right = robust_range(rows, includes)
+    axes.set_xlim(left, right)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    words = axes.twinx()
+    words.set_ylim(axes.get_ylim())
+    words.set_yticks(range(len(rows)), [row.words for row in rows])
+    words.tick_params(axis="y", length=0)
+    words.spines["left"].set_visible(False)
+    for y, row in enumerate(rows):
+        _interval(axes, y, row, left, right)
+    for x, heading, side in ((0.0, headings[0], "right"), (1.0, headings[1], "left")):
+        shift = -6 if side == "right" else 6
+        axes.annotate(
+            heading,
+            (x, 1),
+            (shift, 3),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha=side,
+            va="bottom",
+            color=MUTED,
+        )
+
+
+def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
+    if not math.isfinite(row.value):
+        axes.text((left + right) / 2, y, "no usable score", ha="center", va="center", color=MUTED)
+        return
+    colour = row.look.colour
+    if math.isfinite(row.low) and math.isfinite(row.high):
+        low, high = max(row.low, left), min(row.high, right)
+        axes.plot([low, max(low, high)], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
+        for end, edge, marker in ((row.low, left, "<"), (row.high, right, ">")):
+            if (end < edge) if marker == "<" else (end > edge):
+                axes.plot([edge], [y], marker=marker, color=colour, markersize=5, clip_on=False, zorder=3)
+    if left <= row.value <= right:
+        face = colour if row.is_filled else PAPER
+        axes.plot(
+            [row.value],
+            [y],
+            marker=row.look.marker,
+            color=colour,
+            markerfacecolor=face,
+            markersize=5.5,
+            linestyle="none",
+            zorder=3,
+        )
+    else:
+        x, side = (left, "left") if row.value < left else (right, "right")
+        axes.annotate(
+            f"at {number(row.value)}", (x, y), (8 if side == "left" else -8, 0), textcoords="offset points",
+            ha=side, va="center", color=MUTED,
+        )  # fmt: skip
+
+
+def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[float, float]:
+    """Limits that show most of the intervals whole; one bad row does not press the others together."""
+    finite = [row for row in rows if math.isfinite(row.value)]
+    if not finite:
+        return 0.0, 1.0
+    lows = np.array([row.low if math.isfinite(row.low) else row.value for row in finite])
+    highs = np.array([row.high if math.isfinite(row.high) else row.value for row in finite])
+    inner_low, inner_high = float(np.quantile(lows, 0.25)), float(np.quantile(highs, 0.75))
+    span = inner_high - inner_low or 0.1 * abs(inner_high) or 1.0
+    left = max(float(lows.min()), inner_low - 0.75 * span)
+    right = min(float(highs.max()), inner_high + 0.75 * span)
+    if includes is not None:
+        left, right = min(left, includes), max(right, includes)
+    margin = 0.04 * (right - left) or 0.5 * span
+    return left - margin, right + margin

@@ -1,0 +1,119 @@
+"""A finished run as its files tell it: frames and summary, read once, without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from actlab.errors import InputError
+from actlab.records import RunDirectory
+from actlab.verdict.summary import choose
+
+METRIC_UNITS = {"log_rmse": "log-RMSE (natural logarithm)", "rmse": "RMSE (units of the target)"}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run directory that holds results. Frames are read when first asked for; what a run lacks is None."""
+
+    directory: RunDirectory
+    summary: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        """`compare`, `search` or `fit`."""
+        return str(self.summary.get("command") or ("compare" if "ranking" in self.summary else "fit"))
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether activations were tried against each other; a `fit` trains one of them."""
+        return bool(self.summary.get("ranking"))
+
+    @property
+    def metric(self) -> str:
+        return str(self.summary.get("metric", "log_rmse"))
+
+    @property
+    def unit(self) -> str:
+        """The metric as an axis names it."""
+        return METRIC_UNITS.get(self.metric, self.metric)
+
+    @cached_property
+    def members(self) -> pd.DataFrame:
+        return self.directory.read_members()
+
+    @cached_property
+    def curves(self) -> pd.DataFrame | None:
+        return _optional(self.directory.curves)
+
+    @cached_property
+    def health(self) -> pd.DataFrame | None:
+        return _optional(self.directory.health)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame | None:
+        """Out-of-fold predictions of the ensemble: row, id, repeat, fold, actual, predicted."""
+        return _optional(self.directory.predictions)
+
+    @cached_property
+    def chosen(self) -> pd.DataFrame:
+        """The trial that inner validation chose for each activation and (repeat, fold)."""
+        return choose(self.members)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml; empty where it is gone."""
+        import yaml
+
+        try:
+            content = yaml.safe_load(self.directory.config.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return {}
+        return dict(content) if isinstance(content, dict) else {}
+
+    @property
+    def ranking(self) -> list[Mapping[str, Any]]:
+        """The summary's rows, best first; none for a fit."""
+        return list(self.summary.get("ranking") or [])
+
+    @property
+    def order(self) -> list[str]:
+        """Activations, best first; for a fit the one it trained."""
+        names = [str(row["activation"]) for row in self.ranking]
+        return names or [str(name) for name in self.members.activation.unique()]
+
+
+def read_finished(path: str | Path) -> FinishedRun:
+    """The finished run in a directory.
+
+    Raises:
+        InputError: there is no such directory, it is not a run's, or its run is not finished.
+    """
+    run = RunDirectory(path)
+    if not run.path.is_dir():
+        raise InputError(f"{run.path} is not a directory; name a run directory, such as runs/compare-house_prices")
+    if not run.summary.exists():
+        if run.config.exists() or run.journal.exists():
+            raise InputError(f"the run in {run.path} is not finished: start its command again and it goes on")
+        raise InputError(f"{run.path} is not a run directory: it has no summary.json")
+    try:
+        summary = run.read_summary()
+    except json.JSONDecodeError as error:
+        raise InputError(f"{run.summary} is not JSON ({error}); the run's command writes it again") from error
+    if not isinstance(summary, dict):
+        raise InputError(f"{run.summary} is not the summary of a run")
+    if not run.members.exists():
+        raise InputError(f"{run.members} is not there: the run in {run.path} is not complete")
+    return FinishedRun(run, summary)
+
+
+def _optional(path: Path) -> pd.DataFrame | None:
+    try:
+        frame = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return None
+    return frame if len(frame) else None

@@ -1,0 +1,230 @@
+"""The tables of a report as plain texts and sort keys; the template lays them out and escapes them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actlab.report.answer import comparison_with_winner, decimals_for, duration, fixed, rate, winner_row
+from actlab.report.drawing import number
+from actlab.report.finished import FinishedRun
+from actlab.report.training_figures import N_NAMED, out_of_fold
+
+Kind = Literal["words", "number"]
+TONES = {"better": "good", "worse": "bad", "supported": "good", "not supported": "bad"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, what it is sorted by (empty: always last), and a tone for verdicts."""
+
+    text: str
+    value: str
+    kind: Kind = "words"
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    kind: Kind = "number"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    cells: tuple[Cell, ...]
+    is_winner: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a click on a heading sorts."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+
+
+def words(text: object, tone: str = "") -> Cell:
+    return Cell(str(text), str(text), tone=tone)
+
+
+def quantity(value: object, text: str | None = None) -> Cell:
+    """A number; `text` is how it is read."""
+    if not is_number(value):
+        return Cell("–", "", "number")
+    return Cell(number(float(value)) if text is None else text, repr(float(value)), "number")  # type: ignore[arg-type]
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def ranking_table(run: FinishedRun) -> Table:
+    """All of the summary's ranking."""
+    best = winner_row(run.summary)
+    decimals = decimals_for(best["mean"] if best else 0.1)
+    titles = ("place", "rate", "mean", "95 % interval", "sd", "diverged", "weights", "time")
+    columns = [Column(title) for title in titles]
+    columns.insert(1, Column("activation", "words"))
+    rows = []
+    for place, row in enumerate(run.ranking, start=1):
+        interval = f"{fixed(row.get('ci_low'), decimals)} – {fixed(row.get('ci_high'), decimals)}"
+        n_networks = row.get("n_members")
+        diverged = str(row.get("diverged") or 0) + (f" of {n_networks}" if n_networks else "")
+        seconds, n_weights = row.get("seconds"), row.get("n_parameters")
+        cells = (
+            quantity(place, str(place)),
+            words(row["activation"]),
+            quantity(row["learning_rate"], rate(row["learning_rate"]) + ("!" if row.get("edge_of_range") else "")),
+            quantity(row["mean"], fixed(row["mean"], decimals)),
+            quantity(row.get("ci_low"), interval),
+            quantity(row.get("sd"), fixed(row.get("sd"), decimals)),
+            quantity(row.get("diverged") or 0, diverged),
+            quantity(n_weights, f"{n_weights:,}" if n_weights is not None else ""),
+            quantity(seconds, duration(seconds) if seconds is not None else ""),
+        )
+        rows.append(TableRow(cells, row["activation"] == run.summary.get("winner")))
+    return Table("ranking-table", tuple(columns), tuple(rows))
+
+
+def differences_table(run: FinishedRun) -> Table | None:
+    """Each activation against the winner and, where tested, against the baseline that was named before."""
+    pairs = [(name, comparison_with_winner(run.summary, name)) for name in run.order]
+    found = [(name, comparison) for name, comparison in pairs if comparison is not None]
+    if not found:
+        return None
+    best = winner_row(run.summary)
+    baseline = run.summary.get("baseline")
+    of_baseline = {
+        str(other["b"]): comparison_with_winner({"winner": baseline, "comparisons": [other]}, str(other["b"]))
+        for other in run.summary.get("baseline_comparisons") or []
+    }
+    columns = [Column("activation", "words"), *map(Column, ("difference", "95 % interval", "Holm's p", "P(better)"))]
+    columns.append(Column("against the winner", "words"))
+    if of_baseline:
+        columns.append(Column(f"against {baseline}", "words"))
+    decimals = decimals_for(best["mean"] if best else 0.1)
+    rows = []
+    for name, comparison in found:
+        cells = [
+            words(name),
+            quantity(comparison.get("difference"), f"{comparison.get('difference') or 0:+,.{decimals}f}"),
+            quantity(comparison.get("ci_low"), _interval(comparison, decimals)),
+            quantity(comparison.get("p_holm"), f"{comparison.get('p_holm') or 0:.2g}"),
+            quantity(share := _better(comparison, name, run.summary), f"{share:.0%}"),
+            words(comparison["verdict"], TONES.get(comparison["verdict"], "")),
+        ]
+        if of_baseline:
+            other = of_baseline.get(name)
+            verdict = "the baseline" if name == baseline else (other or {}).get("verdict", "–")
+            cells.append(words(verdict, TONES.get(verdict, "")))
+        rows.append(TableRow(tuple(cells)))
+    return Table("differences-table", tuple(columns), tuple(rows))
+
+
+def _interval(comparison: Mapping[str, Any], decimals: int) -> str:
+    low, high = comparison.get("ci_low"), comparison.get("ci_high")
+    return f"{low:+,.{decimals}f} to {high:+,.{decimals}f}" if is_number(low) and is_number(high) else "–"
+
+
+def _better(comparison: Mapping[str, Any], name: str, summary: Mapping[str, Any]) -> float:
+    """Share of pairs in which `name` scored lower; the summary may state the pair from the winner's side."""
+    share = comparison.get("p_better")
+    if not is_number(share):
+        return math.nan
+    stated = any(c["a"] == name and c["b"] == summary.get("winner") for c in summary.get("comparisons") or [])
+    return float(share) if stated else 1 - float(share)  # type: ignore[arg-type]
+
+
+def confirmation_table(run: FinishedRun) -> Table | None:
+    """Winner and closest rivals, trained again with fresh seeds and folds; seen from the rival, as all differences."""
+    found = run.summary.get("confirmation")
+    if not found or not found.get("comparisons"):
+        return None
+    best = winner_row(run.summary)
+    decimals = decimals_for(best["mean"] if best else 0.1)
+    rows = []
+    for stated in found["comparisons"]:
+        again = {"winner": stated["a"], "comparisons": [stated]}
+        comparison = comparison_with_winner(again, str(stated["b"])) or stated
+        first, now = stated.get("first_difference"), comparison.get("difference")
+        cells = (
+            words(stated["b"]),
+            quantity(-first if is_number(first) else None, f"{-(first or 0):+,.{decimals}f}"),
+            quantity(now, f"{now or 0:+,.{decimals}f}"),
+            quantity(comparison.get("ci_low"), _interval(comparison, decimals)),
+            words(comparison["verdict"], TONES.get(comparison["verdict"], "")),
+        )
+        rows.append(TableRow(cells))
+    titles = ("first difference", "second difference", "95 % interval")
+    columns = (Column("activation", "words"), *map(Column, titles), Column("second verdict", "words"))
+    return Table("confirmation-table", columns, tuple(rows))
+
+
+def members_table(run: FinishedRun) -> Table:
+    """The networks of a fit, one row each."""
+    columns = (Column("seed"), Column("best epoch"), Column("epochs"), Column("validation"), Column("test"))
+    rows = [
+        TableRow(
+            tuple(
+                [quantity(int(row[key]), str(int(row[key]))) for key in ("seed", "best_epoch", "epochs")]
+                + [quantity(float(row[key])) for key in ("val_score", "test_score")]
+            )
+        )
+        for row in run.members.to_dict("records")
+    ]
+    return Table("members-table", columns, tuple(rows))
+
+
+def worst_table(run: FinishedRun) -> Table | None:
+    """The rows with the largest residuals, numbered as in the figure and named by the id column where there is one."""
+    if run.predictions is None:
+        return None
+    rows = out_of_fold(run.predictions, run.metric).head(2 * N_NAMED)
+    has_id = "id" in rows and rows.id.notna().all()
+    name = "id" if has_id else "row"
+    off = "predicted / actual" if run.metric == "log_rmse" else "residual"
+    columns = (Column("number"), Column(name, "words"), Column("actual"), Column("predicted"), Column(off))
+    shown = []
+    for place, row in enumerate(rows.to_dict("records"), start=1):
+        factor = row["predicted"] / row["actual"] if run.metric == "log_rmse" else row["residual"]
+        cells = (
+            quantity(place, str(place)),
+            words(row[name]),
+            *(quantity(row[key], fixed(row[key], decimals_for(row[key]))) for key in ("actual", "predicted")),
+            quantity(factor, f"{factor:.2f}" if run.metric == "log_rmse" else number(factor)),
+        )
+        shown.append(TableRow(cells))
+    return Table("worst-table", columns, tuple(shown))
+
+
+def claim_rows(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Claims with a line for each measured quantity behind them."""
+    return [
+        {
+            "claim": claim["claim"],
+            "verdict": claim["verdict"],
+            "tone": TONES.get(claim["verdict"], ""),
+            "evidence": [_evidence(part) for part in claim.get("parts") or []] or [claim.get("reason") or ""],
+        }
+        for claim in claims
+    ]
+
+
+def _evidence(part: Mapping[str, Any]) -> str:
+    value = part.get("value")
+    if not is_number(value):
+        return f"{part['what']}: {part.get('reason') or 'not measured'}"
+    text = f"{part['what']}: {_three(value)}"
+    if is_number(part.get("ci_low")) and is_number(part.get("ci_high")):
+        text += f" (95 % interval {_three(part['ci_low'])} to {_three(part['ci_high'])})"
+    if is_number(part.get("threshold")):
+        text += f", claimed {part.get('side') or 'at'} {_three(part['threshold'])}"
+    if is_number(part.get("p_holm")):
+        text += f", p {part['p_holm']:.2g}"
+    return text
+
+
+def _three(value: Any) -> str:
+    return f"{value:.3g}"

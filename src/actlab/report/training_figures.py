@@ -1,0 +1,260 @@
+"""Figures of training: curves, health of the hidden layers, and the winner's predictions."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from actlab.report.colours import look
+from actlab.report.drawing import GRID, INK, ROW, WIDTH, number, sheet, short
+from actlab.report.finished import FinishedRun
+
+PANELS_A_ROW = 4
+MAX_POINTS = 80
+# More points than this are drawn as an image inside the SVG.
+MAX_VECTOR_POINTS = 600
+N_NAMED = 8
+
+# column of health.csv, moment, heading, largest value that the shading tells apart
+MEASURES = (
+    ("dead", "best", "dead units", 0.5),
+    ("saturated", "best", "saturated", 1.0),
+    ("mean_output", "best", "mean output", 1.0),
+    ("gradient_ratio", "start", "gradient ratio", None),
+)
+SHARES = ("dead", "saturated")
+
+
+def curves(run: FinishedRun) -> Figure | None:
+    """A panel an activation, at its favourite rate: validation with its spread, training dashed, best of all behind."""
+    if run.curves is None:
+        return None
+    shown = {name: _chosen_curve(run, name) for name in run.order}
+    shown = {name: frame for name, frame in shown.items() if len(frame)}
+    if not shown:
+        return None
+    n_columns = min(PANELS_A_ROW, len(shown))
+    n_rows = math.ceil(len(shown) / n_columns)
+    figure = sheet(0.7 + (1.15 if n_rows > 1 else 2.4) * n_rows)
+    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    best = next(iter(shown.values()))
+    for axes, (name, frame) in zip(panels.flat, shown.items(), strict=False):
+        if frame is not best:
+            axes.plot(best.epoch, best.val_mean, color=GRID, linewidth=1.6, zorder=1)
+        _curve(axes, name, frame)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_visible(False)
+    # the last panel of a column has the numbers, also where the row below has none in it
+    for axes in panels.flat[max(0, len(shown) - n_columns) : len(shown)]:
+        axes.tick_params(labelbottom=True)
+    _score_axis(panels[0, 0], shown)
+    last = max(float(frame.epoch.max()) for frame in shown.values())
+    panels[0, 0].set_xscale("log")
+    panels[0, 0].set_xlim(0.9, 1.1 * last)
+    ticks = [tick for tick in (1, 10, 100, 1000, 10000) if tick <= last]
+    panels[0, 0].set_xticks(ticks, [str(tick) for tick in ticks])
+    panels[0, 0].set_xticks([], minor=True)
+    figure.supxlabel("epoch", fontsize=8.5)
+    figure.supylabel(run.unit, fontsize=8.5)
+    return figure
+
+
+def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
+    """Curve of the trial that was chosen in most folds, to where half of its members still train, thinned."""
+    assert run.curves is not None
+    favourite = next((row["learning_rate"] for row in run.ranking if row["activation"] == name), None)
+    own = run.curves[run.curves.activation == name]
+    if favourite is not None:
+        own = own[np.isclose(own.learning_rate, favourite, rtol=1e-9)]
+    own = own[own.trial == own.trial.min()].sort_values("epoch")
+    own = own[(own.members * 2 >= own.members.max()) & np.isfinite(own.val_mean)]
+    # evenly on the logarithmic axis that it is drawn on
+    places = np.unique(np.geomspace(1, max(1, len(own)), MAX_POINTS).round().astype(int)) - 1
+    thinned: pd.DataFrame = own.iloc[places[places < len(own)]]
+    return thinned
+
+
+def _curve(axes: Axes, name: str, frame: pd.DataFrame) -> None:
+    colour = look(name).colour
+    axes.fill_between(
+        frame.epoch, frame.val_mean - frame.val_sd, frame.val_mean + frame.val_sd, color=colour, alpha=0.25, linewidth=0
+    )
+    axes.plot(frame.epoch, frame.val_mean, color=colour, linewidth=1.4)
+    axes.plot(frame.epoch, frame.train_mean, color=colour, linewidth=1.0, linestyle=(0, (3, 1.5)))
+    axes.set_title(short(name), pad=2)
+    axes.tick_params(labelsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y")
+
+
+def _score_axis(axes: Axes, shown: dict[str, pd.DataFrame]) -> None:
+    """Logarithmic, from the lowest curve to where most curves start, so that a bad one does not flatten the others."""
+    values = np.concatenate([np.r_[frame.val_mean, frame.train_mean] for frame in shown.values()])
+    values = values[np.isfinite(values) & (values > 0)]
+    axes.set_yscale("log")
+    if len(values):
+        low = float(values.min())
+        high = max(low * 1.2, min(float(values.max()), float(np.quantile(values, 0.97)) * 1.3, low * 30))
+        axes.set_ylim(low / 1.05, high)
+        ticks = _ticks(low, high)
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within the limits; finer ones where there is only one of these."""
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.5))):
+        found = [float(f"{step * 10.0**decade:.3g}") for decade in decades for step in steps]
+        within = [tick for tick in found if low / 1.05 <= tick <= high]
+        if len(within) > 2:
+            break
+    return within[:: math.ceil(len(within) / 6)] if within else [low]
+
+
+def health(run: FinishedRun) -> Figure | None:
+    """Numbers a hidden layer, at the rate chosen in each fold: dead and saturated units, mean output, gradient."""
+    if run.health is None:
+        return None
+    table = health_table(run)
+    if table.empty:
+        return None
+    layers = sorted(run.health.layer.unique())
+    names = [name for name in run.order if name in table.index]
+    width = max(WIDTH, 1.2 + 0.34 * len(layers) * len(MEASURES))
+    figure = sheet(0.8 + ROW * len(names), width)
+    panels = figure.subplots(1, len(MEASURES), squeeze=False)[0]
+    for axes, (column, moment, heading, ceiling) in zip(panels, MEASURES, strict=True):
+        cells = pd.DataFrame(table[column])
+        values = cells.reindex(index=names, columns=layers).to_numpy(dtype=float)
+        # how far from healthy: none dead, none saturated, mean of 0, gradient as large as at the last layer
+        badness = np.abs(values) / ceiling if ceiling else np.abs(np.log10(np.clip(values, 1e-6, 1e6))) / 2
+        axes.pcolormesh(np.ma.masked_invalid(badness), cmap="Oranges", vmin=0, vmax=1.25)
+        for y, x in np.ndindex(*values.shape):
+            words = _health_number(column, float(values[y, x]))
+            is_dark = bool(badness[y, x] > 0.9)
+            colour = "#ffffff" if is_dark else "#000000"
+            place = {"ha": "center", "va": "center", "in_layout": False}
+            axes.text(x + 0.5, y + 0.5, words, fontsize=6.5, color=colour, **place)
+        unit = ", %" if column in SHARES else ""
+        axes.set_title(f"{heading}{unit}\n({moment})", pad=4)
+        axes.set_xticks(np.arange(len(layers)) + 0.5, [str(layer) for layer in layers])
+        axes.set_yticks([])
+        axes.set_ylim(len(names), 0)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    panels[0].set_yticks(np.arange(len(names)) + 0.5, [short(name) for name in names])
+    figure.supxlabel("hidden layer, counted from the inputs", fontsize=8.5)
+    return figure
+
+
+def _health_number(column: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    if column in SHARES:
+        return f"{100 * value:.0f}"
+    if column == "mean_output":
+        return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def health_table(run: FinishedRun) -> pd.DataFrame:
+    """Means over the chosen members: activations by (measure, layer). Gradients are averaged as ratios (geometric)."""
+    assert run.health is not None
+    keys = ["activation", "repeat", "fold", "trial"]
+    rows = run.health.merge(run.chosen[keys], on=keys) if run.is_ranked else run.health
+    parts: dict[str, pd.DataFrame] = {}
+    for column, moment, _, ceiling in MEASURES:
+        own = rows[rows.moment == moment]
+        values = own[column] if ceiling else np.log(own[column].where(own[column] > 0))
+        means = own.assign(value=values).pivot_table("value", "activation", "layer", dropna=False)
+        parts[column] = means if ceiling else means.map(np.exp)
+    table: pd.DataFrame = pd.concat(list(parts.values()), axis=1, keys=list(parts))
+    return table
+
+
+def out_of_fold(predictions: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row of the data each, the repeats averaged: actual, predicted and residual, largest residual first.
+
+    The residual is ln(actual / predicted) where the metric is log-RMSE, otherwise actual - predicted.
+    """
+    kept = [column for column in ("row", "id") if column in predictions]
+    logs = np.log(predictions.predicted) if metric == "log_rmse" else predictions.predicted
+    grouped = predictions.assign(predicted=logs).groupby("row", sort=False)
+    rows = grouped.agg({**{c: "first" for c in kept}, "actual": "first", "predicted": "mean"}).reset_index(drop=True)
+    if metric == "log_rmse":
+        rows["predicted"] = np.exp(rows.predicted)
+        rows["residual"] = np.log(rows.actual / rows.predicted)
+    else:
+        rows["residual"] = rows.actual - rows.predicted
+    return rows.sort_values("residual", key=np.abs, ascending=False).reset_index(drop=True)
+
+
+def predictions(run: FinishedRun) -> Figure | None:
+    """Out-of-fold predictions of the winner's networks against the truth, and their residuals; the worst numbered."""
+    if run.predictions is None:
+        return None
+    rows = out_of_fold(run.predictions, run.metric)
+    rows = rows[np.isfinite(rows.residual)]
+    if rows.empty:
+        return None
+    is_log = run.metric == "log_rmse"
+    target = str((run.summary.get("data") or {}).get("target") or "target")
+    target = target if len(target) <= 24 else f"{target[:23]}…"
+    colour = look(str(run.summary.get("winner") or run.order[0])).colour
+    figure = sheet(2.9, WIDTH * 1.15)
+    truth, rest = figure.subplots(1, 2)
+    for axes, x, y in ((truth, rows.predicted, rows.actual), (rest, rows.predicted, rows.residual)):
+        axes.scatter(x, y, s=7, color=colour, alpha=0.6, linewidth=0, rasterized=len(rows) > MAX_VECTOR_POINTS)
+        axes.set_xlabel(f"predicted {target}")
+        if is_log:
+            axes.set_xscale("log")
+            _plain_ticks(axes, "x", x)
+        axes.grid()
+        _number_worst(axes, x, y)
+    ends = [float(min(rows.actual.min(), rows.predicted.min())), float(max(rows.actual.max(), rows.predicted.max()))]
+    truth.plot(ends, ends, color=INK, linewidth=0.8)
+    truth.set_ylabel(f"actual {target}")
+    if is_log:
+        truth.set_yscale("log")
+        _plain_ticks(truth, "y", rows.actual)
+    rest.axhline(0, color=INK, linewidth=0.8)
+    rest.set_ylabel("residual: ln(actual / predicted)" if is_log else f"residual: actual - predicted {target}")
+    return figure
+
+
+def _plain_ticks(axes: Axes, which: str, values: "pd.Series[float]") -> None:
+    low, high = float(values.min()), float(values.max())
+    ticks: list[float] = []
+    for tick in _ticks(low, high):
+        if not ticks or math.log(tick / ticks[-1]) > 0.2 * math.log(high / low):
+            ticks.append(tick)
+    setter = axes.set_xticks if which == "x" else axes.set_yticks
+    setter(ticks, [_thousands(tick) for tick in ticks])
+    setter([], minor=True)
+
+
+def _thousands(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 10 * size or (abs(value) >= size and value % (size / 10) == 0):
+            return f"{value / size:g}{letter}"
+    return number(value) if abs(value) < 1e-3 else f"{value:g}"
+
+
+def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> None:
+    """1 for the largest residual and so on, as the table of worst rows counts; overlapping ones are left out."""
+    from matplotlib.transforms import Bbox
+
+    axes.autoscale_view()
+    taken: list[Bbox] = []
+    for place in range(min(N_NAMED, len(x))):
+        at = axes.transData.transform((x.iloc[place], y.iloc[place]))
+        box = Bbox.from_bounds(at[0], at[1], 12, 12)
+        if not any(box.overlaps(other) for other in taken):
+            taken.append(box)
+            axes.annotate(str(place + 1), (x.iloc[place], y.iloc[place]), (3, 2), textcoords="offset points",
+                          fontsize=7, color=INK)  # fmt: skip

@@ -1,0 +1,165 @@
+"""From trained members to the model people take home: their weights on disk, averaged predictions, an `Ensemble`."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocessor, fit_target
+from actlab.data.splits import SplitRows
+from actlab.data.table import Table
+from actlab.members import Member, Split
+from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
+from actlab.networks.population import Outcome
+from actlab.records import write_atomically
+from actlab.runs.trials import Evaluation, Setting, evaluate
+
+FoldKey = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One trained member: its best weights, and its predictions for the test rows on the trained (log) scale."""
+
+    member: Member
+    state: dict[str, Tensor]
+    test_predictions: Tensor
+    val_score: float
+    test_score: float
+
+
+def networks_of(outcomes: Sequence[Outcome]) -> list[Network]:
+    """The members that have finite scores."""
+    return [
+        Network(o.member, o.state, o.test_predictions, o.val_score, o.test_score)
+        for o in outcomes
+        if o.state is not None and o.test_predictions is not None
+    ]
+
+
+class Networks:
+    """The networks of a run, by the number of their trial, kept as files of tensors and plain types.
+
+    Args:
+        directory: Where the files lie.
+        evaluation: How they were trained.
+        table: What they were trained on.
+        splits: Its splits.
+    """
+
+    def __init__(
+        self, directory: Path, evaluation: Evaluation, table: Table, splits: Mapping[Split, SplitRows]
+    ) -> None:
+        self.directory, self.evaluation, self.table, self.splits = directory, evaluation, table, splits
+
+    def _file(self, number: int) -> Path:
+        return self.directory / f"{number}.pt"
+
+    def keep(self, number: int, outcomes: Sequence[Outcome]) -> None:
+        """Write the networks of a trial."""
+        content = [{**vars(network), "member": asdict(network.member)} for network in networks_of(outcomes)]
+        # by way of memory: on a full disk torch.save raises what is no OSError
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(self._file(number), lambda path: path.write_bytes(buffer.getvalue()))
+
+    def of(self, number: int, setting: Setting) -> list[Network]:
+        """The networks of a trial; trained again where the files are on another machine."""
+        if not self._file(number).exists():
+            (result,) = evaluate({number: setting}, self.evaluation, self.table)
+            self.keep(number, result.outcomes)
+        content = torch.load(self._file(number), weights_only=True)
+        return [Network(**{**entry, "member": _member(entry["member"])}) for entry in content]
+
+    def gather(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[Network]:
+        """The networks of the rows of `summary.choose`: for each (repeat, fold) those of its chosen trial."""
+        return [
+            network
+            for trial, *fold in chosen[["trial", "repeat", "fold"]].to_numpy().tolist()
+            for network in self.of(trial, settings[trial])
+            if [network.member.split.repeat, network.member.split.fold] == fold
+        ]
+
+    def residuals(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
+        """True minus averaged predicted value on the test rows of each (repeat, fold), on the trained (log) scale."""
+        assert self.table.target is not None
+        truth = torch.from_numpy(self.table.target)
+        if self.evaluation.data.target_transform == "log":
+            truth = truth.log()
+        by_fold: dict[FoldKey, list[Network]] = {}
+        for network in networks:
+            split = network.member.split
+            by_fold.setdefault((split.repeat, split.fold), []).append(network)
+        return {
+            fold: truth[torch.from_numpy(self.splits[own[0].member.split].test)]
+            - torch.stack([network.test_predictions for network in own]).mean(0)
+            for fold, own in by_fold.items()
+        }
+
+    def predictions(self, networks: Sequence[Network]) -> pd.DataFrame:
+        """predictions.csv: each row by the averaged networks of the fold that tests it, in target units.
+
+        Columns: row (number in the table, from 0), id (where there is one), repeat, fold, actual, predicted.
+        """
+        table = self.table
+        assert table.target is not None
+        parts = []
+        for (repeat, fold), residuals in self.residuals(networks).items():
+            rows = self.splits[Split(repeat, fold, 0)].test
+            actual = table.target[rows]
+            if self.evaluation.data.target_transform == "log":
+                predicted = actual * np.exp(-residuals.numpy())
+            else:
+                predicted = actual - residuals.numpy()
+            columns = {"repeat": repeat, "fold": fold, "actual": actual, "predicted": predicted}
+            ids = {"id": table.ids.iloc[rows].to_numpy()} if table.ids is not None else {}
+            parts.append(pd.DataFrame({"row": rows, **ids, **columns}))
+        return pd.concat(parts, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
+
+    def score(self, networks: Sequence[Network]) -> float:
+        """Mean over (repeat, fold) of the score of the fold's averaged networks on rows none of them saw."""
+        scores = [residuals.square().mean().sqrt().item() for residuals in self.residuals(networks).values()]
+        return float(np.mean(scores)) if scores else float("nan")
+
+    def ensemble(
+        self, networks: Sequence[Network], config: dict[str, Any], scores: dict[str, Any], versions: dict[str, str]
+    ) -> Ensemble:
+        """The networks with their preprocessing, ready to be saved."""
+        fitted = {split: self._fit(split) for split in {network.member.split for network in networks}}
+        return Ensemble(
+            members=tuple(
+                EnsembleMember(
+                    network.member,
+                    network.state,
+                    *fitted[network.member.split],
+                    network.val_score,
+                    network.test_score,
+                )
+                for network in networks
+            ),
+            schema=self.table.schema,
+            metric="log_rmse" if self.evaluation.data.target_transform == "log" else "rmse",
+            config=config,
+            residuals=tuple(FoldResiduals(*fold, values) for fold, values in self.residuals(networks).items()),
+            scores=scores,
+            versions=versions,
+        )
+
+    def _fit(self, split: Split) -> tuple[Preprocessor, TargetScaler]:
+        table, data, rows = self.table, self.evaluation.data, self.splits[split].training
+        assert table.target is not None
+        return (
+            fit_preprocessor(table.features, table.schema, rows, data),
+            fit_target(table.target, rows, data.target_transform),
+        )
+
+
+def _member(content: dict[str, Any]) -> Member:
+    hidden = tuple(content["hidden"])
+    return Member(**{**content, "split": Split(**content["split"]), "hidden": hidden})

@@ -1,0 +1,326 @@
+"""What `compare` and `search` share: run directory and study, the loop of a worker, and who writes the results."""
+
+import json
+import random
+import socket
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import optuna
+
+from actlab.configuration import Configuration, differences, to_yaml
+from actlab.data.splits import make_splits
+from actlab.data.table import read_table
+from actlab.diagnostics.health_callback import HealthMonitor
+from actlab.engine.studies import Cell, Study, open_storage
+from actlab.engine.workers import Worker, run_workers
+from actlab.errors import InputError
+from actlab.records import RunDirectory, plain, write_text
+from actlab.runs.assembly import Networks
+from actlab.runs.investigation import attributes_of
+from actlab.runs.live_curves import LiveCurves
+from actlab.runs.progress import PopulationProgress
+from actlab.runs.results import CURVES, MEMBERS, Results, versions
+from actlab.runs.trial_settings import count_features, setting_of, target_sd
+from actlab.runs.trials import Evaluation, TrialResult, evaluate
+
+FINGERPRINT, WRITER = "actlab", "written_by"
+# how long a worker with nothing to do waits before it looks again
+WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
+
+
+class Experiment(ABC):
+    """A run: its configuration, data, directory and study, and the trials that train in it.
+
+    Args:
+        configuration: What was asked for.
+        worker: Which one of several processes this is; None for the one that was started by hand.
+
+    Raises:
+        InputError: bad data or configuration, or the directory belongs to another configuration or other data.
+    """
+
+    command: ClassVar[str]
+    is_equal_budget: ClassVar[bool]
+    # groups of the configuration that this command does not read
+    ignored: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
+        self.configuration, self.worker = configuration, worker
+        self.table = read_table(configuration.data)
+        self.splits = make_splits(self.table.n_rows, configuration.compare, configuration.seed)
+        self.run = choose_directory(self.command, configuration)
+        self.run.create()
+        trainer = dict(configuration.trainer)
+        if worker is not None and (device := worker.device()) is not None:
+            trainer["devices"] = [device]
+        self.evaluation = Evaluation(
+            configuration.data, configuration.compare, configuration.optimizer, trainer, configuration.seed
+        )
+        self.networks = Networks(self.run.weights, self.evaluation, self.table, self.splits)
+        storage = open_storage(self.run.journal, configuration.storage)
+        self.study = Study(storage, "actlab" if configuration.storage is None else self.run.path.name)
+        with self.study.liveness.exclusive():
+            self._check_fingerprint()
+        self.progress: PopulationProgress | None = None
+        self.live = LiveCurves(self.run.tensorboard)
+
+    @property
+    @abstractmethod
+    def cells(self) -> list[Cell]:
+        """Everything that is to be done, in the order of the results."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> int:
+        """Trials that train as one population."""
+
+    @property
+    @abstractmethod
+    def rates(self) -> list[float]:
+        """Learning rates tried, or the ends of their range."""
+
+    @abstractmethod
+    def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
+        """The parameters of a claimed trial."""
+
+    def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
+        """What goes along with the training of a population."""
+        # one process shows what goes on; a second one would write over the live curves' files
+        return [self.progress, self.live] if self.progress is not None else []
+
+    def _check_fingerprint(self) -> None:
+        asked = {
+            "command": self.command,
+            "data": self.table.content_hash,
+            "config": plain(self._compared()),
+            "versions": versions(),
+        }
+        stored = self.study.optuna.user_attrs.get(FINGERPRINT)
+        if stored is None:
+            self._check_config_file(asked["config"])
+            self.study.optuna.set_user_attr(FINGERPRINT, asked)
+        else:
+            changed = differences(stored["versions"], asked["versions"])
+            if changed and self.worker is None:
+                print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
+            self._refuse(fingerprint_differences(stored, asked))
+        if not self.run.config.exists():
+            write_text(self.run.config, to_yaml(self.configuration.to_dict()))
+
+    def _compared(self) -> dict[str, Any]:
+        """What two starts of one run must agree on; what this command does not read is left out."""
+        return {key: value for key, value in self.configuration.compared().items() if key not in self.ignored}
+
+    def _check_config_file(self, asked: dict[str, Any]) -> None:
+        """A directory whose study is gone, or in a database, still has its configuration."""
+        if self.run.config.exists():
+            import yaml
+
+            content = yaml.safe_load(self.run.config.read_text()) or {}
+            stored = {key: value for key, value in content.items() if key in asked}
+            self._refuse(differences(_without_place(stored), _without_place(asked)))
+
+    def _refuse(self, lines: list[str]) -> None:
+        if lines:
+            raise InputError(
+                f"{self.run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
+                "go on with that one, choose another --out, or add --fresh"
+            )
+
+    def execute(self) -> tuple[RunDirectory, dict[str, Any] | None]:
+        """Train what is missing and write the results; the summary is None where another process writes it."""
+        was_done = self._is_done()
+        if was_done and (written := self._written()) is not None:
+            return self.run, written
+        try:
+            if self.configuration.workers > 1:
+                self._run_workers()
+            else:
+                self.train()
+            if not was_done and not self._is_writer():
+                return self.run, None
+            with self.study.liveness.exclusive():
+                # several processes on one directory: who comes second finds the files
+                return self.run, self._written() or self._write()
+        finally:
+            self.live.close()
+            self.study.close()
+
+    def _is_done(self) -> bool:
+        done = self.study.done()
+        return all(cell.key in done for cell in self.cells)
+
+    def _written(self) -> dict[str, Any] | None:
+        """The summary, where the results are on disk already."""
+        # the report is written last
+        if not (self.run.summary.exists() and self.run.report.exists()):
+            return None
+        try:
+            summary = self.run.read_summary()
+        except json.JSONDecodeError:
+            return None
+        return summary if summary.get("protocol", {}).get("n_trials") == len(self.cells) else None
+
+    def _is_writer(self) -> bool:
+        """The first process that finds everything done writes the results; who comes later says so and leaves."""
+        own = {"host": socket.gethostname(), "directory": str(self.run.path.resolve())}
+        with self.study.liveness.exclusive():
+            writer = self.study.optuna.user_attrs.get(WRITER)
+            if writer is None:
+                self.study.optuna.set_user_attr(WRITER, own)
+        if writer is None or writer == own:
+            return True
+        print(f"all trials are done; the results are in {writer['directory']} on {writer['host']}", file=sys.stderr)
+        return False
+
+    def _write(self) -> dict[str, Any]:
+        done = self.study.done()
+        trials = [done[cell.key] for cell in self.cells]
+        settings = {
+            cell.number: setting_of(trial.params, self.configuration, self.n_features)
+            for cell, trial in zip(self.cells, trials, strict=True)
+        }
+        results = Results(
+            self.command,
+            self.configuration,
+            self.run,
+            self.table,
+            self.splits,
+            self.networks,
+            self.rates,
+            self.is_equal_budget,
+        )
+        return results.write(trials, settings, self.study.optuna)
+
+    def _run_workers(self) -> None:
+        own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
+        n_cells, shown = len(self.cells), time.monotonic()
+        self.study.enqueue_missing(self.cells)
+
+        def watch() -> None:
+            nonlocal shown
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                print(f"{len(self.study.done())} of {n_cells} trials done", file=sys.stderr)
+
+        run_workers(_work, (type(self), own), self.configuration.workers, self.run.path / "workers", watch)
+
+    def train(self) -> None:
+        """Claim trials and train them, one population after the other, until every cell is done."""
+        n_splits, wait_s = len(self.splits), WAIT_S
+        with PopulationProgress(len(self.cells) * n_splits) if self.worker is None else nullcontext() as progress:
+            self.progress = progress
+            if progress is not None:
+                progress.advance(len(self.study.done()) * n_splits)
+            self.study.enqueue_missing(self.cells, self._n_queued())
+            while True:
+                if claimed := self.study.claim(self.batch):
+                    self._train(claimed)
+                    wait_s = WAIT_S
+                elif not self.study.enqueue_missing(self.cells, self._n_queued()):
+                    if self._is_done():
+                        return
+                    if wait_s == WAIT_S:
+                        print("waiting for trials that are in training elsewhere", file=sys.stderr)
+                    time.sleep(wait_s * (0.5 + random.random()))
+                    wait_s = min(1.5 * wait_s, LONGEST_WAIT_S)
+
+    def _n_queued(self) -> int | None:
+        """How many cells are queued at a time; all of them where their order does not matter."""
+        return None
+
+    def _train(self, claimed: Mapping[int, optuna.Trial]) -> None:
+        """Train claimed trials as one population and tell the study; interrupted, they go back to the queue."""
+        try:
+            params = {number: self.propose(number, trial) for number, trial in claimed.items()}
+            settings = {number: setting_of(own, self.configuration, self.n_features) for number, own in params.items()}
+            # first, so that members are measured before anything takes them out of training
+            monitor = HealthMonitor()
+            for result in evaluate(settings, self.evaluation, self.table, [monitor, *self.callbacks(claimed)]):
+                self.networks.keep(result.number, result.outcomes)
+                self._tell(claimed[result.number], result, monitor)
+        except BaseException:
+            self._give_back(claimed)
+            raise
+
+    def _give_back(self, claimed: Mapping[int, optuna.Trial]) -> None:
+        try:
+            self.study.release(list(claimed.values()))
+        except (InputError, optuna.exceptions.OptunaError):
+            # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
+            return
+
+    @cached_property
+    def n_features(self) -> int:
+        """Input columns of the networks of the first split."""
+        return count_features(self.table, next(iter(self.splits.values())), self.configuration.data)
+
+    def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
+        attributes = {
+            MEMBERS: [plain(asdict(record)) for record in result.member_records()],
+            CURVES: [plain(list(asdict(record).values())) for record in result.curve_records()],
+            **attributes_of(result, monitor, target_sd(self.table, self.configuration.data)),
+        }
+        if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):
+            self.study.prune(trial, reason, attributes)
+        else:
+            self.study.complete(trial, result.value if np.isfinite(result.value) else np.inf, attributes)
+
+
+def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:
+    """What a worker process does."""
+    kind, configuration = argument
+    experiment = kind(configuration, worker)
+    try:
+        experiment.train()
+    finally:
+        experiment.study.close()
+
+
+def fingerprint_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What makes two starts different runs, a line each: command, data, configuration."""
+    lines = differences({"command": stored["command"]}, {"command": asked["command"]})
+    if stored["data"] != asked["data"]:
+        csv = asked["config"]["data"]["csv"]
+        lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
+    return lines + differences(_without_place(stored["config"]), _without_place(asked["config"]))
+
+
+def _without_place(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what differs from machine to machine: the data are known by their content."""
+    data = {key: value for key, value in config.get("data", {}).items() if key != "csv"}
+    trainer = {key: value for key, value in config.get("trainer", {}).items() if key != "devices"}
+    # a total: asking for more goes on
+    search = {key: value for key, value in config.get("search", {}).items() if key != "n_trials"}
+    return {**config, "data": data, "trainer": trainer, "search": search}
+
+
+def choose_directory(command: str, configuration: Configuration) -> RunDirectory:
+    """The run directory: `--out`, else runs/COMMAND-NAME; with `--fresh` the first of it, it-2, it-3, ... not there.
+
+    Raises:
+        InputError: the path is a file, or a directory of something else.
+    """
+    path = Path(configuration.out or f"runs/{command}-{configuration.name}")
+    if configuration.fresh:
+        base, number = path, 2
+        while path.exists():
+            path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out {path} is a file; name a directory")
+    run = RunDirectory(path)
+    # another worker's first files, half written or left by one that was killed, are hidden or the journal's
+    foreign = path.is_dir() and any(not entry.name.startswith((".", run.journal.name)) for entry in path.iterdir())
+    if foreign and not (run.journal.exists() or run.config.exists()):
+        raise InputError(f"--out {path} is a directory with other files in it; name a new one")
+    return run

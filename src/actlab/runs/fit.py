@@ -1,0 +1,163 @@
+"""`actlab fit`, `validate` and `test`: several seeds of one activation on one split, and scores of a checkpoint.
+
+The split is the first of the comparison's protocol: its test fold is never looked at by `fit`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from actlab.configuration import Configuration, differences, to_yaml
+from actlab.data.splits import SplitRows, make_splits
+from actlab.data.table import Table, read_table
+from actlab.errors import InputError
+from actlab.members import Member, Split
+from actlab.model.ensemble import Ensemble, load, save
+from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
+from actlab.report.page import write_report
+from actlab.runs.assembly import Networks, networks_of
+from actlab.runs.experiment import choose_directory
+from actlab.runs.live_curves import LiveCurves
+from actlab.runs.progress import PopulationProgress
+from actlab.runs.results import versions
+from actlab.runs.trials import Evaluation, Setting, TrialResult, make_member, member_record, train
+from actlab.settings import DataSettings
+
+SPLIT = Split(0, 0, 0)
+Part = Literal["validation", "test"]
+
+
+def fit(configuration: Configuration) -> RunDirectory:
+    """Train `model.n_members` networks of `model.activation`, and write a run directory.
+
+    Raises:
+        InputError: bad data or configuration, or the directory holds another run.
+    """
+    table = read_table(configuration.data)
+    run = choose_directory("fit", configuration)
+    _refuse_finished(run, configuration)
+    run.create()
+    write_text(run.config, to_yaml(configuration.to_dict()))
+    model, optimizer = configuration.model, configuration.optimizer
+    setting = Setting(
+        model.activation,
+        optimizer.learning_rate,
+        optimizer.weight_decay,
+        tuple(model.hidden),
+        model.dropout,
+        model.init,
+    )
+    members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(model.n_members)]
+    evaluation = evaluation_of(configuration)
+    with PopulationProgress(len(members)) as progress:
+        outcomes = train(members, [SPLIT], evaluation, table, [progress, LiveCurves(run.tensorboard)])
+    result = TrialResult(0, setting, tuple(outcomes))
+    write_frame(run.members, to_frame([member_record(outcome) for outcome in outcomes], MemberRecord))
+    write_frame(run.curves, to_frame(result.curve_records(), type(result.curve_records()[0])))
+    splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
+    networks = Networks(run.weights, evaluation, table, splits)
+    trained = networks_of(outcomes)
+    if not trained:
+        raise InputError(
+            f"all {len(members)} networks diverged at learning_rate={optimizer.learning_rate}; try a smaller one"
+        )
+    score = networks.score(trained)
+    scores = {"test_score": score, "sha256": table.content_hash}
+    save(networks.ensemble(trained, plain(configuration.to_dict()), scores, versions()), run.checkpoint)
+    write_json(run.summary, {"metric": _metric(configuration.data), "ensemble": scores, "versions": versions()})
+    write_report(run.path)
+    _print(members, [(o.val_score, o.test_score) for o in outcomes], score, _metric(configuration.data))
+    print(f"results: {run.path}")
+    return run
+
+
+def _refuse_finished(run: RunDirectory, configuration: Configuration) -> None:
+    if not run.config.exists():
+        return
+    import yaml
+
+    stored, asked = yaml.safe_load(run.config.read_text()), plain(configuration.to_dict())
+    if lines := differences(stored, asked):
+        raise InputError(
+            f"{run.path} holds a run of another configuration ({'; '.join(lines)}); choose another --out or add --fresh"
+        )
+    if run.checkpoint.exists():
+        raise InputError(f"{run.path} holds this very run, finished; add --fresh to train it again beside")
+
+
+def evaluation_of(configuration: Configuration) -> Evaluation:
+    """What all members of a configuration share."""
+    return Evaluation(
+        configuration.data,
+        configuration.compare,
+        configuration.optimizer,
+        configuration.trainer,
+        configuration.seed,
+    )
+
+
+def score(configuration: Configuration, part: Part) -> float:
+    """Score a checkpoint on the rows of its own split, or on all rows of another CSV.
+
+    On its own data each row is predicted only by the members that have it in their validation (or test) part, so a
+    comparison's checkpoint is scored out of fold. A CSV with other content is new to all members.
+
+    Raises:
+        InputError: no checkpoint named, or its data are not there.
+    """
+    if configuration.ckpt_path is None:
+        raise InputError("--ckpt_path is needed: the best.ckpt of a run")
+    ensemble = load(Path(configuration.ckpt_path))
+    stored = DataSettings(**ensemble.config["data"])
+    data = configuration.data if configuration.data.csv is not None else stored
+    table = read_table(data)
+    if table.target is None:
+        raise InputError(f"{data.csv} has no target to score against: --data.target NAME")
+    if table.content_hash == ensemble.scores.get("sha256"):
+        residuals = _own_residuals(ensemble, table, part)
+    else:
+        residuals = _trained_scale(table.target, data) - _trained_scale(ensemble.predict(table.features), data)
+    value = float(np.sqrt(np.mean(residuals**2)))
+    print(f"{ensemble.metric} {value:.4f} on {len(residuals)} {part} rows of {data.csv}")
+    return value
+
+
+def _trained_scale(values: np.ndarray, data: DataSettings) -> np.ndarray:
+    return np.log(values) if data.target_transform == "log" else values
+
+
+def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
+    from actlab.settings import CompareSettings
+
+    assert table.target is not None
+    splits = make_splits(table.n_rows, CompareSettings(**ensemble.config["compare"]), ensemble.config["seed"])
+    total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
+    for member in ensemble.members:
+        rows = _part(splits[member.member.split], part)
+        alone = Ensemble((member,), ensemble.schema, ensemble.metric, {}, (), {}, {})
+        predicted = alone.predict(table.features.iloc[rows])
+        total[rows] += np.log(predicted) if ensemble.metric == "log_rmse" else predicted
+        count[rows] += 1
+    seen = count > 0
+    truth = np.log(table.target) if ensemble.metric == "log_rmse" else table.target
+    residuals: np.ndarray = truth[seen] - total[seen] / count[seen]
+    return residuals
+
+
+def _part(rows: SplitRows, part: Part) -> np.ndarray:
+    return rows.validation if part == "validation" else rows.test
+
+
+def _metric(data: DataSettings) -> str:
+    return "log_rmse" if data.target_transform == "log" else "rmse"
+
+
+def _print(members: list[Member], scores: list[tuple[float, float]], ensemble: float, metric: str) -> None:
+    table = RichTable("seed", f"validation {metric}", f"test {metric}", box=None, pad_edge=False)
+    for member, (validation, test) in zip(members, scores, strict=True):
+        table.add_row(str(member.seed), f"{validation:.4f}", f"{test:.4f}")
+    table.add_row("all, averaged", "", f"{ensemble:.4f}")
+    Console().print(table)

@@ -1,0 +1,156 @@
+"""What a network has to beat: the median, ridge regression and gradient boosting, on the same folds.
+
+A reference has no use for an inner split, so it is fitted once a (repeat, fold) on every row outside the test fold,
+training and validation together, and scored on the test rows. Whatever it chooses (ridge's penalty) it chooses on the
+rows it is fitted on.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from actlab.data.columns import Schema
+from actlab.data.preprocessing import fit_preprocessor, fit_target
+from actlab.data.splits import Rows, SplitRows
+from actlab.data.table import Table
+from actlab.members import Split
+from actlab.settings import DataSettings
+
+Values = NDArray[np.float64]
+
+# Penalties ridge chooses from by leave-one-out error.
+RIDGE_ALPHAS = np.logspace(-2, 4, 25)
+# Bins of HistGradientBoosting, hence the most categories a column of its can have; rarer ones count as missing.
+N_BINS = 255
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """One (repeat, fold): rows to fit on, rows to score on, and the (log) target of all rows, standardised."""
+
+    fitting: Rows
+    test: Rows
+    targets: Values
+    table: Table
+    settings: DataSettings
+
+
+@dataclass(frozen=True)
+class ReferencePrediction:
+    """What one reference says of the test rows of one fold.
+
+    `rows` (n_test,) are row numbers of the table, `predictions` (n_test,) are in the unit of the target, and `score`
+    is their log-RMSE (RMSE for an untransformed target).
+    """
+
+    name: str
+    repeat: int
+    fold: int
+    rows: Rows
+    predictions: Values
+    score: float
+
+
+def reference_scores(
+    table: Table, splits: Mapping[Split, SplitRows], settings: DataSettings
+) -> dict[str, float | None]:
+    """Mean score over the folds of each reference, lower is better; None where a fold has no finite score.
+
+    Args:
+        table: The data, with its target.
+        splits: Every split of the comparison; the inner ones of a fold give the same rows.
+        settings: Preprocessing (for ridge) and target transform.
+    """
+    return mean_scores(reference_predictions(table, splits, settings))
+
+
+def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
+    """The same from predictions that are there already."""
+    scores: dict[str, list[float]] = {name: [] for name in REFERENCES}
+    for prediction in predictions:
+        scores[prediction.name].append(prediction.score)
+    means = {name: statistics.fmean(values) for name, values in scores.items()}
+    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
+
+
+def reference_predictions(
+    table: Table, splits: Mapping[Split, SplitRows], settings: DataSettings
+) -> Iterator[ReferencePrediction]:
+    """Predictions of every reference for the test rows of every (repeat, fold), in the order of the splits."""
+    if table.target is None:
+        raise ValueError("references need a table with a target")
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    folds: dict[tuple[int, int], SplitRows] = {}
+    for split, rows in splits.items():
+        folds.setdefault((split.repeat, split.fold), rows)
+    for (repeat, fold), rows in folds.items():
+        fitting = np.union1d(rows.training, rows.validation)
+        scaler = fit_target(table.target, fitting, settings.target_transform)
+        data = FoldData(fitting, rows.test, scaler.forward(table.target), table, settings)
+        for name, predict in REFERENCES.items():
+            # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine
+            # make gradient boosting ten times slower
+            with threadpool_limits(1):
+                predicted = predict(data)
+            error = (predicted - data.targets[rows.test]) * scaler.sd
+            score = float(np.sqrt(np.mean(np.square(error))))
+            yield ReferencePrediction(name, repeat, fold, rows.test, scaler.inverse(predicted), score)
+
+
+def _median(data: FoldData) -> Values:
+    return np.full(len(data.test), np.median(data.targets[data.fitting]))
+
+
+def _ridge(data: FoldData) -> Values:
+    """Ridge on the networks' own inputs, its penalty chosen by leave-one-out error in closed form."""
+    from sklearn.linear_model import RidgeCV
+
+    features = data.table.features
+    preprocessor = fit_preprocessor(features, data.table.schema, data.fitting, data.settings)
+    inputs = preprocessor.transform(features).astype(np.float64)
+    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(inputs[data.fitting], data.targets[data.fitting])
+    return np.asarray(model.predict(inputs[data.test]), dtype=np.float64)
+
+
+def _hist_gradient_boosting(data: FoldData) -> Values:
+    """scikit-learn's defaults on the raw columns, missing cells left missing."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    schema = data.table.schema
+    inputs = ordinal_codes(data.table.features, schema, data.fitting)
+    is_categorical = [column.kind == "categorical" for column in schema.columns]
+    model = HistGradientBoostingRegressor(categorical_features=is_categorical, max_bins=N_BINS, random_state=0)
+    model.fit(inputs[data.fitting], data.targets[data.fitting])
+    return np.asarray(model.predict(inputs[data.test]), dtype=np.float64)
+
+
+REFERENCES: dict[Literal["median", "ridge", "hist_gradient_boosting"], Callable[[FoldData], Values]] = {
+    "median": _median,
+    "ridge": _ridge,
+    "hist_gradient_boosting": _hist_gradient_boosting,
+}
+
+
+def ordinal_codes(features: pd.DataFrame, schema: Schema, fitting: Rows) -> Values:
+    """One number a column, (n_rows, n_columns): itself, its rank, or the code of its category.
+
+    Codes are 0, 1, ... from the most frequent category of the rows `fitting` on. NaN where a cell is missing or its
+    category is not among the first `N_BINS` of them.
+    """
+    codes = np.empty((len(features), len(schema.columns)))
+    for place, column in enumerate(schema.columns):
+        cells = features[column.name]
+        if column.kind == "numeric":
+            codes[:, place] = cells
+            continue
+        known = column.categories or cells.iloc[fitting].value_counts().index[:N_BINS]
+        code = {name: number for number, name in enumerate(known)}
+        codes[:, place] = [code.get(cell, math.nan) for cell in cells]
+    return codes

@@ -1,0 +1,81 @@
+"""`actlab search`: an Optuna study over activation and learning rate together, in batches that train as populations."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import lightning.pytorch as pl
+import optuna
+
+from actlab.configuration import Configuration
+from actlab.engine.pruning import RungPruning, rungs
+from actlab.engine.studies import Cell
+from actlab.members import derive_seed
+from actlab.networks import activations
+from actlab.records import RunDirectory
+from actlab.runs.experiment import Experiment
+
+
+def search(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
+    """Run or resume the search until `search.n_trials` are done; returns the run directory and its summary.
+
+    The sampler gives activations unequal budgets, so the summary ranks them by what was found but compares nothing.
+
+    Raises:
+        InputError: bad data or configuration, or the run directory holds another run.
+    """
+    for name in configuration.search.activations or configuration.compare.activations:
+        activations.get(name)
+    return Search(configuration).execute()
+
+
+class Search(Experiment):
+    """Trials that a sampler proposes, in batches."""
+
+    command = "search"
+    is_equal_budget = False
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        n_trials = max(self.configuration.search.n_trials, len(self.study.done()))
+        return [Cell(f"trial {number}", number) for number in range(n_trials)]
+
+    @property
+    def batch(self) -> int:
+        return self.configuration.search.batch
+
+    @property
+    def rates(self) -> list[float]:
+        return self.configuration.search.learning_rate
+
+    def _n_queued(self) -> int | None:
+        # a batch at a time, so that trials have the order of their cells also where some were queued again
+        return self.batch
+
+    def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
+        # a seed for each trial: one that is queued again after a crash is drawn as it would have been
+        self.study.optuna.sampler = optuna.samplers.TPESampler(seed=self.sampler_seed(number))
+        return suggest(trial, self.configuration)
+
+    def sampler_seed(self, number: int) -> int:
+        return derive_seed(self.configuration.seed, "sampler", number) % 2**32
+
+    def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
+        steps = rungs(self.configuration.trainer["max_epochs"])
+        if not self.configuration.search.pruning or not steps:
+            return super().callbacks(claimed)
+        return [RungPruning(self.study, claimed, steps, len(self.splits)), *super().callbacks(claimed)]
+
+
+def suggest(trial: optuna.Trial, configuration: Configuration) -> dict[str, Any]:
+    """Draw a trial's parameters from the search space of the configuration."""
+    space = configuration.search
+    trial.suggest_categorical("activation", space.activations or configuration.compare.activations)
+    trial.suggest_float("learning_rate", *space.learning_rate, log=True)
+    if space.weight_decay is not None:
+        trial.suggest_float("weight_decay", *space.weight_decay, log=True)
+    if space.dropout is not None:
+        trial.suggest_float("dropout", *space.dropout)
+    if space.hidden is not None:
+        trial.suggest_categorical("hidden", ["-".join(map(str, widths)) for widths in space.hidden])
+    return trial.params

@@ -1,0 +1,216 @@
+"""Where the parts meet: settings in, trained members out. `compare` and `search` evaluate with the same function."""
+
+import logging
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lightning.pytorch as pl
+
+from actlab.data.datamodule import TabularDataModule
+from actlab.data.splits import make_splits
+from actlab.data.table import Table
+from actlab.members import Member, Split
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import Outcome
+from actlab.records import CurveRecord, MemberRecord
+from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+
+# The preprocessed rows of the splits that train at the same time; more splits than fit train one wave after another.
+SPLIT_BYTES = 1_500_000_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a trial evaluates: one architecture with its optimiser settings.
+
+    `name` is what results call it, where that is not the activation: an arm of a comparison with factors.
+    """
+
+    activation: str
+    learning_rate: float
+    weight_decay: float
+    hidden: tuple[int, ...]
+    dropout: float
+    init: str
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name in results."""
+        return self.name or self.activation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything a trial is evaluated with besides its setting: equal for all trials of a run.
+
+    Args:
+        data: How the CSV is read.
+        protocol: Repeats, folds and inner parts; every trial trains one member on each.
+        optimizer: Schedule and patience (learning rate and weight decay are the setting's).
+        trainer: Arguments of Lightning's Trainer; `max_epochs` among them.
+        seed: Seed of splits, initial weights and batch orders, each derived on its own.
+    """
+
+    data: DataSettings
+    protocol: ProtocolSettings
+    optimizer: OptimizerSettings
+    trainer: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A trial's members, one for each split."""
+
+    number: int
+    setting: Setting
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def value(self) -> float:
+        """The mean inner-validation score, what studies minimise; nan when a member has none."""
+        return statistics.fmean(outcome.val_score for outcome in self.outcomes)
+
+    def member_records(self) -> list[MemberRecord]:
+        return [replace(member_record(outcome), activation=self.setting.label) for outcome in self.outcomes]
+
+    def curve_records(self) -> list[CurveRecord]:
+        """Mean and spread of the members' curves, for as long as any of them trained."""
+        longest = max(outcome.epochs for outcome in self.outcomes)
+        return [_curve_record(self, epoch) for epoch in range(1, longest + 1)]
+
+
+def member_record(outcome: Outcome) -> MemberRecord:
+    member = outcome.member
+    return MemberRecord(
+        trial=member.trial,
+        activation=member.activation,
+        learning_rate=member.learning_rate,
+        repeat=member.split.repeat,
+        fold=member.split.fold,
+        inner=member.split.inner,
+        seed=member.seed,
+        best_epoch=outcome.best_epoch,
+        epochs=outcome.epochs,
+        val_score=outcome.val_score,
+        test_score=outcome.test_score,
+        diverged=outcome.is_diverged,
+        pruned=bool(outcome.pruned),
+        n_parameters=outcome.n_parameters,
+        seconds=outcome.seconds,
+    )
+
+
+def _curve_record(result: TrialResult, epoch: int) -> CurveRecord:
+    running = [outcome for outcome in result.outcomes if outcome.epochs >= epoch]
+    train = [outcome.train_curve[epoch - 1] for outcome in running]
+    val = [outcome.val_curve[epoch - 1] for outcome in running]
+    return CurveRecord(
+        result.number,
+        result.setting.label,
+        result.setting.learning_rate,
+        epoch,
+        len(running),
+        statistics.fmean(train),
+        statistics.pstdev(train),
+        statistics.fmean(val),
+        statistics.pstdev(val),
+    )
+
+
+def evaluate(
+    settings: dict[int, Setting],
+    evaluation: Evaluation,
+    table: Table,
+    callbacks: Sequence[pl.Callback] = (),
+) -> list[TrialResult]:
+    """Train every setting on every split of the protocol, as one population, and score it.
+
+    Args:
+        settings: Trial number to setting.
+        evaluation: What is equal for all.
+        table: The data, read once.
+        callbacks: Lightning callbacks (progress, pruning).
+
+    Returns:
+        One result a setting, in the order given, whose outcomes follow the order of the splits.
+    """
+    splits = list(make_splits(table.n_rows, evaluation.protocol, evaluation.seed))
+    outcomes: dict[int, list[Outcome]] = {number: [] for number in settings}
+    for wave in _waves(splits, table, evaluation):
+        members = [
+            make_member(number, setting, split, evaluation.seed)
+            for number, setting in settings.items()
+            for split in wave
+        ]
+        for outcome in train(members, wave, evaluation, table, callbacks):
+            outcomes[outcome.member.trial].append(outcome)
+    return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
+
+
+def make_member(number: int, setting: Setting, split: Split, seed: int) -> Member:
+    return Member(
+        trial=number,
+        activation=setting.activation,
+        learning_rate=setting.learning_rate,
+        split=split,
+        seed=seed,
+        hidden=setting.hidden,
+        dropout=setting.dropout,
+        init=setting.init,
+        weight_decay=setting.weight_decay,
+    )
+
+
+def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[list[Split]]:
+    """The splits in groups whose preprocessed rows fit in `SPLIT_BYTES`, estimated from the first split."""
+    if len(splits) == 1:
+        return [splits]
+    probe = _datamodule(splits[:1], evaluation, table)
+    probe.setup()
+    first = probe.data[splits[0]].features
+    per_wave = max(1, int(SPLIT_BYTES // (first.numel() * first.element_size() or 1)))
+    return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]
+
+
+def _datamodule(splits: Sequence[Split], evaluation: Evaluation, table: Table) -> TabularDataModule:
+    datamodule = TabularDataModule(evaluation.protocol, evaluation.seed, splits, table)
+    datamodule.settings = evaluation.data
+    return datamodule
+
+
+def train(
+    members: Sequence[Member],
+    splits: Sequence[Split],
+    evaluation: Evaluation,
+    table: Table,
+    callbacks: Sequence[pl.Callback],
+) -> list[Outcome]:
+    """Train members as one population and score each on its test rows, once; outcomes in the order of the members."""
+    datamodule = _datamodule(splits, evaluation, table)
+    module = PopulationModule(members, evaluation.optimizer)
+    trainer = make_trainer(evaluation.trainer, callbacks)
+    trainer.fit(module, datamodule=datamodule)
+    trainer.test(module, datamodule=datamodule, verbose=False)
+    return module.outcomes
+
+
+def make_trainer(options: dict[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """Lightning's Trainer with what a population does for itself switched off; `options` have the last word."""
+    # Lightning says what hardware it found, once a Trainer; a run has several and shows its own progress
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # asked of torch by Lightning 2.6, nothing that a user could change
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "devices": 1,
+    }
+    return pl.Trainer(**{**quiet, **options}, callbacks=list(callbacks))

@@ -1,0 +1,1 @@
+"""From scores to words: paired tests, their correction, and the claims. No torch."""
