@@ -138,3 +138,15 @@ def test_numbers_and_names_are_short() -> None:
         "",
     ]
     assert [duration(s) for s in (0, 7.4, 754, 3723)] == ["0:00", "0:07", "12:34", "1:02:03"]
+
+
+@pytest.mark.parametrize("from_winner", [True, False])
+def test_a_verdict_that_hangs_on_the_choice_of_the_winner_is_named(from_winner: bool) -> None:
+    found = make_summary({"elu": "", "relu": "worse", "identity": "worse"}, from_winner)
+    for comparison, p in zip(found["comparisons"], (0.2, 0.03), strict=True):
+        comparison["p_all_pairs"] = p
+    said = [line for line in remarks(found) if "picked by these very scores" in line]
+    assert len(said) == 1
+    assert "the difference from relu is not shown" in said[0]
+    found["comparisons"][0]["p_all_pairs"] = 0.04
+    assert not any("picked by" in line for line in remarks(found))

@@ -1,5 +1,6 @@
 """The second look: who is trained again, with what, and what stands beside what."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,12 +17,21 @@ from actlab.verdict.summary import choose, summarise
 NAMES, RATES = ("relu", "tanh", "identity"), (0.003, 0.03)
 
 
-def summary_of(order: list[str], close: list[str]) -> dict[str, Any]:
+def summary_of(order: list[str], close: list[str], unpaid: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "ranking": [{"activation": name} for name in order],
         "winner": order[0],
         "indistinguishable_from_winner": close,
-        "comparisons": [{"a": order[0], "b": b, "difference": -0.1, "verdict": "better"} for b in order[1:]],
+        "comparisons": [
+            {
+                "a": order[0],
+                "b": b,
+                "difference": -0.1,
+                "verdict": "better",
+                "p_all_pairs": 0.2 if b in unpaid else 0.01,
+            }
+            for b in order[1:]
+        ],
     }
 
 
@@ -31,6 +41,7 @@ def test_rivals_are_the_best_of_those_not_shown_to_differ() -> None:
     assert rivals(summary_of(order, ["f"])) == ["f"]
     assert rivals(summary_of(order, [])) == ["b"]
     assert rivals(summary_of(["a"], [])) == []
+    assert rivals(summary_of(order, ["b"], unpaid="d")) == ["b", "d"]
 
 
 def test_the_first_look_is_found_by_its_pair() -> None:

@@ -64,7 +64,7 @@ def test_both_data_sets_are_told_with_their_commands(script: ModuleType, tmp_pat
 
 def test_a_second_look_stands_beside_the_first(script: ModuleType, tmp_path: Path) -> None:
     comparison = {"a": "relu", "b": "tanh", "first_difference": -0.01, "difference": -0.002, "ci_low": -0.01}
-    comparison |= {"ci_high": 0.006, "p_holm": 0.4, "verdict": "no difference shown"}
+    comparison |= {"ci_high": 0.006, "p_holm": 0.4, "p_all_pairs": 0.9, "verdict": "no difference shown"}
     confirmation = {"winner": "relu", "rivals": ["tanh"], "comparisons": [comparison]}
     run = finished(tmp_path / "run", {"relu": 0.2, "tanh": 0.21}, confirmation=confirmation)
     output = tmp_path / "findings.md"

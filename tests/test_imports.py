@@ -36,7 +36,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"module"},
     ),
     "diagnostics": (
-        {"convergence", "costs", "health", "representation"},
+        {"convergence", "costs", "health", "pre_activations", "representation"},
         {"health_callback"},
     ),
     "engine": (
@@ -59,18 +59,19 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"export", "prediction"},
     ),
     "report": (
-        {"answer", "claims_table", "colours", "event_files", "finished", "study_figures"},
+        {"answer", "claims_table", "colours", "event_files", "finished", "study_figures", "tensorboard_layers"},
         {"drawing", "ranking_table", "tensorboard_log", "words"},
-        {"inline_svg", "score_figures", "training_figures"},
+        {"inline_svg", "score_figures", "search_figures", "training_figures"},
         {"figures", "tables"},
         {"page"},
         {"side_by_side"},
     ),
     "runs": (
-        {"arms", "article", "live_curves", "progress", "references", "trials"},
-        {"assembly", "confirm", "trial_settings"},
-        {"investigation"},
+        {"arms", "article_networks", "directory", "display", "live_curves", "references", "trials"},
+        {"article_words", "assembly", "confirm", "progress", "trial_settings"},
+        {"article", "investigation"},
         {"results"},
+        {"team_progress"},
         {"experiment"},
         {"compare", "fit", "search"},
     ),

@@ -16,7 +16,6 @@ from actlab.errors import InputError
 from actlab.verdict.paired_tests import bayesian_correlated_t, corrected_resampled_t, holm, naive_paired_t, p_better
 from actlab.verdict.significance import (
     Comparison,
-    Family,
     compare_all,
     default_rope,
     expected_best_after,
@@ -94,15 +93,16 @@ def test_a_diverged_name_does_not_change_the_others() -> None:
     assert compare_all(without, "relu", RATIO, 0.001) == compare_all(SCORES, "relu", RATIO, 0.001)[:-1]
 
 
-def test_the_family_of_all_pairs_is_holm_over_all_pairs() -> None:
+def test_over_all_pairs_is_holm_over_all_pairs() -> None:
     names = ["selu", "relu", "tanh", "identity"]
     scores = {name: SCORES[name] for name in names}
     pairs = list(itertools.combinations(names, 2))
     adjusted = holm([corrected_resampled_t(scores[a], scores[b], RATIO).p for a, b in pairs])
     expected = {b if a == "relu" else a: p for (a, b), p in zip(pairs, adjusted, strict=True) if "relu" in (a, b)}
-    compared = compare_all(scores, "relu", RATIO, 0.001, family="all_pairs")
-    assert {c.b: c.p_holm for c in compared} == pytest.approx(expected, rel=1e-12)
-    assert expected != {c.b: c.p_holm for c in compare_all(scores, "relu", RATIO, 0.001)}
+    compared = compare_all(scores, "relu", RATIO, 0.001)
+    assert {c.b: c.p_all_pairs for c in compared} == pytest.approx(expected, rel=1e-12)
+    assert all(c.p_all_pairs >= c.p_holm for c in compared)
+    assert expected != {c.b: c.p_holm for c in compared}
 
 
 def test_indistinguishable_names_only_what_was_tested() -> None:
@@ -202,20 +202,19 @@ def test_corrected_t_is_exact_where_folds_correlate_by_rho() -> None:
     assert naive > 0.3
 
 
-def test_a_winner_picked_by_its_scores_needs_the_family_of_all_pairs() -> None:
-    families: tuple[Family, ...] = ("reference", "all_pairs")
+def test_a_winner_picked_by_its_scores_is_wrong_in_few_comparisons_and_in_few_runs_over_all_pairs() -> None:
     n_runs, n_names = 300, 8
     is_better = np.zeros((2, n_runs, n_names - 1), dtype=bool)
     for i_run, run in enumerate(correlated_null(n_runs, n_names)):
         scores = {f"same {i}": values for i, values in enumerate(run)}
         winner = ranking(scores)[0]
-        for i_family, family in enumerate(families):
-            compared = compare_all(scores, winner, RATIO, rope=0.01, family=family, n_bootstrap=1)
-            is_better[i_family, i_run] = [c.verdict == "better" for c in compared]
-            assert all(c.verdict != "worse" for c in compared)
+        compared = compare_all(scores, winner, RATIO, rope=0.01, n_bootstrap=1)
+        is_better[0, i_run] = [c.verdict == "better" for c in compared]
+        is_better[1, i_run] = [c.p_all_pairs < 0.05 for c in compared]
+        assert all(c.verdict != "worse" for c in compared)
     share_of_comparisons, share_of_runs = is_better.mean(axis=(1, 2)), is_better.any(axis=2).mean(axis=1)
     assert (share_of_comparisons <= 0.05).all()
-    # that any of a run's comparisons claims a difference: only the larger family bounds it
+    # that any of a run's comparisons claims a difference: only the adjustment over all pairs bounds it
     assert share_of_runs[0] > 0.05 + margin(0.05, n_runs)
     assert 0 < share_of_runs[1] <= 0.05 + margin(0.05, n_runs)
 

@@ -150,7 +150,7 @@ def test_a_rate_at_an_end_of_the_range_is_flagged(rate: float, is_edge: bool) ->
     assert is_at_edge(chosen, RATES) is is_edge
 
 
-def test_comparisons_with_the_winner_pay_for_its_choice_and_those_with_the_baseline_do_not() -> None:
+def test_comparisons_are_adjusted_among_themselves_and_over_all_pairs() -> None:
     members = random_members(["relu", "tanh", "silu"])
     summary = summarise(members, 0.25, "tanh", RATES, True)
     scores = scores_of(choose(members))
@@ -164,7 +164,9 @@ def test_comparisons_with_the_winner_pay_for_its_choice_and_those_with_the_basel
     every = holm([corrected_resampled_t(scores[a], scores[b], 0.25).p for a, b in pairs]).tolist()
     adjusted = {frozenset(pair): p for pair, p in zip(pairs, every, strict=True)}
     for comparison in summary["comparisons"]:
-        assert comparison["p_holm"] == pytest.approx(adjusted[frozenset((comparison["a"], comparison["b"]))])
+        assert comparison["p_all_pairs"] == pytest.approx(adjusted[frozenset((comparison["a"], comparison["b"]))])
+    against = [corrected_resampled_t(scores[c["a"]], scores[c["b"]], 0.25).p for c in summary["comparisons"]]
+    assert [c["p_holm"] for c in summary["comparisons"]] == pytest.approx(holm(against).tolist())
 
 
 def test_the_region_of_practical_equivalence_is_a_share_of_the_baselines_score() -> None:

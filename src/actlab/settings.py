@@ -13,6 +13,9 @@ Scaling = Literal["robust", "standard", "minmax"]
 TargetTransform = Literal["log", "none"]
 Schedule = Literal["constant", "cosine"]
 
+# level of every test
+ALPHA = 0.05
+
 
 def require(is_met: bool, rule: str, **values: Any) -> None:
     """Raise an `InputError` that states the rule and the offending value unless `is_met`."""
@@ -67,6 +70,7 @@ class ModelSettings:
         hidden: Units of each hidden layer.
         dropout: Probability that a unit is zeroed in training, after each hidden activation.
         init: `auto` keeps the variance of the signal for any activation; `torch` is nn.Linear's own.
+        skip: Add a linear function of the inputs to the output, which then has the hidden layers for the rest.
         n_members: Networks that `actlab fit` trains, one seed each.
     """
 
@@ -74,6 +78,7 @@ class ModelSettings:
     hidden: list[int] = field(default_factory=lambda: [144, 72, 18])
     dropout: float = 0.0
     init: Literal["auto", "torch"] = "auto"
+    skip: bool = False
     n_members: int = 5
 
     def __post_init__(self) -> None:
@@ -149,6 +154,8 @@ class CompareSettings(ProtocolSettings):
         activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes.
         learning_rates: Every activation is tried with each.
         baseline: The activation that every other one is also compared with.
+        bag: Networks of each fold in the shipped model, each with its own inner split; those beyond `inner` are
+            trained when the winner is known, at the rates chosen for it.
         rope: Differences within this share of the baseline's score are of no practical use.
         confirm: Train the winner and its close rivals again with fresh seeds and folds, and report both looks.
         match_parameters: Narrow networks that learn more per unit (maxout, gated) to the weights of a plain one.
@@ -164,6 +171,7 @@ class CompareSettings(ProtocolSettings):
     )
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     baseline: str = "relu"
+    bag: int = 6
     rope: float = 0.01
     confirm: bool = False
     match_parameters: bool = False
@@ -174,6 +182,7 @@ class CompareSettings(ProtocolSettings):
         require_distinct(self.activations, "compare.activations")
         require_distinct(self.learning_rates, "compare.learning_rates")
         check_learning_rates(self.learning_rates, "compare.learning_rates")
+        require(self.bag >= 1, "compare.bag must be at least 1", bag=self.bag)
         require(0 <= self.rope < 1, "compare.rope must be a share in [0, 1)", rope=self.rope)
 
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actlab.settings import ALPHA
+
 # from here on a lead that is not shown is the test's lack of folds rather than a want of non-linearity
 MUCH_WORSE = 0.2
 METRIC_NAMES = {"log_rmse": "log-RMSE", "rmse": "RMSE"}
@@ -55,8 +57,8 @@ def _standing(summary: Mapping[str, Any], winner: str, others: Sequence[str]) ->
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that belong beside the answer: what averaging gives, the references, edges of the range, divergence,
-    and whether a network without any activation does as well."""
-    found = [_scores_beside(summary), _linear(summary), _edges(summary), _diverged(summary)]
+    whether a network without any activation does as well, and which verdicts hang on the choice of the winner."""
+    found = [_scores_beside(summary), _linear(summary), _choice(summary), _edges(summary), _diverged(summary)]
     return [sentence for sentence in found if sentence]
 
 
@@ -90,6 +92,22 @@ def _linear(summary: Mapping[str, Any]) -> str:
             "adjusted for all comparisons, has too few folds to show it: compare.repeats 3 gives it more."
         )
     return "A network without any activation (identity) is not shown to be worse: what is non-linear here is little."
+
+
+def _choice(summary: Mapping[str, Any]) -> str:
+    """What is shown against the winner as such, but no longer once the tests pay for picking it by these scores."""
+    compared = {row["activation"]: comparison_with_winner(summary, row["activation"]) for row in summary["ranking"]}
+    weak = [
+        name
+        for name, found in compared.items()
+        if found and found["verdict"] == "worse" and (found.get("p_all_pairs") or 0.0) >= ALPHA
+    ]
+    if not weak or summary.get("confirmation"):
+        return ""
+    return (
+        f"The winner was picked by these very scores; adjusted for that, over all pairs, the difference from "
+        f"{listed(weak)} is not shown: --compare.confirm true tests it on fresh seeds and folds."
+    )
 
 
 def _edges(summary: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from actlab.data.table import Table
 from actlab.members import derive_seed
 from actlab.records import MemberRecord, to_frame
 from actlab.runs.trials import Evaluation, Setting, evaluate
+from actlab.settings import ALPHA
 from actlab.verdict.significance import compare_all, ranking
 from actlab.verdict.summary import choose, scores_of
 
@@ -56,7 +57,7 @@ def confirm(
     scores = {name: found[name] for name in names}
     n_test = len(next(iter(make_splits(table.n_rows, fresh.protocol, fresh.seed).values())).test)
     ratio = n_test / (table.n_rows - n_test)
-    comparisons = compare_all(scores, names[0], ratio, summary["rope"], family="reference") if len(names) > 1 else ()
+    comparisons = compare_all(scores, names[0], ratio, summary["rope"]) if len(names) > 1 else ()
     return {
         "seed": fresh.seed,
         "winner": names[0],
@@ -68,9 +69,11 @@ def confirm(
 
 
 def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
-    """Who is trained again beside the winner: those not shown to differ from it, best first; else the runner-up."""
+    """Who is trained again beside the winner: those whose difference from it is not shown, or would not be if the choice
+    of the winner were paid for too, best first; else the runner-up."""
+    unpaid = {found["b"] for found in summary["comparisons"] if (found["p_all_pairs"] or 0.0) >= ALPHA}
     order = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != summary["winner"]]
-    close = [name for name in order if name in summary["indistinguishable_from_winner"]]
+    close = [name for name in order if name in unpaid.union(summary["indistinguishable_from_winner"])]
     return (close or order[:1])[:at_most]
 
 

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from actlab.settings import ALPHA
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
 
 Verdict = Literal["supported", "not supported", "cannot tell"]
 Side = Literal["above", "below", "at"]
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

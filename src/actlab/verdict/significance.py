@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actlab.errors import InputError
+from actlab.settings import ALPHA
 from actlab.verdict.paired_tests import (
     FloatArray,
     RopeProbabilities,
@@ -28,15 +29,15 @@ from actlab.verdict.paired_tests import (
 )
 
 Verdict = Literal["better", "worse", "no difference shown"]
-Family = Literal["reference", "all_pairs"]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A against B, seen from A; `difference` is mean(a - b), so a negative one means that A is lower, hence better.
 
-    `ci_low` and `ci_high` belong to this one comparison, while `p_holm` answers for the whole family: an interval may
-    exclude zero where the verdict is `no difference shown`. `p`, `p_holm` and `p_naive` are two-sided.
+    `ci_low` and `ci_high` belong to this one comparison, while `p_holm` answers for all comparisons with A: an interval
+    may exclude zero where the verdict is `no difference shown`. `p_all_pairs` answers for every pair of names, which is
+    what it takes where A was picked by these very scores. All p-values are two-sided.
     """
 
     a: str
@@ -46,6 +47,7 @@ class Comparison:
     ci_high: float
     p: float
     p_holm: float
+    p_all_pairs: float
     p_naive: float
     p_better: float
     p_better_low: float
@@ -67,6 +69,7 @@ class Comparison:
             "ci_high": self.ci_high,
             "p": self.p,
             "p_holm": self.p_holm,
+            "p_all_pairs": self.p_all_pairs,
             "p_naive": self.p_naive,
             "p_better": self.p_better,
             "p_better_low": self.p_better_low,
@@ -94,20 +97,14 @@ def default_rope(baseline_scores: npt.ArrayLike, share: float = 0.01) -> float:
     return share * abs(float(finite.mean())) if finite.size else math.nan
 
 
-def _holm_with_reference(
-    p_with_reference: dict[str, float],
-    scores: Mapping[str, npt.ArrayLike],
-    test_train_ratio: float,
-    family: Family,
+def _holm_over_all_pairs(
+    p_with_reference: Mapping[str, float], scores: Mapping[str, npt.ArrayLike], test_train_ratio: float
 ) -> dict[str, float]:
-    """Adjusted p-values of the comparisons with the reference, in the family asked for."""
-    p_values = list(p_with_reference.values())
-    if family == "all_pairs":
-        p_values += [
-            corrected_resampled_t(scores[a], scores[b], test_train_ratio).p
-            for a, b in combinations(p_with_reference, 2)
-        ]
-    return dict(zip(p_with_reference, holm(p_values).tolist(), strict=False))
+    """p-values of the comparisons with the reference, adjusted over every pair of names."""
+    others = [
+        corrected_resampled_t(scores[a], scores[b], test_train_ratio).p for a, b in combinations(p_with_reference, 2)
+    ]
+    return dict(zip(p_with_reference, holm([*p_with_reference.values(), *others]).tolist(), strict=False))
 
 
 def _verdict(difference: float, p_holm: float, alpha: float) -> Verdict:
@@ -124,22 +121,18 @@ def compare_all(
     reference: str,
     test_train_ratio: float,
     rope: float,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     seed: int = 0,
     *,
-    family: Family = "reference",
     n_bootstrap: int = 10_000,
 ) -> tuple[Comparison, ...]:
     """Compare `reference` (A) with each other name (B), in the mapping's order, paired by (repeat, fold).
 
-    Two-sided corrected resampled t-tests at `alpha`, Holm-adjusted over `family`:
-
-    - `reference`: the comparisons with the reference. Right for a reference named before the scores were seen (a
-      baseline).
-    - `all_pairs`: every pair of names. Right for a reference picked by these very scores (the winner): the lowest of
-      k means lies below the others by luck alone, and Holm over k - 1 comparisons does not pay for that choice.
-
-    Either way a winner's `difference` keeps the optimism of its choice; only fresh splits and seeds remove it.
+    Two-sided corrected resampled t-tests; the verdict is that of Holm over the comparisons with the reference at
+    `alpha`. That answers in full for a reference named before the scores were seen (a baseline). For one picked by
+    these very scores (the winner) it keeps wrong verdicts under `alpha` of the comparisons, but the chance that a run
+    has any is larger: the lowest of k means lies below the others by luck alone. `p_all_pairs` pays for that choice,
+    with power. Either way a winner's difference keeps the optimism of its choice; fresh splits and seeds remove it.
     Every comparison draws the same bootstrap pairs from `seed`, so its numbers do not depend on who else takes part.
     A diverged score on either side gives p NaN and `no difference shown`; the comparison counts the diverged.
     """
@@ -149,7 +142,9 @@ def compare_all(
     rho = test_train_ratio / (1 + test_train_ratio)
     a = as_scores(scores[reference])
     tests = {b: corrected_resampled_t(a, scores[b], test_train_ratio) for b in scores if b != reference}
-    adjusted = _holm_with_reference({b: test.p for b, test in tests.items()}, scores, test_train_ratio, family)
+    p_values = {b: test.p for b, test in tests.items()}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+    over_all_pairs = _holm_over_all_pairs(p_values, scores, test_train_ratio)
     comparisons = []
     for name, test in tests.items():
         b = as_scores(scores[name])
@@ -163,6 +158,7 @@ def compare_all(
                 ci_high=test.ci_high,
                 p=test.p,
                 p_holm=adjusted[name],
+                p_all_pairs=over_all_pairs[name],
                 p_naive=naive_paired_t(a, b).p,
                 p_better=wins.p,
                 p_better_low=wins.low,

@@ -15,7 +15,6 @@ import pandas as pd
 from actlab.verdict.paired_tests import corrected_interval
 from actlab.verdict.significance import (
     Comparison,
-    Family,
     compare_all,
     default_rope,
     expected_best_after,
@@ -66,6 +65,24 @@ def choose(members: pd.DataFrame) -> pd.DataFrame:
     return best.drop(columns="order").reset_index(drop=True)
 
 
+def winner_elsewhere(chosen: pd.DataFrame) -> pd.DataFrame:
+    """For each (repeat, fold) the row of the activation with the best mean score on the other folds of that repeat.
+
+    The winner of a run is picked by the scores that are then reported for it. Picked like this, by rows that the fold
+    does not test, its score is free of that. An activation without a score in one of the other folds is not picked
+    while another is left; of equals, the first by name.
+
+    Args:
+        chosen: As `choose` returns them.
+    """
+    picked = []
+    for (repeat, fold), own in chosen.groupby(PAIR):
+        others = chosen[(chosen.repeat == repeat) & (chosen.fold != fold)]
+        means = others.groupby("activation").score.agg(lambda scores: scores.mean(skipna=False))
+        picked.append(own[own.activation == means.fillna(math.inf).idxmin()])
+    return pd.concat(picked, ignore_index=True)
+
+
 def scores_of(chosen: pd.DataFrame) -> Scores:
     """Activation to its test scores (n_pairs,), in the order of (repeat, fold)."""
     return {
@@ -84,9 +101,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Ranking, comparisons and winner, as summary.json holds them.
 
-    `comparisons` are with the winner, Holm-adjusted over every pair of activations, because the winner is picked by
-    these very scores; `baseline_comparisons` are with the baseline, which was named before, and adjusted over these
-    comparisons alone. Two-sided corrected resampled t-tests; see `significance.compare_all` for nan.
+    `comparisons` are with the winner, `baseline_comparisons` with the baseline, each Holm-adjusted over its own;
+    `p_all_pairs` is adjusted over every pair of activations, because the winner is picked by these very scores.
+    Two-sided corrected resampled t-tests; see `significance.compare_all` for nan and for what either adjustment keeps.
 
     Args:
         members: Rows as `MemberRecord`.
@@ -104,12 +121,12 @@ def summarise(
     winner = order[0]
     rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
 
-    def with_reference(reference: str, family: Family) -> tuple[Comparison, ...]:
+    def with_reference(reference: str) -> tuple[Comparison, ...]:
         if not is_equal_budget or len(scores) < 2 or reference not in scores:
             return ()
-        return compare_all(scores, reference, test_train_ratio, rope, family=family)
+        return compare_all(scores, reference, test_train_ratio, rope)
 
-    comparisons = with_reference(winner, "all_pairs")
+    comparisons = with_reference(winner)
     return {
         "ranking": [
             _ranking_row(_only(members, name), _only(chosen, name), test_train_ratio)
@@ -122,7 +139,7 @@ def summarise(
         "rope": rope,
         "comparisons": [comparison.to_dict() for comparison in comparisons],
         "baseline": baseline,
-        "baseline_comparisons": [comparison.to_dict() for comparison in with_reference(baseline, "reference")],
+        "baseline_comparisons": [comparison.to_dict() for comparison in with_reference(baseline)],
         "winner": winner,
         "indistinguishable_from_winner": list(indistinguishable(comparisons)),
     }
