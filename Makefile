@@ -61,6 +61,7 @@ check: $(STAMP) ## lint, formatting and types
 	$(BIN)/mypy
 
 bench: $(STAMP) ## measure against what people would use instead, and against the limit
+	@$(BIN)/python -m pip show --quiet skorch 2>/dev/null || $(PIP_INSTALL) -e '.[bench]'
 	$(BIN)/python scripts/bench.py $(ARGS)
 
 calibrate: $(STAMP) ## count false alarms of the statistics on data without a difference

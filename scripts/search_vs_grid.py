@@ -1,9 +1,11 @@
 """Does the search find as good a setting as the full grid, for less? The grid once, the search over study seeds.
 
     python scripts/search_vs_grid.py --config configs/concrete.yaml --out runs/search-vs-grid
+    python scripts/search_vs_grid.py --config configs/house_prices.yaml --out runs/pruning --unpruned
 
 Everything but the sampler's seed is equal: data, splits, initial weights, batch orders. What is compared is the mean
-inner-validation score of the best trial, and the member-epochs that it took to find it.
+inner-validation score of the best trial, without a tolerance (lower or equal is as good), and the member-epochs that it
+took to find it. `--unpruned` adds the same searches with pruning off. The same command again goes on.
 """
 
 import argparse
@@ -41,32 +43,37 @@ def epochs(study: Study) -> int:
 def show(name: str, study: Study, grid_epochs: int, grid_value: float) -> None:
     best, spent = study.optuna.best_trial, epochs(study)
     assert best.value is not None
-    at_least_as_good = "yes" if best.value <= grid_value else "no"
+    as_good = "yes" if best.value <= grid_value else "no"
     print(
-        f"| {name} | {len(study.done())} | {spent} | {100 * spent / grid_epochs:.0f} % | {best.value:.4f} "
-        f"| {best.params['activation']} at {best.params['learning_rate']:.2g} | {at_least_as_good} |",
+        f"| {name} | {len(study.done())} | {spent:,} | {100 * spent / grid_epochs:.0f} % | {best.value:.4f} "
+        f"| {100 * (best.value / grid_value - 1):+.1f} % "
+        f"| {best.params['activation']} at {best.params['learning_rate']:.2g} | {as_good} |",
         flush=True,
     )
 
 
-def run(configuration: Configuration, out: Path, n_seeds: int) -> None:
+def run(configuration: Configuration, out: Path, n_seeds: int, is_unpruned_too: bool) -> None:
     grid = train(Comparison(replace(configuration, out=str(out / "grid"))))
     grid_epochs, grid_value = epochs(grid), grid.optuna.best_value
-    print("| | trials | member-epochs | of the grid | best validation | setting | as good |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| | trials | member-epochs | of the grid | best validation | against the grid | setting | as good |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     show("grid", grid, grid_epochs, grid_value)
     for seed in range(n_seeds):
         SeededSearch.study_seed = seed
-        search = SeededSearch(replace(configuration, out=str(out / f"search-{seed}")))
-        show(f"search, seed {seed}", train(search), grid_epochs, grid_value)
+        for pruning in [True, False] if is_unpruned_too else [True]:
+            name = f"search-{seed}" if pruning else f"unpruned-{seed}"
+            asked = replace(configuration, search=replace(configuration.search, pruning=pruning), out=str(out / name))
+            label = f"search, seed {seed}" if pruning else f"without pruning, seed {seed}"
+            show(label, train(SeededSearch(asked)), grid_epochs, grid_value)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory for the grid and the searches")
     parser.add_argument("--seeds", type=int, default=5, help="study seeds")
+    parser.add_argument("--unpruned", action="store_true", help="the same searches with pruning off as well")
     asked, rest = parser.parse_known_args()
-    run(parse("search", str(__doc__), rest), asked.out, asked.seeds)
+    run(parse("search", str(__doc__), rest), asked.out, asked.seeds, asked.unpruned)
 
 
 if __name__ == "__main__":

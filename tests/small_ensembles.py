@@ -31,6 +31,7 @@ def make_ensemble(
     settings: DataSettings | None = None,
     protocol: ProtocolSettings | None = None,
     hidden: tuple[int, ...] = (8, 5),
+    skip: bool = False,
 ) -> Ensemble:
     """One member for each activation and split, with out-of-fold residuals."""
     settings = settings or DataSettings()
@@ -42,7 +43,7 @@ def make_ensemble(
         preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
         scaler = fit_target(table.target, rows.training, settings.target_transform)
         for activation in activations:
-            member = Member(0, activation, 1e-3, split, split.inner, hidden)
+            member = Member(0, activation, 1e-3, split, split.inner, hidden, skip=skip)
             state = Regressor([member], [preprocessor.n_features]).member_state(0)
             members.append(EnsembleMember(member, perturbed(state), preprocessor, scaler, 0.13, 0.14))
     metric = "log_rmse" if settings.target_transform == "log" else "rmse"

@@ -72,9 +72,22 @@ def make_run(
         .assign(predicted=actual * np.exp(rng.normal(0, 0.12, N_ROWS))),
     )
     found = summarise(frame, 0.25, "relu", list(RATES[:n_rates]), command == "compare")
+    if command == "search":
+        found |= {"trials": trials_of(frame, rng), "importances": {"learning_rate": 0.7, "hidden": 0.2, "dropout": 0.1}}
     write_json(run.summary, header(command, target, n_folds, n_repeats) | found | footer())
     write_text(run.config, to_yaml({"data": {"csv": "my.csv", "target": target}, "seed": seed, "out": str(directory)}))
     return run.path
+
+
+def trials_of(members: pd.DataFrame, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """A row a trial: dropout, widths and decay as a search may have drawn them."""
+    rows = members.groupby("trial").agg({"activation": "first", "learning_rate": "first", "val_score": "mean"})
+    return [
+        {"trial": int(str(trial)), "activation": row.activation, "learning_rate": row.learning_rate}
+        | {"hidden": ["144-72-18", "64-32", "256"][int(rng.integers(3))], "dropout": float(rng.uniform(0, 0.3))}
+        | {"weight_decay": float(10 ** rng.uniform(-3, -1)), "init": "auto", "skip": False, "val_score": row.val_score}
+        for trial, row in rows.iterrows()
+    ]
 
 
 def header(command: str, target: str, n_folds: int, n_repeats: int) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_remarks_name_references_edges_divergence_and_the_linear_network() -> No
     summary["ranking"][0]["edge_of_range"] = True
     summary["ranking"][3]["diverged"] = 2
     assert remarks(summary) == [
-        "On the same test rows: the winner's networks averaged 0.1212, ridge 0.1252, the median 0.4000.",
+        "On the same test rows: the shipped networks averaged 0.1212, ridge 0.1252, the median 0.4000.",
         "A network without any activation (identity) is not shown to be worse: what is non-linear here is little.",
         "silu: its best learning rate lies at the edge of the range tried, so a wider range may do better.",
         "2 networks diverged: sigmoid 2.",

@@ -49,7 +49,7 @@ def test_loading_and_drawing_a_run_needs_no_torch(tmp_path: Path) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'train'"):
         actlab.train  # noqa: B018
-    assert {"compare", "search", "load_run"} <= set(actlab.__all__)
+    assert {"compare", "search", "load_run", "load_runs"} <= set(actlab.__all__)
 
 
 def test_a_comparison_gives_frames_figures_and_predictions(trained: api.Run, tmp_path: Path) -> None:
@@ -98,6 +98,29 @@ def test_a_fit_has_networks_and_no_answer(tmp_path: Path) -> None:
     assert run.ranking.empty
     with pytest.raises(InputError, match="answers no comparison"):
         _ = run.answer
+
+
+def test_several_data_sets_are_loaded_by_their_names(tmp_path: Path) -> None:
+    names = ["a", "b"]
+    for seed, name in enumerate(names):
+        make_run(tmp_path / name, 3, 2, 1, seed=seed)
+    with pytest.raises(InputError, match="does not hold a comparison on several"):
+        actlab.load_runs(tmp_path)
+    (tmp_path / "config.yaml").write_text("data: [a/config.yaml, b/config.yaml]\n")
+    with pytest.raises(InputError, match="is not finished"):
+        actlab.load_runs(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps({"data_sets": [{"name": name} for name in names]}))
+    runs = actlab.load_runs(tmp_path)
+    assert list(runs) == names
+    assert runs["b"].summary == actlab.load_run(tmp_path / "b").summary
+    with pytest.raises(InputError, match="name one of its runs"):
+        actlab.load_run(tmp_path)
+
+
+def test_a_list_of_data_sets_is_for_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "both.yaml").write_text("data: [a.yaml, b.yaml]\n")
+    with pytest.raises(InputError, match="command line's actlab compare only"):
+        actlab.compare("houses.csv", "price", config=tmp_path / "both.yaml")
 
 
 @pytest.mark.parametrize("module", [api, colours])

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from actlab.report.colours import ORDER
@@ -94,6 +96,16 @@ return [...texts].map((text) => {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_searchs_report_fits_its_window_too(offline: Browser, tmp_path: Path, width: int) -> None:
+    offline.look(width)
+    offline.open(write_report(make_run(tmp_path / "search", 24, 6, 1, command="search", target=EVIL)).as_uri())
+    assert offline.run("return document.documentElement.scrollWidth") <= width
+    assert offline.run("return document.querySelectorAll('#search svg').length") == 2
+    assert offline.errors() == []
+
+
+@pytest.mark.slow
 def test_tables_sort_both_ways_with_empty_cells_last(offline: Browser, report: str) -> None:
     offline.open(report)
     column = "[...document.querySelectorAll('#ranking-table tbody tr')].map((row) => row.cells[{}].dataset.value)"
@@ -148,7 +160,11 @@ def tensorboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     need_a_browser()
     run = read_finished(make_run(tmp_path_factory.mktemp("runs") / "run", 24, 6, 3))
     assert run.curves is not None
-    write_comparison(run.directory, run.members, run.curves, run.summary)
+    edges = np.linspace(-3, 3, 41)
+    bins = pd.DataFrame({"layer": 1, "low": edges[:-1], "high": edges[1:], "count": range(40)})
+    bins = pd.concat([bins.assign(moment=moment) for moment in ("start", "best")])
+    write_comparison(run.directory, run.members, run.curves, run.summary, {}, run.health, bins)
+    write_report(run.directory.path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -207,9 +223,26 @@ def test_tensorboard_shows_the_custom_charts_of_every_activation_in_ten_seconds(
 @pytest.mark.slow
 def test_tensorboard_lists_every_activations_run(online: tuple[Browser, str]) -> None:
     browser, address = online
-    browser.open(f"{address}#timeseries&runFilter={quote('^[^~]')}")
+    browser.open(f"{address}?runFilter={quote('^[^~]')}#timeseries")
     texts = texts_with(browser, lambda texts: set(ORDER) <= set(texts), "run of every activation")
     assert "val" in texts or any(text.startswith("val/") for text in texts)
+    assert not any(text.startswith("~settings") for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tag", "cards"),
+    [("health_saturated", ["/layer_1", "/layer_2", "/layer_3"]), ("pre_activations", ["/layer_1"]), ("figures", None)],
+)
+def test_tensorboard_shows_health_histograms_and_figures(
+    online: tuple[Browser, str], tag: str, cards: list[str] | None
+) -> None:
+    browser, address = online
+    browser.open(f"{address}?tagFilter={tag}#timeseries")
+    names = cards or [f"/{name}" for name in ("curves", "differences", "health")]
+    texts = texts_with(browser, lambda texts: set(names) <= set(texts), f"card of {tag}")
+    if cards:
+        assert [text for text in texts if text.startswith("/layer")] == cards
 
 
 @pytest.mark.slow

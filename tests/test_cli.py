@@ -1,5 +1,6 @@
 """The commands as a user runs them: exit codes, one sentence on stderr, files left behind."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,9 @@ def test_activations_prints_the_whole_table() -> None:
         (["test"], "--ckpt_path"),
         (["predict", "--ckpt_path", "nowhere.ckpt", "--input", "a", "--output", "b"], "nowhere.ckpt"),
         (["article", "--data.csv", "nowhere.csv", "--data.target", "y"], "nowhere.csv"),
+        (["compare", "--data", "[nowhere.yaml]"], "need at least 2"),
+        (["compare", "--data", "nowhere.yaml", "neither.yaml"], "nowhere.yaml"),
+        (["search", "--data", "a.yaml", "b.yaml"], "actlab compare only"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -128,3 +132,29 @@ def test_compare_answers_for_a_csv_never_seen_before(small_csv: str, tmp_path: P
         "tensorboard",
     } <= {path.name for path in run.iterdir()}
     assert len(pd.read_csv(run / "members.csv")) == 2 * 2 * 3 * 2
+
+
+def test_compare_on_several_data_sets_ranks_across_them(small_csv: str, tmp_path: Path) -> None:
+    frame = pd.read_csv(small_csv)
+    frame.assign(price=frame.price.iloc[::-1].to_numpy()).to_csv(tmp_path / "other.csv", index=False)
+    for name in ("small", "other"):
+        (tmp_path / f"{name}.yaml").write_text(f"data: {{csv: {name}.csv, target: price}}\n")
+    (tmp_path / "both.yaml").write_text(
+        "data: [small.yaml, other.yaml]\nmodel: {hidden: [4]}\ntrainer: {max_epochs: 2}\n"
+        "compare: {activations: [identity, relu, tanh], learning_rates: [0.01], folds: 2, inner: 1}\n"
+    )
+    done = actlab("compare", "--config", "both.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Over 2 data sets" in done.stdout
+    assert "results: runs/compare-both" in done.stdout
+    as_json = actlab("compare", "--config", "both.yaml", "--json", cwd=tmp_path)
+    assert json.loads(as_json.stdout) == json.loads((tmp_path / "runs/compare-both/summary.json").read_text())
+    refused = actlab("report", "runs/compare-both", "runs/compare-both/small", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "holds a comparison on 2 data sets" in refused.stderr
+
+
+def test_the_help_of_compare_has_the_switch_and_the_list() -> None:
+    printed = actlab("compare", "--help").stdout
+    assert "--confirm " in printed
+    assert "--data a.yaml b.yaml" in printed

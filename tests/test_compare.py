@@ -14,7 +14,7 @@ from actlab.engine.workers import Worker
 from actlab.errors import InputError
 from actlab.records import RunDirectory
 from actlab.runs.compare import Comparison, compare
-from actlab.runs.experiment import choose_directory
+from actlab.runs.directory import choose_directory
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
 

@@ -7,7 +7,9 @@ import yaml
 
 from actlab.configuration import Configuration, differences, parse, parse_data, to_yaml
 from actlab.errors import InputError
+from actlab.listing import read_listing
 from actlab.settings import CompareSettings, ModelSettings
+from actlab.yaml_files import find_data_list
 
 CSV = ["--data.csv", "some.csv", "--data.target", "y"]
 
@@ -71,6 +73,10 @@ def test_an_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid_and_its_data_are_there(file: Path) -> None:
+    if (listed := find_data_list(["--config", str(file)])) is not None:
+        for parsed in read_listing(listed, "").data_sets.values():
+            assert Path(str(parsed.data.csv)).exists()
+        return
     for command in ("compare", "search", "fit"):
         parsed = parse(command, "", ["--config", str(file)])
         assert parsed.data.csv is not None
@@ -98,3 +104,22 @@ def test_the_default_comparison_is_of_the_size_promised() -> None:
     assert len(grid.learning_rates) >= 5
     assert (min(grid.learning_rates), max(grid.learning_rates)) == (3e-4, 3e-2)
     assert len(grid.activations) * len(grid.learning_rates) * grid.folds * grid.inner >= 650
+
+
+@pytest.mark.parametrize("flags", [["--confirm"], ["--compare.confirm", "true"]])
+def test_confirm_is_a_switch_of_compare(flags: list[str]) -> None:
+    assert parse("compare", "", [*CSV, *flags]) == parse("compare", "", [*CSV, "--compare.confirm=true"])
+    assert not parse("compare", "", CSV).compare.confirm
+
+
+def test_confirm_is_no_switch_of_a_search() -> None:
+    with pytest.raises(InputError, match="confirm"):
+        parse("search", "", [*CSV, "--confirm"])
+
+
+@pytest.mark.parametrize("data", ["{}", "null", "[a.yaml, b.yaml]", "3"])
+def test_a_file_without_one_data_set_is_told_in_a_sentence(tmp_path: Path, data: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"data: {data}\n")
+    with pytest.raises(InputError, match=r"data\.csv|lists several|keys with values"):
+        parse_data(str(file), None, None)

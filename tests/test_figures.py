@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,8 @@ from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.training_figures import out_of_fold
 from synthetic_runs import make_run
 
-NAMES = [kind.name for kind in KINDS]
+OF_SEARCHES = ("importances", "slices")
+NAMES = [kind.name for kind in KINDS if kind.name not in OF_SEARCHES]
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +152,44 @@ def test_a_run_where_everything_diverged_is_drawn(tmp_path: Path) -> None:
     assert "all diverged" in [text.get_text() for text in figures["learning_rates"].findobj(Text)]
 
 
-def test_a_search_is_drawn_as_dots_and_has_no_differences(tmp_path: Path) -> None:
-    figures = draw(read_finished(make_run(tmp_path / "run", 5, 6, 1, command="search")))
+@pytest.mark.parametrize(("n_activations", "n_rates"), [(5, 1), (24, 6)])
+def test_a_search_is_drawn_as_dots_and_has_no_differences(tmp_path: Path, n_activations: int, n_rates: int) -> None:
+    figures = draw(read_finished(make_run(tmp_path / "run", n_activations, n_rates, 1, command="search")))
     assert "differences" not in figures
-    assert overlapping(figures["learning_rates"]) == []
+    assert not any(text.get_text().isdigit() for text in figures["learning_rates"].axes[0].texts)
+    for name in ("learning_rates", *OF_SEARCHES):
+        assert overlapping(figures[name]) == []
+
+
+def test_a_search_shows_each_parameter_that_differs_and_each_trial_in_its_activations_look(tmp_path: Path) -> None:
+    run = read_finished(make_run(tmp_path / "run", 5, 3, 1, command="search"))
+    figures = draw(run)
+    panels = [axes for axes in figures["slices"].axes if axes.get_visible()]
+    assert [axes.get_xlabel() for axes in panels] == ["learning rate", "hidden layers", "dropout", "weight decay"]
+    for axes in panels:
+        marks = {str(dots.get_label()): dots for dots in axes.collections}
+        assert sum(len(dots.get_offsets()) for dots in marks.values()) == len(run.summary["trials"]) == 15
+        for name, dots in marks.items():
+            assert mpl.colors.same_color(dots.get_facecolor()[0][:3], look(name).colour)
+    dropouts = [own["dropout"] for own in run.summary["trials"] if own["activation"] == "tanh"]
+    drawn = next(dots for dots in panels[2].collections if dots.get_label() == "tanh")
+    assert drawn.get_offsets()[:, 0].tolist() == pytest.approx(dropouts)
+    texts = [text.get_text() for text in figures["importances"].findobj(Text)]
+    assert {"70%", "20%", "10%", "hidden layers"} <= set(texts)
+
+
+def test_figures_do_not_depend_on_the_callers_style(large: FinishedRun) -> None:
+    expected = svg(draw(large)["ranking"])
+    with mpl.style.context("ggplot"):
+        assert svg(draw(large)["ranking"]) == expected
+
+
+def test_arms_have_their_activations_colour_and_markers_of_their_own() -> None:
+    dropouts = ("dropout=0.0", "dropout=0.1", "dropout=0.2")
+    for levels in (("init=auto", "init=torch"), dropouts, ("skip=True", "skip=False")):
+        arms = [look(f"relu [{level}]") for level in levels]
+        assert {arm.colour for arm in arms} == {look("relu").colour}
+        assert len({arm.marker for arm in arms}) == len(levels)
 
 
 def test_one_bad_row_does_not_press_the_others_together() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("your_csv", "add_an_activation", "read_the_report", "change_the_network")
+GUIDES = ("your_csv", "add_an_activation", "read_the_report", "change_the_network", "several_data_sets")
 # Added after a guide's own flags, so they win. What a reader waits minutes for takes seconds here.
 TINY = {
     "compare": ["--trainer.max_epochs=2", "--compare.folds=2", "--compare.inner=1", "--compare.learning_rates=[0.01]"],
@@ -53,6 +53,8 @@ def folder(tmp_path: Path) -> Path:
     frame["quality"] = generator.choice(["poor", "fair", "good"], 90)
     frame["price"] = (1000 * area * generator.lognormal(0, 0.1, 90)).round()
     frame.to_csv(tmp_path / "houses.csv", index=False)
+    flats = frame.assign(rent=(frame.price / 200 + 50 * frame.rooms).round())
+    flats.drop(columns="price").to_csv(tmp_path / "flats.csv", index=False)
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin/actlab"
     script.write_text(WRAPPER.format(python=sys.executable, tiny=TINY))
@@ -85,6 +87,25 @@ def test_the_readmes_python_runs(folder: Path) -> None:
     for block in blocks(ROOT / "README.md"):
         if block.info == "python":
             run(block, folder)
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run(folder: Path) -> None:
+    """Those of actlab in a reader's folder; of make, that it knows the target and what to do for it."""
+    (folder / ".venv").symlink_to(folder, target_is_directory=True)
+    for name in ("my.csv", "new.csv"):
+        shutil.copy(folder / "houses.csv", folder / name)
+    ready = "actlab fit --data.csv houses.csv --data.target price --out runs/compare-house_prices"
+    run(Block("sh", ready), folder)
+    shell = [block for block in blocks(ROOT / "README.md") if not block.info]
+    commands = [line.partition("  #")[0].strip() for block in shell for line in block.text.splitlines()]
+    assert {command.split()[0] for command in commands if command} >= {"make", ".venv/bin/actlab"}
+    for command in commands:
+        if command.startswith("make "):
+            run(Block("sh", f"make --dry-run -C '{ROOT}' {command.removeprefix('make ')}"), folder)
+        elif command.startswith(".venv/bin/actlab "):
+            run(Block("sh", command), folder)
+    assert (folder / "predicted.csv").exists()
 
 
 def test_a_row_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:

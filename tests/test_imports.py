@@ -17,8 +17,9 @@ FOUNDATION, SURFACE = "", "on top"
 LEVELS: dict[str, tuple[set[str], ...]] = {
     FOUNDATION: (
         {"errors", "members"},
-        {"records", "settings"},
+        {"records", "settings", "yaml_files"},
         {"configuration"},
+        {"listing"},
     ),
     "data": (
         {"cells", "column_rules", "csv_reading", "splits"},
@@ -48,7 +49,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     ),
     "verdict": (
         {"multi_data", "paired_tests"},
-        {"evidence", "significance"},
+        {"data_sets_summary", "evidence", "significance"},
         {"summary"},
         {"measurements"},
         {"claims"},
@@ -61,22 +62,25 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "report": (
         {"answer", "claims_table", "colours", "event_files", "finished", "study_figures", "tensorboard_layers"},
         {"drawing", "ranking_table", "tensorboard_log", "words"},
-        {"inline_svg", "score_figures", "search_figures", "training_figures"},
-        {"figures", "tables"},
+        {"inline_svg", "score_figures", "search_figures", "several", "training_figures"},
+        {"figures", "rank_figure", "tables"},
         {"page"},
-        {"side_by_side"},
+        {"several_page", "side_by_side"},
     ),
     "runs": (
         {"arms", "article_networks", "directory", "display", "live_curves", "references", "trials"},
         {"article_words", "assembly", "confirm", "progress", "trial_settings"},
-        {"article", "investigation"},
+        {"article", "investigation", "shipping"},
         {"results"},
         {"team_progress"},
         {"experiment"},
         {"compare", "fit", "search"},
+        {"several"},
     ),
     SURFACE: (
-        {"api", "cli"},
+        {"api", "option_parser", "terminal"},
+        {"commands"},
+        {"cli"},
         {"__main__"},
     ),
 }
@@ -93,6 +97,7 @@ LIGHT = (
     "report.event_files",
     "report.page",
     "report.ranking_table",
+    "report.several_page",
     "report.tensorboard_log",
 )
 

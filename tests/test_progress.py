@@ -1,6 +1,7 @@
 """Progress counts right over several fits, estimates soundly, and is plain where nobody looks."""
 
 import io
+import math
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -9,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from rich.console import Console
 
 from actlab.data.table import Table, read_table
+from actlab.engine.studies import Cell, Study, open_storage
 from actlab.members import Member, Split
 from actlab.networks.population import Outcome
+from actlab.runs import display as display_module
 from actlab.runs import progress as progress_module
-from actlab.runs.progress import Leader, PopulationProgress, expected_member_epochs, find_leader
+from actlab.runs import team_progress as team_progress_module
+from actlab.runs.display import Leader
+from actlab.runs.progress import PopulationProgress, expected_member_epochs, find_leader
+from actlab.runs.team_progress import TeamProgress
 from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
@@ -41,12 +48,13 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A clock that goes on by a second whenever it is read by the progress."""
     ticks = count(100.0)
 
-    class Clock:
+    class Ticking:
         @staticmethod
         def monotonic() -> float:
             return next(ticks)
 
-    monkeypatch.setattr(progress_module, "time", Clock)
+    for module in (progress_module, display_module):
+        monkeypatch.setattr(module, "time", Ticking)
     return
 
 
@@ -82,7 +90,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(data: DataSettings, ticking: None)
     console = Console(file=out, force_terminal=True, width=110, legacy_windows=False, _environ={"TERM": "xterm"})
     with PopulationProgress(4, console) as progress:
         train(data, progress, {0: "relu", 1: "tanh"})
-        assert progress.live is not None
+        assert progress.display.live is not None
         shown = out.getvalue()
     bar, counts, leader = shown.split("\x1b[2K")[-1].splitlines()
     assert "━" in bar
@@ -134,3 +142,80 @@ def test_drawing_650_members_is_cheap(data: DataSettings) -> None:
     # twice a second, with room for a slow machine: under 1 % would be 5 ms
     assert (time.process_time() - started) / 10 < 0.05
     progress.close()
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (team_progress_module, display_module):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def tell(study: Study, number: int, value: float, n_epochs: int) -> None:
+    """Do one trial of two members as a worker does."""
+    study.complete(study.claim(1)[number], value, {"members": [{"epochs": n_epochs}] * 2})
+
+
+def queue(study: Study) -> None:
+    space = {"activation": CategoricalDistribution(["relu", "tanh"]), "learning_rate": FloatDistribution(1e-3, 1e-1)}
+    study.enqueue_missing(
+        [Cell(f"{n}", n, {"activation": ["relu", "tanh"][n % 2], "learning_rate": 0.01}, space) for n in range(6)]
+    )
+
+
+def test_the_parent_of_workers_shows_what_the_study_knows(tmp_path: Path, clock: Clock) -> None:
+    study, worker = (Study(open_storage(tmp_path / "study.journal"), "actlab") for _ in range(2))
+    queue(study)
+    tell(worker, 0, 0.5, 40)
+    out = io.StringIO()
+    progress = TeamProgress(study, 6, 2, Console(file=out), interval_s=10)
+    progress.show()
+    clock.now = 10.0
+    progress.show()
+    tell(worker, 1, 0.25, 60)
+    tell(worker, 2, math.inf, 30)
+    clock.now = 20.0
+    progress.show()
+    # between two looks of 10 s nothing is printed; of the 30 s expected 5 have passed
+    clock.now = 25.0
+    progress.show()
+    clock.now = 30.0
+    progress.show()
+    progress.close()
+    assert out.getvalue().splitlines() == [
+        "2 of 12 networks done, 0 network epochs/s, 0:10 elapsed, time left not known yet; "
+        "relu at 0.01 leads with 0.5000 on validation rows",
+        "6 of 12 networks done, 9 network epochs/s, 0:20 elapsed, about 0:30 left; "
+        "tanh at 0.01 leads with 0.2500 on validation rows",
+        "6 of 12 networks done, 6 network epochs/s, 0:30 elapsed, about 0:20 left; "
+        "tanh at 0.01 leads with 0.2500 on validation rows",
+    ]
+
+
+def test_the_parent_of_workers_draws_on_a_terminal(tmp_path: Path, clock: Clock) -> None:
+    study = Study(open_storage(tmp_path / "study.journal"), "actlab")
+    queue(study)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=110, legacy_windows=False, _environ={"TERM": "xterm"})
+    progress = TeamProgress(study, 6, 2, console)
+    clock.now = 1.0
+    progress.show()
+    tell(study, 0, 0.5, 40)
+    clock.now = 2.0
+    progress.show()
+    bar, counts, leader = out.getvalue().split("\x1b[2K")[-1].splitlines()
+    assert "━" in bar
+    assert counts.startswith("2 of 12 networks done, 40 network epochs/s, 0:02 elapsed, about 0:10 left")
+    assert "relu at 0.01 leads with 0.5000" in leader
+    progress.close()
+    assert progress.display.live is None

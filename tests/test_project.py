@@ -140,7 +140,10 @@ def repeated_defaults(config: dict[str, Any]) -> list[str]:
     found = []
     for group, home in HOMES.items():
         defaults = dataclasses.asdict(home())
-        found += [f"{group}.{key}" for key, value in config.get(group, {}).items() if defaults.get(key, ...) == value]
+        section = config.get(group, {})
+        # a list of data sets has no defaults
+        items = section.items() if isinstance(section, dict) else ()
+        found += [f"{group}.{key}" for key, value in items if defaults.get(key, ...) == value]
     return found
 
 

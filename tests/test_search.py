@@ -18,7 +18,7 @@ from actlab.engine.studies import Study, open_storage
 from actlab.errors import InputError
 from actlab.runs import experiment as experiments
 from actlab.runs import results
-from actlab.runs.search import Search, search, suggest
+from actlab.runs.search import Search, first_rates, search, suggest
 from actlab.runs.trial_settings import setting_of
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
@@ -62,18 +62,50 @@ def study_of(asked: Configuration) -> Study:
     return Study(open_storage(Path(str(asked.out)) / "study.journal"), "actlab")
 
 
-def test_rungs_lie_in_the_first_quarter_of_training() -> None:
-    assert rungs(200) == [5, 20]
-    assert rungs(10) == []
+def test_rungs_lie_in_the_first_part_of_training() -> None:
+    assert rungs(200) == [8]
+    assert rungs(1000) == [8, 72]
+    assert rungs(20) == []
     assert rungs(120, first=3, spacing=3) == [3, 9, 27]
 
 
-def test_the_better_half_goes_on_and_a_trial_alone_always_does() -> None:
-    assert [n_promoted(n) for n in (1, 2, 3, 8)] == [1, 1, 2, 4]
+def test_the_best_quarter_goes_on_and_a_trial_alone_always_does() -> None:
+    assert [n_promoted(n) for n in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
     assert verdict(0.5, [], 10) == ""
-    assert verdict(0.5, [0.4, 0.6], 10) == ""
+    assert verdict(0.5, [0.6, 0.7, 0.8], 10) == ""
+    assert verdict(0.5, [0.4, 0.6, 0.7, 0.8], 10) == ""
     assert verdict(0.5, [0.4], 10) == "epoch 10: validation score 0.5 is number 2 of 2"
     assert verdict(math.inf, [0.4, 0.5], 10) != ""
+
+
+def test_a_search_begins_at_powers_of_ten_near_the_middle_of_the_range() -> None:
+    assert first_rates(3e-4, 3e-2) == [1e-2, 1e-3]
+    assert first_rates(1e-5, 1e-2) == [1e-3, 1e-4]
+    assert first_rates(1e-3, 1e-2) == [1e-2, 1e-3]
+    assert first_rates(2e-3, 2e-2) == [1e-2]
+    assert first_rates(2e-3, 8e-3) == [pytest.approx(4e-3)]
+
+
+@pytest.mark.parametrize(("n_trials", "n_swept"), [(1, 1), (2, 2), (3, 2), (6, 3), (8, 4), (20, 4)])
+def test_every_activation_is_tried_before_the_sampler_proposes(
+    asked: Configuration, n_trials: int, n_swept: int
+) -> None:
+    cells = Search(replace(asked, search=replace(asked.search, n_trials=n_trials))).cells
+    assert [cell.number for cell in cells] == list(range(n_trials))
+    assert [cell.key for cell in cells] == [f"trial {number}" for number in range(n_trials)]
+    swept = [(cell.params["activation"], cell.params["learning_rate"]) for cell in cells if cell.params]
+    assert swept == [("relu", 1e-2), ("tanh", 1e-2), ("relu", 1e-3), ("tanh", 1e-3)][:n_swept]
+    assert all(cell.params for cell in cells[:n_swept])
+
+
+def test_what_the_sweep_leaves_open_is_drawn_and_what_it_fixes_stays(asked: Configuration) -> None:
+    wide = replace(asked, search=replace(asked.search, n_trials=5, dropout=[0.1, 0.3], pruning=False))
+    search(replace(wide, trainer={"max_epochs": 1, "accelerator": "cpu"}))
+    params = {trial.user_attrs["number"]: trial.params for trial in study_of(wide).trials()}
+    assert [(params[n]["activation"], params[n]["learning_rate"]) for n in (0, 1)] == [("relu", 1e-2), ("tanh", 1e-2)]
+    assert len({own["dropout"] for own in params.values()}) == 5
+    assert all(0.1 <= own["dropout"] <= 0.3 for own in params.values())
+    assert len({own["learning_rate"] for own in params.values()}) == 4
 
 
 def test_equals_are_not_pruned_against_each_other() -> None:

@@ -175,6 +175,59 @@ def test_a_write_that_fails_in_the_middle_leaves_whole_lines(journal: Path) -> N
     assert study.enqueue_missing(CELLS) == 5
 
 
+def test_a_queue_a_claim_and_a_trial_wait_for_the_disk_once_each(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, synced = open_study(journal), []
+    # what is on the disk after each wait
+    monkeypatch.setattr(journals.os, "fsync", lambda descriptor: synced.append(journal.read_bytes().count(b"\n")))
+    n_lines = journal.read_bytes().count(b"\n")
+    study.enqueue_missing(CELLS)
+    assert synced == [n_lines + 6]
+    claimed = study.claim(4)
+    assert synced == [n_lines + 6, n_lines + 14]
+    study.complete(claimed[0], 1.0, {"a": 1, "b": 2})
+    assert synced == [n_lines + 6, n_lines + 14, n_lines + 17]
+    study.optuna.set_user_attr("alone", 1)
+    assert len(synced) == 4
+
+
+def test_a_disk_that_fails_at_the_end_of_many_writes_is_told_and_the_next_write_waits_again(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(journal)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journals.os, "fsync", fail)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        study.enqueue_missing(CELLS)
+    synced: list[int] = []
+    monkeypatch.setattr(journals.os, "fsync", synced.append)
+    assert study.enqueue_missing(CELLS) == 0
+    assert len(synced) == 1
+    assert list(study.claim(6)) == [0, 1, 2, 3, 4, 5]
+
+
+ON_A_JOURNAL = """
+import sys
+from pathlib import Path
+from actlab.engine.studies import Cell, Study, open_storage
+study = Study(open_storage(Path(sys.argv[1])), "actlab")
+study.enqueue_missing([Cell("cell 0", 0)])
+(trial,) = study.claim(1).values()
+study.complete(trial, 1.0, {})
+study.close()
+print(*(name for name in ("sqlalchemy", "alembic", "grpc") if name in sys.modules))
+"""
+
+
+def test_a_study_in_a_file_does_without_the_libraries_of_databases(journal: Path) -> None:
+    command = [sys.executable, "-c", ON_A_JOURNAL, str(journal)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == ""
+
+
 def test_a_lock_left_by_a_killed_worker_of_ours_holds_nobody_up(journal: Path) -> None:
     study = open_study(journal)
     journal.with_name(f"{journal.name}.lock").symlink_to(f"./././{journal.name}")

@@ -3,11 +3,12 @@
 import random
 from pathlib import Path
 
+import matplotlib as mpl
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from actlab.report.study_figures import draw_study
+from actlab.report.study_figures import draw_study, importances
 
 
 def study_of(n_trials: int, has_rungs: bool) -> optuna.Study:
@@ -46,3 +47,26 @@ def test_a_study_has_the_figures_that_it_has_trials_for(
     paths = draw_study(study_of(n_trials, has_rungs), tmp_path)
     assert {path.stem.removeprefix("optuna_") for path in paths} == expected
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert all("<svg" in path.with_suffix(".svg").read_text() for path in paths)
+
+
+def test_importances_are_shares_of_what_differs(tmp_path: Path) -> None:
+    assert importances(study_of(3, False)) == {}
+    study = optuna.create_study()
+    distributions = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("a", "b", "c")}
+    for number in range(40):
+        params = {"a": number / 40, "b": (number * 7 % 40) / 40, "c": 0.5}
+        study.add_trial(create_trial(value=10 * params["a"] + params["b"], params=params, distributions=distributions))
+    found = importances(study)
+    assert set(found) == {"a", "b"}
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["a"] > 0.9
+
+
+def test_the_callers_style_and_screen_stay(tmp_path: Path) -> None:
+    with mpl.rc_context({"font.size": 31.0}):
+        mpl.use("svg")
+        before = dict(mpl.rcParams)
+        draw_study(study_of(8, False), tmp_path)
+        assert dict(mpl.rcParams) == before
+    mpl.use("agg")

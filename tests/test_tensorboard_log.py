@@ -1,5 +1,6 @@
 """What TensorBoard is given: read back with TensorBoard's own reader, and bounded."""
 
+import io
 import json
 import subprocess
 import sys
@@ -11,8 +12,17 @@ import pandas as pd
 import pytest
 
 from actlab.records import RunDirectory
+from actlab.report import tensorboard_log
 from actlab.report.event_files import EventFile, run_name
-from actlab.report.tensorboard_log import MAX_POINTS, MAX_SETTINGS, curve_points, setting_rows, write_comparison
+from actlab.report.tensorboard_layers import MAX_LAYERS
+from actlab.report.tensorboard_log import (
+    MAX_POINTS,
+    MAX_SETTINGS,
+    curve_points,
+    setting_rows,
+    write_comparison,
+    write_figures_log,
+)
 
 # the copy of html5lib inside TensorBoard's plugins
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer:DeprecationWarning")
@@ -26,13 +36,50 @@ def frames(activations: list[str], n_epochs: int) -> tuple[pd.DataFrame, pd.Data
     for trial, (activation, rate) in enumerate((a, r) for a in activations for r in RATES):
         score = 0.13 + abs(np.log10(rate / 3e-3)) / 10
         row = {"trial": trial, "activation": activation, "learning_rate": rate, "val_score": score}
-        members += [row | {"test_score": score + 0.01, "diverged": False}] * 15
+        row |= {"test_score": score + 0.01, "diverged": False, "pruned": False, "best_epoch": 40, "epochs": 52}
+        members += [row | {"repeat": n // 5, "fold": n % 5, "inner": 0} for n in range(15)]
         epoch = np.arange(1, n_epochs + 1)
         entry = {"trial": trial, "activation": activation, "learning_rate": rate, "epoch": epoch, "members": 15}
         entry |= {"train_mean": score, "train_sd": 0.01, "val_mean": score + 1 / epoch, "val_sd": 0.02}
         curves.append(pd.DataFrame(entry))
     ranking = [{"activation": name, "learning_rate": 3e-3} for name in activations]
-    return pd.DataFrame(members), pd.concat(curves), {"metric": "log_rmse", "ranking": ranking}
+    summary = {"metric": "log_rmse", "ranking": ranking, "winner": activations[0]}
+    return pd.DataFrame(members), pd.concat(curves), summary
+
+
+def health_of(members: pd.DataFrame, n_layers: int) -> pd.DataFrame:
+    """Health whose values name their moment, layer and measure; gradients lie around 0.5 as ratios do."""
+    rows = members[["trial", "activation", "learning_rate", "repeat", "fold", "inner"]]
+    parts = []
+    for layer in range(1, n_layers + 1):
+        for place, moment in enumerate(("start", "best", "end")):
+            value = layer / 100 + place / 10
+            ratio = np.where(np.arange(len(rows)) % 2, 0.25, 1.0)
+            own = rows.assign(layer=layer, moment=moment, dead=value, saturated=value + 0.001, mean_output=-value)
+            parts.append(own.assign(gradient_ratio=ratio))
+    return pd.concat(parts)
+
+
+def bins_of(n_layers: int) -> pd.DataFrame:
+    """Pre-activations of layers: 40 bins from -2 to 2, counts that name layer and moment."""
+    edges = np.linspace(-2, 2, 41)
+    parts = [
+        pd.DataFrame({"layer": layer, "moment": moment, "low": edges[:-1], "high": edges[1:]}).assign(
+            count=np.arange(40) + layer + (100 if moment == "best" else 0)
+        )
+        for layer in range(1, n_layers + 1)
+        for moment in ("start", "best")
+    ]
+    return pd.concat(parts)
+
+
+def png_of(n_bytes: int) -> bytes:
+    """A picture of 3 x 2 points, and bytes behind it up to a size."""
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    Figure(figsize=(3, 2), dpi=1).savefig(buffer, format="png", dpi=1)
+    return buffer.getvalue().ljust(n_bytes, b"\0")
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -75,13 +122,99 @@ def test_each_activation_has_a_run_with_mean_and_band_of_its_best_rate(tmp_path:
 def test_files_and_bytes_are_bounded_for_24_activations_and_6_rates(tmp_path: Path) -> None:
     members, curves, summary = frames([f"activation_{i}" for i in range(24)], n_epochs=1200)
     run = RunDirectory(tmp_path)
+    run.figures.mkdir()
+    for number in range(60):
+        (run.figures / f"{number}.png").write_bytes(png_of(200_000))
     for _ in range(2):
-        write_comparison(run, members, curves, summary)
+        write_comparison(run, members, curves, summary, {}, health_of(members, 20), bins_of(20))
+        write_figures_log(run)
     files = [path for path in run.tensorboard.rglob("*") if path.is_file()]
-    assert len(files) == 24 + 24 * 6
-    assert max(path.stat().st_size for path in files) < 300_000
-    assert sum(path.stat().st_size for path in files) < 9_000_000
+    assert len(files) == 24 + 24 * 6 + 1
+    figures = run.tensorboard / "~figures"
+    assert max(path.stat().st_size for path in files if path.parent != figures) < 300_000
+    assert sum(path.stat().st_size for path in files) < 13_000_000
+    assert sum(path.stat().st_size for path in figures.iterdir()) < tensorboard_log.MAX_FIGURES_BYTES
     assert max(path.stat().st_size for path in (run.tensorboard / "~settings").rglob("*")) < 8_000
+
+
+def test_health_is_the_mean_of_the_chosen_networks_at_the_epochs_of_their_moments(tmp_path: Path) -> None:
+    members, curves, summary = frames(["relu", "silu"], n_epochs=3)
+    health = health_of(members, 2)
+    # trials that validation did not choose do not count
+    health.loc[health.learning_rate != 3e-3, "dead"] = 1.0
+    run = RunDirectory(tmp_path)
+    write_comparison(run, members, curves, summary, {}, health)
+    found = scalars(run.tensorboard / "silu")
+    for layer in (1, 2):
+        values = [layer / 100, layer / 100 + 0.1, layer / 100 + 0.2]
+        assert found[f"health_dead/layer_{layer}"] == list(zip((0, 40, 52), map(pytest.approx, values), strict=True))
+        assert found[f"health_mean_output/layer_{layer}"][1] == (40, pytest.approx(-values[1]))
+    # geometric: 8 of 15 chosen members have 1, or 7 of them, and the others 0.25
+    assert found["health_gradient_ratio/layer_1"][0][1] == pytest.approx(0.25 ** (7 / 15), rel=0.1)
+
+
+def test_the_end_is_left_out_where_it_is_the_best_epoch_and_layers_are_bounded(tmp_path: Path) -> None:
+    members, curves, summary = frames(["relu"], n_epochs=3)
+    run = RunDirectory(tmp_path)
+    write_comparison(run, members.assign(epochs=40), curves, summary, {}, health_of(members, MAX_LAYERS + 3))
+    found = scalars(run.tensorboard / "relu")
+    assert [step for step, _ in found["health_dead/layer_1"]] == [0, 40]
+    assert f"health_dead/layer_{MAX_LAYERS}" in found
+    assert f"health_dead/layer_{MAX_LAYERS + 1}" not in found
+
+
+def test_the_winner_alone_has_histograms_and_tensorboard_reads_their_bins(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    members, curves, summary = frames(["relu", "silu"], n_epochs=3)
+    run = RunDirectory(tmp_path)
+    write_comparison(run, members, curves, summary | {"winner": "silu"}, {}, None, bins_of(2))
+    found = {}
+    for name in ("relu", "silu"):
+        (path,) = (run.tensorboard / name).iterdir()
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "histograms":
+                    found[name, value.tag, event.step] = make_ndarray(value.tensor)
+    assert list(found) == [("silu", f"pre_activations/layer_{n}", step) for step in (0, 40) for n in (1, 2)]
+    bins = found["silu", "pre_activations/layer_2", 40]
+    assert bins[:, 0] == pytest.approx(np.linspace(-2, 2, 41)[:-1], abs=1e-6)
+    assert bins[:, 1] == pytest.approx(np.linspace(-2, 2, 41)[1:], abs=1e-6)
+    assert bins[:, 2].tolist() == (np.arange(40) + 102).tolist()
+
+
+def test_a_fit_has_no_ranking_and_shows_what_it_trained(tmp_path: Path) -> None:
+    members, curves, _ = frames(["relu"], n_epochs=3)
+    own = members[members.trial == 0].assign(repeat=0, fold=0)
+    run = RunDirectory(tmp_path)
+    write_comparison(run, own, curves[curves.trial == 0], {"metric": "log_rmse"}, None, health_of(own, 1), bins_of(1))
+    found = scalars(run.tensorboard / "relu")
+    assert [step for step, _ in found["val/log_rmse"]] == [1, 2, 3]
+    assert [step for step, _ in found["health_dead/layer_1"]] == [0, 40, 52]
+    assert len(session_groups(run.tensorboard)) == 1
+
+
+def test_figures_are_images_and_those_beyond_the_limit_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunDirectory(tmp_path)
+    run.figures.mkdir()
+    for name, n_bytes in (("small", 300), ("large", 5000), ("medium", 1000)):
+        (run.figures / f"{name}.png").write_bytes(png_of(n_bytes))
+    write_figures_log(run)
+    assert not run.tensorboard.exists()
+    run.tensorboard.mkdir()
+    monkeypatch.setattr(tensorboard_log, "MAX_FIGURES_BYTES", 4000)
+    write_figures_log(run)
+    events = EventAccumulator(str(run.tensorboard / "~figures"))
+    events.Reload()
+    assert events.Tags()["images"] == ["figures/small", "figures/medium"]
+    (image,) = events.Images("figures/small")
+    assert (image.width, image.height) == (3, 2)
+    assert image.encoded_image_string == png_of(300)
 
 
 def test_custom_scalars_has_one_picture_of_all_and_one_of_each(tmp_path: Path) -> None:

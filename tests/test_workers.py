@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from optuna.trial import TrialState
 
+from actlab.engine.liveness import OWNER
+from actlab.engine.studies import Study, open_storage
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.records import RunDirectory
@@ -125,7 +128,7 @@ def test_one_worker_and_four_give_the_same_members_to_the_bit(small_csv: str, tm
         "--compare.learning_rates", "[0.001,0.01]",
         "--compare.inner", "1", "--trainer.max_epochs", "20",
     ]  # fmt: skip
-    frames, answers = [], []
+    frames, answers, owners = [], [], []
     for n_workers in (1, 4):
         run = RunDirectory(tmp_path / str(n_workers))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -134,7 +137,13 @@ def test_one_worker_and_four_give_the_same_members_to_the_bit(small_csv: str, tm
         )
         frames.append(run.read_members().drop(columns="seconds"))
         summary = run.read_summary()
-        verdicts = [(each["a"], each["b"], each["verdict"]) for each in summary["comparisons"]]
-        answers.append(([row["activation"] for row in summary["ranking"]], verdicts))
+        # means, intervals, p-values and verdicts, to the bit
+        ranking = [{key: value for key, value in row.items() if key != "seconds"} for row in summary["ranking"]]
+        answers.append((summary["winner"], ranking, summary["comparisons"]))
+        trials = Study(open_storage(run.journal), "actlab").trials(TrialState.COMPLETE)
+        assert len(trials) == 6
+        owners.append({trial.user_attrs[OWNER]["worker"] for trial in trials})
     pd.testing.assert_frame_equal(*frames, check_exact=True)
     assert answers[0] == answers[1]
+    assert len(owners[0]) == 1
+    assert len(owners[1]) > 1

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
-    from actlab.api import Run, compare, load_run, search
+    from actlab.api import Run, compare, load_run, load_runs, search
 
 __version__ = "0.1.0"
-__all__ = ["Run", "compare", "load_run", "search"]
+__all__ = ["Run", "compare", "load_run", "load_runs", "search"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ import pandas as pd
 from actlab.errors import InputError
 from actlab.report.answer import answer, remarks
 from actlab.report.finished import FinishedRun, read_finished
+from actlab.report.several import read_several, refuse_several
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,7 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame | None:
-        """Out-of-fold predictions of the winner's networks."""
+        """Out-of-fold predictions of the shipped networks."""
         return self.finished.predictions
 
     @cached_property
@@ -147,7 +148,18 @@ def load_run(directory: str | Path) -> Run:
     Raises:
         InputError: no such directory, not a run's, or the run is not finished.
     """
+    refuse_several(directory)
     return Run(read_finished(directory))
+
+
+def load_runs(directory: str | Path) -> dict[str, Run]:
+    """The runs of a finished comparison on several data sets, by the data set's name; ranks.csv compares them.
+
+    Raises:
+        InputError: the directory holds something else, or the comparison is not finished.
+    """
+    several = read_several(directory)
+    return {entry["name"]: load_run(several.run_of(entry["name"]).path) for entry in several.summary["data_sets"]}
 
 
 def compare(csv: str | Path, target: str, **overrides: Any) -> Run:

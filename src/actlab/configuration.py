@@ -1,15 +1,20 @@
 """One configuration for all commands: typed groups, YAML files, dotted overrides, and the resolved copy of a run."""
 
+import argparse
+import re
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actlab.errors import InputError
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
+from actlab.yaml_files import data_section, find_data_list, one_line
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+Group = TypeVar("Group")
 
 MAX_EPOCHS = 200
 HOUSE_PRICES = Path("configs/house_prices.yaml")
@@ -22,7 +27,8 @@ NOT_COMPARED = ("out", "workers", "storage", "fresh", "json", "ckpt_path")
 class Configuration:
     """Everything a command was asked for, after YAML and flags.
 
-    `trainer` holds the arguments of Lightning's Trainer that differ from its defaults.
+    `trainer` holds the arguments of Lightning's Trainer that differ from its defaults; `name` is what the run is called
+    where `out` does not say, `study` its name in a database, the run directory's where it is None.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
@@ -39,12 +45,11 @@ class Configuration:
     json: bool = False
     ckpt_path: str | None = None
     name: str = "run"
+    study: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, as config.yaml holds them and `--config` reads them."""
-        content = asdict(self)
-        del content["name"]
-        return content
+        return {key: value for key, value in asdict(self).items() if key not in ("name", "study")}
 
     def compared(self) -> dict[str, Any]:
         """What two starts of one run must agree on."""
@@ -89,17 +94,27 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
         prog=f"actlab {command}", description=description, exit_on_error=False, allow_abbrev=False
     )
     add_options(parser)
+    if command == "compare":
+        parser.epilog = "--data a.yaml b.yaml (in YAML data: [a.yaml, b.yaml]) compares on several data sets."
+        # no default of its own: the configuration has one already
+        confirm_help = "Train winner and close rivals again: short for --compare.confirm true."
+        parser.add_argument("--confirm", action="store_true", default=argparse.SUPPRESS, help=confirm_help)
+    if find_data_list(arguments) is not None:
+        raise InputError(
+            "several data sets (data: [a.yaml, b.yaml]) are compared by the command line's actlab compare only; "
+            "name one with a --config that has its data.csv"
+        )
     names_data = any(a.split("=")[0] in ("--config", "--data.csv", "--data", "--ckpt_path") for a in arguments)
-    asks_only = any(a in ("-h", "--help") or a.startswith("--print_config") for a in arguments)
-    if not names_data and not asks_only and HOUSE_PRICES.exists():
+    if not names_data and not asks_only(arguments) and HOUSE_PRICES.exists():
         print(f"no --data.csv given: using {HOUSE_PRICES}", file=sys.stderr)
         arguments = ["--config", str(HOUSE_PRICES), *arguments]
     try:
         parsed = parser.parse_args(arguments)
         trainer_defaults = parser.get_defaults().trainer
+        _refuse_flat_groups(parsed)
         groups = parser.instantiate(parsed)
     except (jsonargparse.ArgumentError, OSError) as error:
-        raise InputError(one_line(str(error))) from error
+        raise InputError(f"{_complaint(error)} (actlab {command} --print_config shows all keys)") from error
     if parsed.ckpt_path is not None and command not in CKPT_COMMANDS:
         raise InputError(f"actlab {command} starts from drawn weights; --ckpt_path is for validate, test and predict")
     if parsed.trainer.precision in ("16-mixed", "16", 16):
@@ -109,12 +124,47 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
         data=groups.data,
         model=groups.model,
         optimizer=groups.optimizer,
-        compare=groups.compare,
+        compare=replace(groups.compare, confirm=True) if parsed.get("confirm") else groups.compare,
         search=groups.search,
         trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
         **{key: parsed[key] for key in ("seed", "out", "workers", "storage", "fresh", "json", "ckpt_path")},
         name=_name(parsed),
     )
+
+
+def asks_only(arguments: list[str]) -> bool:
+    """Whether the command is to explain itself rather than run."""
+    return any(a in ("-h", "--help") or a.startswith("--print_config") for a in arguments)
+
+
+def parse_group(settings: type[Group], content: dict[str, Any]) -> Group:
+    """One group of keys on its own, as `parse` would take it.
+
+    Raises:
+        InputError: a value of a wrong type or out of range.
+    """
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(settings, "data")
+    try:
+        group: Group = parser.instantiate(parser.parse_object({"data": content})).data
+    except jsonargparse.ArgumentError as error:
+        raise InputError(f"{_complaint(error)} (actlab compare --print_config shows all keys)") from error
+    return group
+
+
+def _complaint(error: Exception) -> str:
+    """What the parser says, without names of Python's classes."""
+    text = one_line(str(error))
+    return re.sub(r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value: (.+)", r"\1 must be \2, got \3", text)
+
+
+def _refuse_flat_groups(parsed: Any) -> None:
+    """Such as `data: 3`, which the parser lets pass."""
+    for group in ("data", "model", "optimizer", "compare", "search", "trainer"):
+        if not hasattr(parsed[group], "as_dict"):
+            raise InputError(f"{group} must hold keys with values, got {group}={parsed[group]!r}")
 
 
 def parse_data(config: str | None, csv: str | None, target: str | None) -> dict[str, Any]:
@@ -125,35 +175,12 @@ def parse_data(config: str | None, csv: str | None, target: str | None) -> dict[
     """
     if config is None and csv is None and HOUSE_PRICES.exists():
         config = str(HOUSE_PRICES)
-    content = dict(read_yaml(config).get("data") or {}) if config is not None else {}
+    content = data_section(config) if config is not None else {}
     content |= {key: value for key, value in (("csv", csv), ("target", target)) if value is not None}
     for key in ("csv", "target"):
         if content.get(key) is None:
             raise InputError(f"data.{key} is needed: --data.{key} ..., or a --config that has it")
     return content
-
-
-def read_yaml(file: str) -> dict[str, Any]:
-    """The mapping a YAML file holds.
-
-    Raises:
-        InputError: no such file, or not a mapping of keys to values.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {one_line(str(error))}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} must hold keys with values, like 'data:'")
-    return content
-
-
-def one_line(message: str) -> str:
-    """A parser's message, often of several lines, as one sentence."""
-    lines = [line.strip(" -\t") for line in message.splitlines()]
-    return " ".join(line for line in lines if line)
 
 
 def _name(parsed: Any) -> str:

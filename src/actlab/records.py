@@ -4,6 +4,7 @@ Files are written whole or not at all (a temporary file beside the target, then 
 of one. Reading needs the standard library and pandas only.
 """
 
+import errno
 import json
 import math
 import os
@@ -69,6 +70,7 @@ class RunDirectory:
         self.curves = self.path / "curves.csv"
         self.health = self.path / "health.csv"
         self.convergence = self.path / "convergence.csv"
+        self.pre_activations = self.path / "pre_activations.csv"
         self.summary = self.path / "summary.json"
         self.checkpoint = self.path / "best.ckpt"
         self.predictions = self.path / "predictions.csv"
@@ -142,10 +144,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise InputError(not_written(path, error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def not_written(path: Path, error: OSError) -> str:
+    """The sentence about a file that could not be written, with what can be done about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        repair = "make room on the disk, or write to another one"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        repair = "change the permissions of its folder, or write somewhere else"
+    else:
+        repair = "write somewhere else"
+    return f"{path} cannot be written: {error.strerror or error}; {repair}"
 
 
 def _umask() -> int:

@@ -154,8 +154,10 @@ class CompareSettings(ProtocolSettings):
         activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes.
         learning_rates: Every activation is tried with each.
         baseline: The activation that every other one is also compared with.
-        bag: Networks of each fold in the shipped model, each with its own inner split; those beyond `inner` are
-            trained when the winner is known, at the rates chosen for it.
+        ensemble: Activations whose networks make up the shipped model, in equal parts: those whose averaged networks
+            score best, as far as they are within 5 % of the best one.
+        bag: Networks of each of them in each fold, on inner splits of their own; those beyond `inner` are trained
+            after the comparison.
         rope: Differences within this share of the baseline's score are of no practical use.
         confirm: Train the winner and its close rivals again with fresh seeds and folds, and report both looks.
         match_parameters: Narrow networks that learn more per unit (maxout, gated) to the weights of a plain one.
@@ -171,7 +173,8 @@ class CompareSettings(ProtocolSettings):
     )
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     baseline: str = "relu"
-    bag: int = 6
+    ensemble: int = 5
+    bag: int = 1
     rope: float = 0.01
     confirm: bool = False
     match_parameters: bool = False
@@ -182,13 +185,14 @@ class CompareSettings(ProtocolSettings):
         require_distinct(self.activations, "compare.activations")
         require_distinct(self.learning_rates, "compare.learning_rates")
         check_learning_rates(self.learning_rates, "compare.learning_rates")
+        require(self.ensemble >= 1, "compare.ensemble must be at least 1", ensemble=self.ensemble)
         require(self.bag >= 1, "compare.bag must be at least 1", bag=self.bag)
         require(0 <= self.rope < 1, "compare.rope must be a share in [0, 1)", rope=self.rope)
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What an Optuna study searches, with the TPE sampler.
+    """What an Optuna study searches, with the TPE sampler, after every activation was tried at one or two rates.
 
     Args:
         n_trials: Settings to evaluate in total, over all workers and resumed runs.
@@ -201,7 +205,7 @@ class SearchSettings:
         pruning: Stop the members of losing trials early.
     """
 
-    n_trials: int = 40
+    n_trials: int = 56
     activations: list[str] | None = None
     learning_rate: list[float] = field(default_factory=lambda: [3e-4, 3e-2])
     weight_decay: list[float] | None = None

@@ -172,17 +172,23 @@ def _fit_scaling(x: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarra
 
 
 def _fit_categories(name: str, cells: np.ndarray) -> CategoryRule:
+    is_missing = pd.isna(cells)
+    codes, texts = pd.factorize(cells[~is_missing], sort=True)
+    if len(texts) == 0:
+        return CategoryRule(name, (), True, False)
+    left_out = _rare(codes) if len(texts) > MAX_CATEGORIES + 1 else frozenset()
+    categories = tuple(str(text) for code, text in enumerate(texts) if code not in left_out)
+    return CategoryRule(name, categories, bool(is_missing.any()), bool(left_out))
+
+
+def _rare(codes: np.ndarray) -> frozenset[int]:
+    """The categories that share the column for all others."""
     from sklearn.preprocessing import OneHotEncoder
 
-    is_missing = pd.isna(cells)
-    seen = cells[~is_missing]
-    if len(seen) == 0:
-        return CategoryRule(name, (), True, False)
-    encoder = OneHotEncoder(max_categories=MAX_CATEGORIES + 1, handle_unknown="infrequent_if_exist").fit(seen[:, None])
+    # on the texts themselves it would count for a hundred times as long
+    encoder = OneHotEncoder(max_categories=MAX_CATEGORIES + 1, handle_unknown="infrequent_if_exist").fit(codes[:, None])
     (others,) = encoder.infrequent_categories_
-    left_out = set() if others is None else set(others)
-    categories = tuple(str(text) for text in encoder.categories_[0] if text not in left_out)
-    return CategoryRule(name, categories, bool(is_missing.any()), bool(left_out))
+    return frozenset(int(code) for code in others)
 
 
 @dataclass(frozen=True)

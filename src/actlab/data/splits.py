@@ -38,7 +38,8 @@ def make_splits(n_rows: int, protocol: ProtocolSettings, seed: int) -> dict[Spli
     if n_test < 1 or n_validation < 2 or n_rows - n_test - n_validation < 3:
         raise InputError(
             f"{n_rows} rows are too few for {protocol.folds} folds with a validation fraction of "
-            f"{protocol.validation_fraction}: every fold needs at least 1 test, 2 validation and 3 training rows"
+            f"{protocol.validation_fraction}: every fold needs at least 1 test, 2 validation and 3 training rows; "
+            "add rows, or ask for another number with --compare.folds"
         )
     return {
         Split(repeat, fold, inner): rows

@@ -1,4 +1,7 @@
-"""A study in a database (PostgreSQL), or behind Optuna's gRPC proxy, that may be away for a while."""
+"""A study in a database (PostgreSQL), or behind Optuna's gRPC proxy, that may be away for a while.
+
+SQLAlchemy is imported by who needs it, as Optuna does: a run on a journal starts without.
+"""
 
 import contextlib
 import functools
@@ -7,15 +10,16 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from actlab.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 # how long a call waits for a database that is being restarted, before the run gives up (its state is safe)
 PATIENCE_S = 300.0
@@ -23,15 +27,8 @@ PATIENCE_S = 300.0
 OPENING_S = 20.0
 # what a server or resolver says that no waiting will change
 FINAL = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf", "host name", "resolve host")
-# errors in what was asked, whatever the server does
-REFUSALS = (
-    sqlalchemy.exc.ArgumentError,
-    sqlalchemy.exc.CompileError,
-    sqlalchemy.exc.DataError,
-    sqlalchemy.exc.IntegrityError,
-    sqlalchemy.exc.NotSupportedError,
-    sqlalchemy.exc.ProgrammingError,
-)
+# SQLAlchemy's errors in what was asked, whatever the server does
+REFUSALS = ("ArgumentError", "CompileError", "DataError", "IntegrityError", "NotSupportedError", "ProgrammingError")
 # a worker that has not shown a heartbeat for GRACE_S is taken for dead, and its trials go back to the queue
 HEARTBEAT_S, GRACE_S = 30, 120
 # one connection for the work, one for a lock held meanwhile, one for the heartbeat's thread
@@ -44,8 +41,11 @@ def open_database(url: str) -> BaseStorage:
     Raises:
         InputError: the URL holds a password or names a database that would do harm, or nobody answers.
     """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        parsed = sqlalchemy.engine.make_url(url)
+        parsed = make_url(url)
     except SQLAlchemyError as error:
         raise InputError("storage must be a database URL like postgresql+psycopg://user@host/db") from error
     if parsed.password is not None or "password" in parsed.query:
@@ -59,6 +59,8 @@ def open_database(url: str) -> BaseStorage:
 
 
 def _open_server(url: str) -> "PatientStorage":
+    from sqlalchemy.exc import SQLAlchemyError
+
     deadline = time.monotonic() + OPENING_S
     while True:
         try:
@@ -78,6 +80,8 @@ def _open_server(url: str) -> "PatientStorage":
 
 def _may_pass(error: BaseException) -> bool:
     """Whether opening is worth another try: a server that is being restarted, or tables that another machine makes."""
+    from sqlalchemy.exc import DBAPIError
+
     if _is_away(error):
         return not any(word in str(error) for word in FINAL)
     return isinstance(error, DBAPIError | StorageInternalError)
@@ -109,15 +113,18 @@ def _is_away(error: BaseException) -> bool:
     A connection that breaks in the middle of a transaction ends in whichever error comes first (`InternalError`,
     `PendingRollbackError`, plain `DatabaseError`), so what cannot be the server's absence is listed instead.
     """
+    from sqlalchemy import exc
+
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__
-    if any(isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes):
+    if any(isinstance(cause, exc.DBAPIError) and cause.connection_invalidated for cause in causes):
         return True
-    told = [cause for cause in causes if isinstance(cause, SQLAlchemyError)]
-    return bool(told) and not any(isinstance(cause, REFUSALS) for cause in told)
+    told = [cause for cause in causes if isinstance(cause, exc.SQLAlchemyError)]
+    refusals = tuple(getattr(exc, name) for name in REFUSALS)
+    return bool(told) and not any(isinstance(cause, refusals) for cause in told)
 
 
 def patient(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,6 +136,8 @@ def patient(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def waiting(*arguments: Any, **named: Any) -> Any:
+        from sqlalchemy.exc import SQLAlchemyError
+
         deadline, pause_s = time.monotonic() + PATIENCE_S, 0.25
         while True:
             try:
@@ -166,6 +175,9 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
     if storage.engine.dialect.name != "postgresql":
         yield
         return
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
     connection = patient(_take)(storage, key)
     try:
@@ -173,15 +185,17 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
     finally:
         # a server that was restarted meanwhile has forgotten the lock with the connection
         with contextlib.suppress(SQLAlchemyError):
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
         with contextlib.suppress(SQLAlchemyError):
             connection.close()
 
 
-def _take(storage: RDBStorage, key: int) -> sqlalchemy.Connection:
+def _take(storage: RDBStorage, key: int) -> "Connection":
+    from sqlalchemy import text
+
     connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
     except BaseException:
         connection.close()
         raise

@@ -8,6 +8,7 @@ worker died or was interrupted goes to FAIL, and its cell is queued again.
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from actlab.engine.database import PatientStorage, open_database
-from actlab.engine.journal import open_journal
+from actlab.engine.journal import SafeJournal, open_journal
 from actlab.engine.liveness import OWNER, liveness_of
 from actlab.errors import InputError
 
@@ -82,6 +83,11 @@ class Study:
         self.storage = self.optuna._storage
         self.liveness = liveness_of(self.optuna)
 
+    def _synced_once(self) -> AbstractContextManager[None]:
+        """Many writes that wait for the disk once, where the study is in a file."""
+        backend = self.storage._backend if isinstance(self.storage, JournalStorage) else None
+        return backend.synced_once() if isinstance(backend, SafeJournal) else nullcontext()
+
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in some states (all without any), by number."""
         return self.storage.get_all_trials(self.optuna._study_id, deepcopy=False, states=states or None)
@@ -99,7 +105,7 @@ class Study:
         Returns:
             How many were queued.
         """
-        with self.liveness.exclusive():
+        with self.liveness.exclusive(), self._synced_once():
             self.fail_stale()
             known = {trial.user_attrs.get(CELL) for trial in self.trials(*DONE, TrialState.RUNNING, TrialState.WAITING)}
             missing = [cell for cell in cells if cell.key not in known][:limit]
@@ -125,7 +131,7 @@ class Study:
         Returns:
             Number in the results to trial.
         """
-        with self.liveness.exclusive():
+        with self.liveness.exclusive(), self._synced_once():
             busy = {trial.user_attrs.get(CELL) for trial in self.trials(*DONE, TrialState.RUNNING)}
             claimed: dict[int, optuna.Trial] = {}
             for frozen in sorted(self.trials(TrialState.WAITING), key=lambda trial: trial.user_attrs.get(NUMBER, -1)):
@@ -182,9 +188,10 @@ class Study:
         self, trial: optuna.Trial, value: float | None, state: TrialState | None, attributes: Mapping[str, Any]
     ) -> None:
         try:
-            for key, content in attributes.items():
-                trial.set_user_attr(key, content)
-            self.optuna.tell(trial, value, state)
+            with self._synced_once():
+                for key, content in attributes.items():
+                    trial.set_user_attr(key, content)
+                self.optuna.tell(trial, value, state)
         except (ValueError, UpdateFinishedTrialError) as error:
             if isinstance(error, InputError):
                 raise

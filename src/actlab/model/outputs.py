@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actlab.errors import InputError
-from actlab.records import write_atomically
+from actlab.records import not_written, write_atomically
 
 
 def check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Path:
@@ -42,4 +42,4 @@ def write_output(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write_atomically(path, write)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise InputError(not_written(path, error)) from error

@@ -75,9 +75,13 @@ class PopulationModule(pl.LightningModule):
     def max_epochs(self) -> int:
         return int(self.trainer.max_epochs or 1)
 
-    def configure_model(self) -> None:
-        """Draw every member's initial weights, in stacks."""
-        if len(self.stacks):
+    def setup(self, stage: str) -> None:
+        """Draw every member's initial weights, in stacks.
+
+        Not in `configure_model`: there Lightning looks at every call of torch, of which this makes thousands, and has
+        tensors made on the device, for which the members' generators are not.
+        """
+        if stage != "fit" or len(self.stacks):
             return
         data = self.datamodule.data
         self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in self.members))
@@ -192,7 +196,7 @@ class PopulationModule(pl.LightningModule):
         for outcome in self.finished.values():
             if outcome.state is not None:
                 member = outcome.member
-                groups.setdefault((member.split, member.activation, member.hidden), []).append(outcome)
+                groups.setdefault((member.split, member.activation, member.hidden, member.skip), []).append(outcome)
         for outcomes in groups.values():
             self._score(outcomes, data[outcomes[0].member.split])
 
@@ -256,7 +260,8 @@ def plan_stacks(
     for position, member in enumerate(members):
         rows = data[member.split].rows
         shape = (batch_shape(len(rows.training), batch_size), len(rows.validation))
-        groups.setdefault((member.activation, member.hidden, member.dropout, shape), []).append(position)
+        key = (member.activation, member.hidden, member.dropout, member.skip, shape)
+        groups.setdefault(key, []).append(position)
     stacks = []
     n_stacks_wanted = -(-n_threads // len(groups))
     for positions in groups.values():

@@ -2,7 +2,7 @@
 
 Every parameter has a leading member axis `P`; a stack maps features (B, F) or (P, B, F) to outputs (P, B), the
 standardised target. Member i computes what an `nn.Sequential` of `nn.Linear`, activation and dropout would compute
-with its slice of the parameters.
+with its slice of the parameters; with `skip`, plus a linear function of the features that starts at zero.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,10 @@ from actlab.networks import activations, initialisation
 
 # dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
 DROPOUT_LEVELS = 1 << 16
+# name of the weights (F,) from the features straight to the output
+SKIP = "skip"
+# tensors of one member whose last axis is the features
+PER_FEATURE = ("weight_0", SKIP)
 
 
 class Streams:
@@ -70,7 +74,7 @@ class Regressor(nn.Module):
     """A stack of `P` members.
 
     Args:
-        members: Equal in activation, hidden widths and dropout.
+        members: Equal in activation, hidden widths, dropout and `skip`.
         n_features: Input columns of each member, F_i. The stack takes the largest; a member with fewer columns has
             zero weights there, which stay zero.
         parameters: Tensors with a leading axis P to use instead of drawing initial ones.
@@ -82,7 +86,7 @@ class Regressor(nn.Module):
         super().__init__()
         first = members[0]
         self.members, self.n_features = tuple(members), tuple(n_features)
-        self.dropout = first.dropout
+        self.dropout, self.skips = first.dropout, first.skip
         self.row = activations.get(first.activation)
         self.activation = nn.ModuleList(self.row.build() for _ in first.hidden)
         stacked = parameters if parameters is not None else self._draw()
@@ -114,6 +118,8 @@ class Regressor(nn.Module):
         for depth, module in enumerate(self.activation):
             for name, value in module.named_parameters():
                 state[f"{name}_{depth}"] = value.detach().clone()
+        if member.skip:
+            state[SKIP] = torch.zeros(n_features)
         return state
 
     @property
@@ -137,7 +143,7 @@ class Regressor(nn.Module):
         """Learned numbers of one member."""
         padding = self.first_weight.shape[1] - self.n_features[row]
         per_member = sum(value[0].numel() for value in self.stacked().values())
-        return per_member - padding * self.first_weight.shape[2]
+        return per_member - padding * (self.first_weight.shape[2] + self.skips)
 
     def select(self, rows: Sequence[int]) -> "Regressor":
         """A new stack with copies of some members."""
@@ -175,7 +181,8 @@ class Regressor(nn.Module):
             signal = self.activate(depth, self.linear(depth, signal))
             if self.training and self.masks is not None:
                 signal = self.masks.drop(signal, self.dropout)
-        return self.output(signal)
+        outputs = self.output(signal)
+        return outputs + self.straight(features) if self.skips else outputs
 
     def linear(self, depth: int, signal: Tensor) -> Tensor:
         """Pre-activations (P, B, k H) of a hidden layer."""
@@ -203,28 +210,39 @@ class Regressor(nn.Module):
         outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
         return outputs
 
+    def straight(self, features: Tensor) -> Tensor:
+        """What the skip adds to the outputs: (P, B) for features as in `forward`, or a zero without one."""
+        if not self.skips:
+            return features.new_zeros(())
+        return (features * self.get_parameter(SKIP).unsqueeze(1)).sum(-1)
+
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of single members, as `Regressor.member_state` gives, to the parameters of a stack.
 
     Weights (out, in) become (P, in, out), which makes their gradient one product without a copy to turn it round;
-    narrower first layers are padded with zeros.
+    what belongs to columns that a member does not have is filled with zeros.
     """
     widest = max(state["weight_0"].shape[1] for state in states)
-    first = states[0]["weight_0"]
-    whole = first.new_zeros(len(states), widest, first.shape[0])
-    for row, state in enumerate(states):
-        whole[row, : state["weight_0"].shape[1]] = state["weight_0"].T
-    others = [name for name in states[0] if name != "weight_0"]
-    stacked = {name: _turned(name, torch.stack([state[name] for state in states])).contiguous() for name in others}
-    return {"weight_0": whole, **stacked}
+    return {name: _stacked(name, [state[name] for state in states], widest) for name in states[0]}
+
+
+def _stacked(name: str, values: Sequence[Tensor], n_features: int) -> Tensor:
+    shape = [*values[0].shape[:-1], n_features] if name in PER_FEATURE else [*values[0].shape]
+    if name.startswith("weight_"):
+        shape.reverse()
+    whole = values[0].new_zeros(len(values), *shape)
+    # written in place: copies to widen, stack and turn would each touch all of the memory again
+    for row, value in zip(_turned(name, whole), values, strict=True):
+        (row[..., : value.shape[-1]] if name in PER_FEATURE else row).copy_(value)
+    return whole
 
 
 def unstack(rows: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
     """One member's row of every parameter of a stack as the member would be alone: weights (out, in), no padding."""
     turned = {name: _turned(name, value) for name, value in rows.items()}
     return {
-        name: (value[:, :n_features] if name == "weight_0" else value).clone(memory_format=torch.contiguous_format)
+        name: (value[..., :n_features] if name in PER_FEATURE else value).clone(memory_format=torch.contiguous_format)
         for name, value in turned.items()
     }
 

@@ -66,7 +66,7 @@ def _scores_beside(summary: Mapping[str, Any]) -> str:
     best = winner_row(summary)
     references = summary.get("references") or {}
     named = {
-        "the winner's networks averaged": (summary.get("ensemble") or {}).get("test_score"),
+        "the shipped networks averaged": (summary.get("ensemble") or {}).get("test_score"),
         "ridge": references.get("ridge"),
         "gradient boosting": references.get("hist_gradient_boosting"),
         "the median": references.get("median"),

@@ -2,7 +2,8 @@
 
 Colours are those of Okabe & Ito (2008) and Tol (2021) that colour-blind readers tell apart and that show on white and
 on black. Eight colours cannot tell 24 activations apart, so the marker and the line differ as well, and figures name
-their rows and panels besides.
+their rows and panels besides. The arms of an activation, which differ in another setting, have its colour and line, and
+markers of their own.
 """
 
 import zlib
@@ -30,13 +31,18 @@ class Look:
     line: str
 
 
-def look(activation: str) -> Look:
-    """The look of an activation, whatever else is in the figure.
+def look(name: str) -> Look:
+    """The look of an activation or of one of its arms (`relu [dropout=0.1]`), whatever else is in the figure.
 
     >>> look("relu")
     Look(colour='#1f83c6', marker='o', line='-')
     >>> look("mine.Bump") == look("mine.Bump") != look("relu")
     True
+    >>> look("relu [init=torch]").colour == look("relu").colour
+    True
     """
+    activation, _, levels = name.partition(" [")
     place = ORDER.index(activation) if activation in ORDER else zlib.crc32(activation.encode())
-    return Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)], LINES[place // 8 % len(LINES)])
+    # arms of all activations that have the same levels keep the distance that the activations have
+    marker = place + (zlib.crc32(levels.encode()) if levels else 0)
+    return Look(PALETTE[place % len(PALETTE)], MARKERS[marker % len(MARKERS)], LINES[place // 8 % len(LINES)])

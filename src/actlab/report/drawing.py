@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style as styles
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -55,8 +55,8 @@ STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Figures are made and saved in here, whatever the caller's own settings are."""
-    with mpl.rc_context(STYLE):
+    """Figures are made and saved in here, whatever the caller's own settings are, and these stay as they are."""
+    with styles.context(["default", STYLE]):
         yield
 
 
@@ -102,7 +102,7 @@ def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes:
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
+    axes.grid(True, axis="x")
     words = axes.twinx()
     words.set_ylim(axes.get_ylim())
     words.set_yticks(range(len(rows)), [row.words for row in rows])

@@ -4,16 +4,22 @@ One `Event` holds all scalars of a step, so a value costs its tag and some 10 by
 """
 
 import math
+import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+import numpy as np
+
 # TensorBoard takes any file with `events.out.tfevents` in its name, and reads the files of a run in the order of names.
 LIVE_FILE = "events.out.tfevents.1.live"
 COMPARISON_FILE = "events.out.tfevents.2.comparison"
+FIGURES_FILE = "events.out.tfevents.3.figures"
+# Where each of several worker processes writes; no activation's run can have this name.
+WORKER_PREFIX = "@worker-"
 
 
 class EventFile:
@@ -49,6 +55,32 @@ class EventFile:
         if points:
             self._write(step=step, summary=Summary(value=points))
 
+    def add_histogram(self, step: int, tag: str, edges: Sequence[float], counts: Sequence[float]) -> None:
+        """Counts (n,) between ascending edges (n + 1,); moments are those of the middles of the bins."""
+        from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+
+        middles = (np.asarray(edges[:-1]) + np.asarray(edges[1:])) / 2
+        histogram = HistogramProto(
+            min=edges[0],
+            max=edges[-1],
+            num=sum(counts),
+            sum=float(middles @ counts),
+            sum_squares=float(middles**2 @ counts),
+            bucket_limit=edges[1:],
+            bucket=counts,
+        )
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, histo=histogram)]))
+
+    def add_image(self, step: int, tag: str, png: bytes) -> None:
+        """A picture, as the bytes of its PNG file."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        width, height = png_size(png)
+        # the kind of colour: grey, palette, RGB, grey with alpha, RGBA
+        channels = {0: 1, 4: 2, 6: 4}.get(png[25], 3)
+        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+
     def add_summary(self, summary: Any) -> None:
         """A summary protobuf, as plugins make them."""
         self._write(summary=summary)
@@ -59,6 +91,12 @@ class EventFile:
 
     def close(self) -> None:
         self.records.close()
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height in points, which the header of a PNG file names."""
+    width, height = struct.unpack(">II", png[16:24])
+    return int(width), int(height)
 
 
 def run_name(activation: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from actlab.records import write_atomically, write_text
-from actlab.report import score_figures, training_figures
+from actlab.report import score_figures, search_figures, training_figures
 from actlab.report.drawing import style
 from actlab.report.finished import FinishedRun
 
@@ -27,6 +27,8 @@ class Kind:
 KINDS: tuple[Kind, ...] = (
     Kind("ranking", score_figures.ranking),
     Kind("learning_rates", score_figures.rates),
+    Kind("importances", search_figures.importances),
+    Kind("slices", search_figures.slices),
     Kind("differences", score_figures.differences),
     Kind("curves", training_figures.curves),
     Kind("health", training_figures.health),

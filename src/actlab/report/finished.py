@@ -13,6 +13,8 @@ from actlab.errors import InputError
 from actlab.records import RunDirectory
 from actlab.verdict.summary import choose
 
+# Learning rates that still have room for a number in each cell of a figure.
+MAX_GRID_RATES = 12
 METRIC_UNITS = {"log_rmse": "log-RMSE (natural logarithm)", "rmse": "RMSE (units of the target)"}
 
 
@@ -32,6 +34,11 @@ class FinishedRun:
     def is_ranked(self) -> bool:
         """Whether activations were tried against each other; a `fit` trains one of them."""
         return bool(self.summary.get("ranking"))
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether all activations were tried at the same few learning rates."""
+        return self.command != "search" and self.members.learning_rate.nunique() <= MAX_GRID_RATES
 
     @property
     def metric(self) -> str:

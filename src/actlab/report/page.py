@@ -25,21 +25,33 @@ from actlab.report.tables import (
     differences_table,
     members_table,
     ranking_table,
+    trials_table,
     worst_table,
 )
-from actlab.report.words import alternative, caption, command, data_facts, fit_answer, missing, protocol, title
+from actlab.report.tensorboard_log import write_figures_log
+from actlab.report.words import (
+    alternative,
+    caption,
+    command,
+    data_facts,
+    fit_answer,
+    missing,
+    protocol,
+    title,
+)
 
-NARROW = ("ranking", "differences")
+NARROW = ("ranking", "differences", "importances")
 RANKING_NOTE = (
     "Scores on test rows, lower is better; rate: the learning rate chosen in most folds, with ! where it is the "
     "lowest or highest tried; diverged: networks whose training went to nan or infinity, over all rates; time: "
     "of all its networks, hours:minutes:seconds."
 )
 DIFFERENCES_NOTE = (
-    "Two-sided corrected resampled t-tests (Nadeau & Bengio 2003), adjusted by Holm over every pair of activations for "
-    "the winner, because the winner was picked by these scores, and over the comparisons with it for the baseline, "
-    "which was named before. An interval belongs to its one comparison. P(better): share of folds in which the "
-    "activation scores lower than the winner. No difference shown does not mean that there is none."
+    "Two-sided corrected resampled t-tests (Nadeau & Bengio 2003), adjusted by Holm over the comparisons with the "
+    "winner, or with the baseline. The winner was picked by these scores: what would not hold if that were paid for "
+    "too, by Holm over every pair of activations, is said under the answer. An interval belongs to its one comparison. "
+    "P(better): share of folds in which the activation scores lower than the winner. No difference shown does not mean "
+    "that there is none."
 )
 UNTESTED = (
     "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
@@ -53,6 +65,7 @@ CONFIRMATION_NOTE = (
 SECTIONS = {
     "ranking": "Ranking",
     "rates": "Learning rates",
+    "search": "Search",
     "differences": "Differences",
     "curves": "Training",
     "members": "Networks",
@@ -69,7 +82,9 @@ def write_report(path: str | Path) -> Path:
         InputError: no finished run there, or it cannot be written.
     """
     run = read_finished(path)
-    write_text(run.directory.report, page(run))
+    html = page(run)
+    write_figures_log(run.directory)
+    write_text(run.directory.report, html)
     return run.directory.report
 
 
@@ -82,6 +97,7 @@ def page(run: FinishedRun) -> str:
         "remarks": remarks(run.summary) if run.is_ranked else [],
         "is_ranked": run.is_ranked,
         "figures": pictures,
+        "trials": trials_table(run),
         "ranking": ranking_table(run) if run.is_ranked else None,
         "ranking_note": RANKING_NOTE,
         "differences": (tested := differences_table(run) if run.is_ranked else None),
@@ -107,6 +123,7 @@ def _has(section: str, content: dict[str, Any]) -> bool:
     present = {
         "ranking": content["ranking"],
         "rates": figures.get("learning_rates"),
+        "search": content["trials"] or figures.get("slices"),
         "differences": content["is_ranked"],
         "curves": figures.get("curves"),
         "members": content["members"],

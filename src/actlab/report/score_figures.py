@@ -18,7 +18,6 @@ from actlab.report.finished import FinishedRun
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
 # Text on a coloured cell, whose colour no page changes.
 ON_DARK, ON_LIGHT = "#ffffff", "#000000"
-MAX_COLUMNS = 12
 
 
 def ranking(run: FinishedRun) -> Figure | None:
@@ -39,7 +38,7 @@ def ranking(run: FinishedRun) -> Figure | None:
         for row in run.ranking
     ]
     scores = run.summary.get("references") or {}
-    named = [("winner, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
+    named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
     named += [(words, scores.get(key)) for key, words in REFERENCES.items()]
     for words, score in named:
         if not math.isnan(_number(score)):
@@ -93,12 +92,11 @@ def rates(run: FinishedRun) -> Figure | None:
     """Mean validation score by activation and learning rate, chosen rates marked: a grid's cells, a search's dots."""
     if not run.is_ranked:
         return None
-    columns = sorted(run.members.learning_rate.unique())
     figure = sheet(0.95 + ROW * 1.08 * len(run.order))
     axes = figure.add_subplot()
     scores = _trial_scores(run.members)
     norm = _robust_norm(scores.val)
-    draw = _grid if len(columns) <= MAX_COLUMNS else _dots
+    draw = _grid if run.is_grid else _dots
     draw(axes, run, scores, norm)
     axes.set_yticks(range(len(run.order)), [short(name) for name in run.order])
     axes.set_ylim(len(run.order) - 0.5, -0.5)
@@ -191,7 +189,7 @@ def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     axes.scatter(rates_[is_chosen], place[is_chosen], s=78, facecolor="none", edgecolor=INK, linewidth=1, zorder=3)
     axes.xaxis.set_major_formatter(lambda value, _: rate(value))
     axes.xaxis.set_minor_formatter(lambda value, _: "")
-    axes.grid(axis="y")
+    axes.grid(True, axis="y")
     axes.spines["left"].set_visible(False)
 
 

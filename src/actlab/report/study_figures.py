@@ -2,59 +2,108 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import optuna
-from optuna.trial import TrialState
+from matplotlib import style
+from optuna.trial import FrozenTrial, TrialState
 
 from actlab.records import write_atomically
 
 DPI = 120
+SUFFIXES = ("png", "svg")
 
 
 def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
-    """Write the figures that the study has enough trials for; returns their paths.
+    """Write the figures that the study has enough trials for, as PNG and SVG; returns the paths of the PNG files.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
-    import matplotlib as mpl
+    paths = []
+    with without_a_window():
+        from matplotlib import pyplot as plt
 
-    # no window, on machines with and without a screen
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+        for name, draw in _drawings(_finite(study)).items():
+            # Optuna sets a style of its own for the whole process; hashsalt: the same numbers give the same bytes
+            with style.context(["default", {"svg.hashsalt": "actlab"}]):
+                figure = _figure_of(draw())
+                for suffix in SUFFIXES:
+                    _save(figure, directory / f"{name}.{suffix}")
+                plt.close(figure)
+            paths.append(directory / f"{name}.png")
+    return paths
+
+
+def _drawings(study: optuna.Study) -> dict[str, Callable[[], Any]]:
+    """File name to what draws it."""
     from optuna.visualization import matplotlib as figures
 
-    study = _finite(study)
     drawings: dict[str, Callable[[], Any]] = {}
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     parameters = sorted({name for trial in complete for name in trial.params})
-    if parameters and len(complete) > 1:
-        drawings["optuna_slice.png"] = lambda: figures.plot_slice(study, params=parameters)
-    varied = [name for name in parameters if len({trial.params.get(name) for trial in complete}) > 1]
+    # the names of categories overlap under Optuna's panels
+    numeric = [name for name in parameters if all(isinstance(trial.params.get(name), float) for trial in complete)]
+    if numeric and len(complete) > 1:
+        drawings["optuna_slice"] = lambda: figures.plot_slice(study, params=numeric)
+    varied = varied_parameters(complete)
     if len(varied) > 1 and len(complete) > 3:
-        drawings["optuna_learning_rate_by_activation.png"] = lambda: figures.plot_rank(
+        drawings["optuna_learning_rate_by_activation"] = lambda: figures.plot_rank(
             study, params=["learning_rate", "activation"]
         )
-        drawings["optuna_importances.png"] = lambda: figures.plot_param_importances(
-            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), params=varied
+        drawings["optuna_importances"] = lambda: figures.plot_param_importances(
+            study, evaluator=_evaluator(), params=varied
         )
     if any(trial.intermediate_values for trial in complete):
-        drawings["optuna_intermediate_values.png"] = lambda: figures.plot_intermediate_values(study)
-    paths = []
-    for name, draw in drawings.items():
+        drawings["optuna_intermediate_values"] = lambda: figures.plot_intermediate_values(study)
+    return drawings
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Parameter to the share of the variance of the finished trials' values that it explains; empty for a few trials.
+
+    The shares are those that Optuna's figure shows, and add up to one.
+    """
+    study = _finite(study)
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    varied = varied_parameters(complete)
+    if len(varied) < 2 or len(complete) < 4:
+        return {}
+    found = optuna.importance.get_param_importances(study, evaluator=_evaluator(), params=varied)
+    return {name: float(share) for name, share in found.items()}
+
+
+def varied_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Parameters that not all trials have the same value of."""
+    parameters = sorted({name for trial in trials for name in trial.params})
+    return [name for name in parameters if len({trial.params.get(name) for trial in trials}) > 1]
+
+
+def _evaluator() -> optuna.importance.FanovaImportanceEvaluator:
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)
+
+
+@contextmanager
+def without_a_window() -> Iterator[None]:
+    """pyplot draws without a screen in here, and afterwards where it did before: a notebook goes on showing figures."""
+    from matplotlib import pyplot as plt
+
+    # by way of dict, which does not start a backend where none was asked for
+    before = dict.__getitem__(mpl.rcParams, "backend")
+    plt.switch_backend("agg")
+    try:
         with warnings.catch_warnings():
             # marked experimental since Optuna 2.2
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # matplotlib: axes that a few trials leave flat
             warnings.simplefilter("ignore", UserWarning)
-            figure = _figure_of(draw())
-            _save(figure, directory / name)
-            plt.close(figure)
-        paths.append(directory / name)
-    return paths
+            yield
+    finally:
+        plt.switch_backend(before)
 
 
 def _finite(study: optuna.Study) -> optuna.Study:
@@ -67,7 +116,13 @@ def _finite(study: optuna.Study) -> optuna.Study:
 
 
 def _save(figure: Any, path: Path) -> None:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DPI, bbox_inches="tight"))
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    write_atomically(
+        path,
+        lambda temporary: figure.savefig(
+            temporary, format=path.suffix[1:], dpi=DPI, bbox_inches="tight", metadata=metadata
+        ),
+    )
 
 
 def _figure_of(axes: Any) -> Any:

@@ -11,6 +11,8 @@ from actlab.report.finished import FinishedRun
 from actlab.report.training_figures import N_NAMED, out_of_fold
 
 Kind = Literal["words", "number"]
+# Trials of a search that its table names.
+N_TRIALS = 15
 TONES = {"better": "good", "worse": "bad", "supported": "good", "not supported": "bad"}
 
 
@@ -160,6 +162,39 @@ def confirmation_table(run: FinishedRun) -> Table | None:
     titles = ("first difference", "second difference", "95 % interval")
     columns = (Column("activation", "words"), *map(Column, titles), Column("second verdict", "words"))
     return Table("confirmation-table", columns, tuple(rows))
+
+
+def trials_table(run: FinishedRun) -> Table | None:
+    """The best trials of a search, with the parameters that differ between its trials."""
+    trials: list[Mapping[str, Any]] = list(run.summary.get("trials") or [])
+    if not trials:
+        return None
+    fixed_ = ("trial", "activation", "learning_rate", "val_score")
+    varied = [key for key in trials[0] if key not in fixed_ and len({str(trial.get(key)) for trial in trials}) > 1]
+    shown = []
+    for trial in sorted(trials, key=lambda t: t["val_score"] if is_number(t["val_score"]) else math.inf)[:N_TRIALS]:
+        cells = (
+            quantity(trial["trial"], str(trial["trial"])),
+            words(trial["activation"]),
+            quantity(trial["learning_rate"], rate(trial["learning_rate"])),
+            *(_setting(trial.get(key)) for key in varied),
+            quantity(trial["val_score"], fixed(trial["val_score"], decimals_for(trial["val_score"]))),
+        )
+        shown.append(TableRow(cells))
+    columns = (
+        Column("trial"),
+        Column("activation", "words"),
+        Column("rate"),
+        *(Column(key.replace("_", " "), _setting(trials[0].get(key)).kind) for key in varied),
+        Column("validation"),
+    )
+    return Table("trials-table", columns, tuple(shown))
+
+
+def _setting(value: object) -> Cell:
+    if is_number(value) and not isinstance(value, bool):
+        return quantity(value, f"{value:.3g}")
+    return words(value)
 
 
 def members_table(run: FinishedRun) -> Table:

@@ -3,18 +3,21 @@
 What lies under `tensorboard/`, and how large it can get:
 
 - `<activation>/`, one run an activation: mean and spread of the training and validation scores of its best learning
-  rate. One file of 12 tags and at most `MAX_POINTS` steps, under 0.3 MB. The first one also holds the layout of the
-  Custom Scalars tab: all activations in one picture, and one picture an activation.
-- `settings/<activation> <rate>/`, one run a setting: its HParams row and final scores. One file under 8 kB, for at
+  rate, and the health of its hidden layers at the start, at the best epoch and at the end. One file of 12 tags at no
+  more than `MAX_POINTS` steps, and 4 tags a layer at 3 steps: under 0.3 MB. The winner's also holds the histograms of
+  its pre-activations, 2 of 40 bins a layer; the first one's the layout of the Custom Scalars tab: all activations in
+  one picture, and one picture an activation.
+- `~settings/<activation> <rate>/`, one run a setting: its HParams row and final scores. One file under 8 kB, for at
   most `MAX_SETTINGS` settings.
+- `~figures/`, the report's figures as images, and Optuna's. One file of at most `MAX_FIGURES_BYTES`.
 
-So 24 activations x 6 rates make 168 files of under 9 MB in all, and usually under 2. Files have fixed names: writing
+So 24 activations x 6 rates make 169 files of under 13 MB in all, and usually under 3. Files have fixed names: writing
 again replaces them.
 """
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,16 @@ import pandas as pd
 
 from actlab.records import RunDirectory, write_atomically
 from actlab.report.answer import METRIC_NAMES, rate
-from actlab.report.event_files import COMPARISON_FILE, LIVE_FILE, EventFile, margin_layout, run_name
+from actlab.report.event_files import (
+    COMPARISON_FILE,
+    FIGURES_FILE,
+    LIVE_FILE,
+    WORKER_PREFIX,
+    EventFile,
+    margin_layout,
+    run_name,
+)
+from actlab.report.tensorboard_layers import Histogram, Points, health_points, histograms
 
 # Steps of a curve; longer ones are thinned evenly. TensorBoard itself keeps 1000 of a tag.
 MAX_POINTS = 500
@@ -30,6 +42,9 @@ MAX_POINTS = 500
 MAX_SETTINGS = 200
 # TensorBoard sorts runs by name and this one comes after the activations'.
 SETTINGS = "~settings"
+FIGURES = "~figures"
+# Figures that would go beyond this are left out.
+MAX_FIGURES_BYTES = 4_000_000
 # What to put after the `#` of TensorBoard's address: with more than 40 runs, its Custom Scalars tab switches all of
 # them off unless the runs are filtered to fewer, here to the activations (the regular expression ^[^~]).
 FRAGMENT = "custom_scalars&regexInput=%5E%5B%5E~%5D"
@@ -43,6 +58,8 @@ def write_comparison(
     curves: pd.DataFrame,
     summary: Mapping[str, Any],
     extra: Extra | None = None,
+    health: pd.DataFrame | None = None,
+    pre_activations: pd.DataFrame | None = None,
 ) -> None:
     """Write the whole comparison; what an earlier call or a live callback left there is replaced.
 
@@ -50,38 +67,95 @@ def write_comparison(
         run: Its `tensorboard` directory is written.
         members: Rows of `MemberRecord`.
         curves: Rows of `CurveRecord`.
-        summary: Names the metric and, in its ranking, each activation's best learning rate.
+        summary: Names the metric and, in its ranking, each activation's best learning rate; a fit has no ranking, and
+            every activation in it the one rate it was trained with.
         extra: Trial to further hyper-parameters (dropout, weight decay); those that differ become columns.
+        health: Rows of `HealthRecord`.
+        pre_activations: Rows of `BinRecord`, of the winner.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
-    shutil.rmtree(run.tensorboard / SETTINGS, ignore_errors=True)
-    for old in (*run.tensorboard.glob(f"*/{LIVE_FILE}"), *run.tensorboard.glob(f"*/{COMPARISON_FILE}")):
-        old.unlink()
-    best = {row["activation"]: row["learning_rate"] for row in summary["ranking"] if row["learning_rate"] is not None}
+    _clear(run.tensorboard)
+    metric, best = summary["metric"], _best_rates(members, summary)
+    health_of = health_points(health, members, bool(summary.get("ranking")))
+    pictures = histograms(pre_activations, members, summary)
     for place, (activation, learning_rate) in enumerate(best.items()):
         chosen = curves[(curves["activation"] == activation) & (curves["learning_rate"] == learning_rate)]
-        points = curve_points(chosen, summary["metric"], activation)
-        layout = _layout(list(best), summary["metric"]) if place == 0 else None
-        _write(run.tensorboard / run_name(activation), points, [layout] if layout is not None else [])
-    settings = setting_rows(members, summary["metric"], extra or {})
-    for name, (summaries, scores) in _hparams(settings, summary["metric"]).items():
+        points = _merged(curve_points(chosen, metric, activation), health_of.get(activation, {}))
+        layout = [_layout(list(best), metric)] if place == 0 else []
+        own = pictures if activation == (summary.get("winner") or activation) else []
+        _write(run.tensorboard / run_name(activation), points, layout, own)
+    settings = setting_rows(members, metric, extra or {})
+    for name, (summaries, scores) in _hparams(settings, metric).items():
         _write(run.tensorboard / SETTINGS / run_name(name), {0: scores}, summaries)
 
 
-def _write(directory: Path, points: Mapping[int, Mapping[str, float]], summaries: list[Any]) -> None:
+def _clear(directory: Path) -> None:
+    for name in (SETTINGS, FIGURES):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for workers in directory.glob(f"{WORKER_PREFIX}*"):
+        shutil.rmtree(workers, ignore_errors=True)
+    for old in (*directory.glob(f"*/{LIVE_FILE}"), *directory.glob(f"*/{COMPARISON_FILE}")):
+        old.unlink()
+
+
+def _best_rates(members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, float]:
+    """Activation to the learning rate that its run shows, best activation first."""
+    if summary.get("ranking"):
+        rows = [(row["activation"], row["learning_rate"]) for row in summary["ranking"]]
+        return {name: learning_rate for name, learning_rate in rows if learning_rate is not None}
+    return dict(zip(members["activation"], members["learning_rate"], strict=True))
+
+
+def _merged(*parts: Points) -> Points:
+    """The values of all parts, step by step."""
+    steps = sorted({step for part in parts for step in part})
+    return {step: {tag: value for part in parts for tag, value in part.get(step, {}).items()} for step in steps}
+
+
+def _write(
+    directory: Path,
+    points: Mapping[int, Mapping[str, float]],
+    summaries: Sequence[Any],
+    pictures: Sequence[Histogram] = (),
+) -> None:
     def fill(temporary: Path) -> None:
         with EventFile(temporary) as events:
             for summary in summaries:
                 events.add_summary(summary)
             for step, values in points.items():
                 events.add_scalars(step, values)
+            for histogram in pictures:
+                events.add_histogram(*histogram)
 
     write_atomically(directory / COMPARISON_FILE, fill)
 
 
-def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> dict[int, dict[str, float]]:
+def write_figures_log(run: RunDirectory) -> None:
+    """The PNG files of a run's `figures` as images, small ones first; a run without TensorBoard files stays without.
+
+    Raises:
+        InputError: the disk is full or the directory cannot be written.
+    """
+    if not run.tensorboard.is_dir():
+        return
+    paths = sorted(run.figures.glob("*.png"), key=lambda path: (path.stat().st_size, path.name))
+
+    def fill(temporary: Path) -> None:
+        room = MAX_FIGURES_BYTES
+        with EventFile(temporary) as events:
+            for path in paths:
+                png = path.read_bytes()
+                # a picture's own bytes, and some hundred for its tag and place
+                room -= len(png) + 200
+                if room > 0:
+                    events.add_image(0, f"figures/{path.stem}", png)
+
+    write_atomically(run.tensorboard / FIGURES / FIGURES_FILE, fill)
+
+
+def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
     """Epoch to tag to value, for the trials of one setting: mean, mean - sd and mean + sd.
 
     Ends where fewer than half of the members still train: a mean over the few that are left says who they are and not
@@ -93,7 +167,7 @@ def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> dict[int
     first_trial = curves[curves["trial"] == curves["trial"].min()].sort_values("epoch")
     kept = first_trial[first_trial["members"] * 2 >= first_trial["members"].max()]
     stride = math.ceil(len(kept) / MAX_POINTS)
-    points: dict[int, dict[str, float]] = {}
+    points: Points = {}
     for row in kept.iloc[::stride].itertuples():
         values: dict[str, float] = {}
         for part, mean, sd in (("val", row.val_mean, row.val_sd), ("train", row.train_mean, row.train_sd)):

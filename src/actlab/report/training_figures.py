@@ -1,4 +1,4 @@
-"""Figures of training: curves, health of the hidden layers, and the winner's predictions."""
+"""Figures of training: curves, health of the hidden layers, and the ensemble's predictions."""
 
 import math
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from actlab.report.colours import look
-from actlab.report.drawing import GRID, INK, ROW, WIDTH, number, sheet, short
+from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, number, sheet, short
 from actlab.report.finished import FinishedRun
 
 PANELS_A_ROW = 4
@@ -87,7 +87,7 @@ def _curve(axes: Axes, name: str, frame: pd.DataFrame) -> None:
     axes.set_title(short(name), pad=2)
     axes.tick_params(labelsize=7)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y")
+    axes.grid(True, axis="y")
 
 
 def _score_axis(axes: Axes, shown: dict[str, pd.DataFrame]) -> None:
@@ -195,7 +195,7 @@ def out_of_fold(predictions: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def predictions(run: FinishedRun) -> Figure | None:
-    """Out-of-fold predictions of the winner's networks against the truth, and their residuals; the worst numbered."""
+    """Out-of-fold predictions of the shipped networks against the truth, and their residuals; the worst numbered."""
     if run.predictions is None:
         return None
     rows = out_of_fold(run.predictions, run.metric)
@@ -205,7 +205,9 @@ def predictions(run: FinishedRun) -> Figure | None:
     is_log = run.metric == "log_rmse"
     target = str((run.summary.get("data") or {}).get("target") or "target")
     target = target if len(target) <= 24 else f"{target[:23]}…"
-    colour = look(str(run.summary.get("winner") or run.order[0])).colour
+    shipped = list((run.summary.get("ensemble") or {}).get("activations") or {}) or [run.order[0]]
+    # networks of several activations have the colour of none of them
+    colour = look(str(shipped[0])).colour if len(shipped) == 1 else MUTED
     figure = sheet(2.9, WIDTH * 1.15)
     truth, rest = figure.subplots(1, 2)
     for axes, x, y in ((truth, rows.predicted, rows.actual), (rest, rows.predicted, rows.residual)):
@@ -214,7 +216,7 @@ def predictions(run: FinishedRun) -> Figure | None:
         if is_log:
             axes.set_xscale("log")
             _plain_ticks(axes, "x", x)
-        axes.grid()
+        axes.grid(True)
         _number_worst(axes, x, y)
     ends = [float(min(rows.actual.min(), rows.predicted.min())), float(max(rows.actual.max(), rows.predicted.max()))]
     truth.plot(ends, ends, color=INK, linewidth=0.8)

@@ -39,20 +39,28 @@ def caption(name: str, run: FinishedRun) -> str:
         "ranking": (
             f"Mean test score of each activation over {pairs} test folds, with its 95 % interval (widened because "
             "folds share training rows). Intervals that overlap may still hide a difference: activations are "
-            "compared pair by pair below. Hollow: the winner's networks averaged, and models without a network."
+            "compared pair by pair below. Hollow: the shipped networks averaged, and models without a network."
         ),
         "learning_rates": (
             "Mean inner-validation score of every activation at every learning rate; dark is good, yellow is at or "
             "beyond the end of the scale. A number in a box counts the test folds in which validation chose "
             "this rate."
-            if run.command == "compare"
-            else "Inner-validation score of every trial of the search; dark is good. Rings mark trials that "
+            if run.is_grid
+            else "Inner-validation score of every trial; dark is good. Rings mark trials that "
             "validation chose for a test fold; crosses have no score: stopped early or diverged."
+        ),
+        "importances": (
+            "Which parameter mattered: the share of the variance of the trials' validation scores that each one "
+            "explains, by Optuna."
+        ),
+        "slices": (
+            "Validation score of every trial that has one, by each parameter that was searched; the worst are beyond "
+            "the upper end. Where the lowest marks gather is what the search found good."
         ),
         "differences": (
             f"Test score of each activation minus that of {run.summary.get('winner')} on the same folds, with 95 % "
             f"intervals; right of zero is worse. The shaded band is a difference too small to matter{band}. Filled "
-            "marks: the corrected test, adjusted for all pairs of activations, shows a difference."
+            "marks: the corrected test, adjusted for all comparisons with the winner, shows a difference."
         ),
         "curves": (
             "Mean score per epoch over the networks of each activation"
@@ -67,11 +75,18 @@ def caption(name: str, run: FinishedRun) -> str:
             "far below 1 it vanishes. Darker is less healthy."
         ),
         "predictions": (
-            "Each row predicted by networks that never saw it. Left: actual against predicted, with the line of "
-            "perfect predictions. Right: what is left over. Numbers point to the table of worst rows."
+            f"Each row predicted by networks that never saw it{_shipped(run)}. Left: actual against predicted, with "
+            "the line of perfect predictions. Right: what is left over. Numbers point to the table of worst rows."
         ),
     }
     return captions[name]
+
+
+def _shipped(run: FinishedRun) -> str:
+    """What the model that makes the predictions consists of, where the summary says so."""
+    counts = (run.summary.get("ensemble") or {}).get("activations") or {}
+    named = listed([f"{count} of {name}" for name, count in counts.items()], 6)
+    return f" (the model: {named})" if named else ""
 
 
 def alternative(name: str, run: FinishedRun) -> str:
@@ -83,6 +98,8 @@ def alternative(name: str, run: FinishedRun) -> str:
     texts = {
         "ranking": f"Forest plot of test scores with intervals, best first: {names}. The table below has the numbers.",
         "learning_rates": f"Heat map of validation scores by activation and learning rate. {_favourites(run)}",
+        "importances": f"Bar chart of the parameters' importance. {_importances(run)}",
+        "slices": "Scatter plots of validation score against each parameter that was searched. The table has the best.",
         "differences": (
             f"Forest plot of paired differences from {winner}. No difference is shown for "
             f"{listed(undecided, 30) if undecided else 'none of them'}. The table below has the numbers."
@@ -97,6 +114,11 @@ def alternative(name: str, run: FinishedRun) -> str:
 def _favourites(run: FinishedRun) -> str:
     chosen = [f"{row['activation']} at {rate(row['learning_rate'])}" for row in run.ranking]
     return f"Chosen most often: {', '.join(chosen)}."
+
+
+def _importances(run: FinishedRun) -> str:
+    shares = run.summary.get("importances") or {}
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + "."
 
 
 def protocol(run: FinishedRun) -> list[str]:
@@ -119,8 +141,10 @@ def protocol(run: FinishedRun) -> list[str]:
             "comparison can say that one is better."
         )
     if "hidden" in p:
+        widths = (run.config.get("search") or {}).get("hidden") if run.command == "search" else None
+        layers = "were searched" if widths else " - ".join(map(str, p["hidden"]))
         lines.append(
-            f"Hidden layers {' - '.join(map(str, p['hidden']))}; at most {p.get('max_epochs')} epochs, stopped after "
+            f"Hidden layers {layers}; at most {p.get('max_epochs')} epochs, stopped after "
             f"{p.get('patience')} without a better validation score; seed {p.get('seed')}."
         )
     return lines

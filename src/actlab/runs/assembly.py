@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,21 @@ import torch
 from torch import Tensor
 
 from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocessor, fit_target
-from actlab.data.splits import SplitRows
+from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
 from actlab.networks.population import Outcome
 from actlab.records import write_atomically
-from actlab.runs.trials import Evaluation, Setting, evaluate
+from actlab.runs.trials import Evaluation, Setting, evaluate, make_member, train_in_waves
+from actlab.settings import CompareSettings
 
 FoldKey = tuple[int, int]
+
+
+def shipped_splits(n_rows: int, settings: CompareSettings, seed: int) -> dict[Split, SplitRows]:
+    """The splits of a comparison, and those that only networks of the shipped model train on."""
+    return make_splits(n_rows, replace(settings, inner=max(settings.inner, settings.bag)), seed)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Networks:
         directory: Where the files lie.
         evaluation: How they were trained.
         table: What they were trained on.
-        splits: Its splits.
+        splits: Its splits, those of `shipped_splits` where networks are to be bagged.
     """
 
     def __init__(
@@ -86,8 +92,29 @@ class Networks:
             if [network.member.split.repeat, network.member.split.fold] == fold
         ]
 
+    def bag(self, chosen: pd.DataFrame, settings: Mapping[int, Setting], size: int) -> list[Network]:
+        """The networks of the rows of `summary.choose`, and more like them: `size` inner splits in each fold.
+
+        A further network is what another inner split of its fold would have given in the comparison. None of them saw
+        the fold's test rows, so their mean on these is scored as honestly as that of the first ones.
+        """
+        evaluation, own = self.evaluation, self.gather(chosen, settings)
+        members = [
+            make_member(trial, settings[trial], Split(repeat, fold, inner), evaluation.seed)
+            for trial, repeat, fold in chosen[np.isfinite(chosen.val)][["trial", "repeat", "fold"]].to_numpy().tolist()
+            for inner in range(evaluation.protocol.inner, size)
+        ]
+        if not members:
+            return own
+        wider = replace(evaluation, protocol=replace(evaluation.protocol, inner=size))
+        return [*own, *networks_of(train_in_waves(members, wider, self.table))]
+
     def residuals(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
         """True minus averaged predicted value on the test rows of each (repeat, fold), on the trained (log) scale."""
+        return {fold: errors.mean(0) for fold, errors in self._errors(networks).items()}
+
+    def _errors(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
+        """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
         assert self.table.target is not None
         truth = torch.from_numpy(self.table.target)
         if self.evaluation.data.target_transform == "log":
@@ -98,9 +125,21 @@ class Networks:
             by_fold.setdefault((split.repeat, split.fold), []).append(network)
         return {
             fold: truth[torch.from_numpy(self.splits[own[0].member.split].test)]
-            - torch.stack([network.test_predictions for network in own]).mean(0)
+            - torch.stack([network.test_predictions for network in own])
             for fold, own in by_fold.items()
         }
+
+    def endless_scores(self, networks: Sequence[Network]) -> dict[FoldKey, float]:
+        """The score on the test rows of each (repeat, fold) that the mean of endlessly many such networks would have.
+
+        The squared error of a mean of n networks is that of an endless mean plus their variance over n. Taken off, it
+        is estimated without bias (the score, its root, nearly so); of a single network it is not known and stays in.
+        """
+        scores = {}
+        for fold, errors in self._errors(networks).items():
+            noise = errors.var(0).mean() / len(errors) if len(errors) > 1 else torch.zeros(())
+            scores[fold] = (errors.mean(0).square().mean() - noise).clamp_min(0).sqrt().item()
+        return scores
 
     def predictions(self, networks: Sequence[Network]) -> pd.DataFrame:
         """predictions.csv: each row by the averaged networks of the fold that tests it, in target units.

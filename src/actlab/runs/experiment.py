@@ -7,33 +7,36 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
 import optuna
 
-from actlab.configuration import Configuration, differences, to_yaml
+from actlab.configuration import Configuration
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.diagnostics.health_callback import HealthMonitor
 from actlab.engine.studies import Cell, Study, open_storage
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
-from actlab.records import RunDirectory, plain, write_text
-from actlab.runs.assembly import Networks
+from actlab.records import RunDirectory, plain
+from actlab.report.event_files import WORKER_PREFIX
+from actlab.runs.assembly import Networks, shipped_splits
+from actlab.runs.directory import Fingerprint, check_same_run, choose_directory, keep_configuration, show_warnings
 from actlab.runs.investigation import attributes_of
 from actlab.runs.live_curves import LiveCurves
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.results import CURVES, MEMBERS, Results, versions
+from actlab.runs.team_progress import TeamProgress
 from actlab.runs.trial_settings import count_features, setting_of, target_sd
 from actlab.runs.trials import Evaluation, TrialResult, evaluate
 
-FINGERPRINT, WRITER = "actlab", "written_by"
+# which process wrote the results, as an attribute of the study
+WRITER = "written_by"
 # how long a worker with nothing to do waits before it looks again
 WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 
@@ -60,19 +63,26 @@ class Experiment(ABC):
         self.splits = make_splits(self.table.n_rows, configuration.compare, configuration.seed)
         self.run = choose_directory(self.command, configuration)
         self.run.create()
+        if worker is None:
+            show_warnings(self.table.warnings)
         trainer = dict(configuration.trainer)
         if worker is not None and (device := worker.device()) is not None:
             trainer["devices"] = [device]
         self.evaluation = Evaluation(
             configuration.data, configuration.compare, configuration.optimizer, trainer, configuration.seed
         )
-        self.networks = Networks(self.run.weights, self.evaluation, self.table, self.splits)
+        shipped = shipped_splits(self.table.n_rows, configuration.compare, configuration.seed)
+        self.networks = Networks(self.run.weights, self.evaluation, self.table, shipped)
         storage = open_storage(self.run.journal, configuration.storage)
-        self.study = Study(storage, "actlab" if configuration.storage is None else self.run.path.name)
+        name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
+        self.study = Study(storage, name)
         with self.study.liveness.exclusive():
-            self._check_fingerprint()
+            check_same_run(self.run, self.study.optuna, self._fingerprint(), is_quiet=worker is not None)
+            keep_configuration(self.run, configuration)
         self.progress: PopulationProgress | None = None
-        self.live = LiveCurves(self.run.tensorboard)
+        # workers would write over each other's files
+        own = self.run.tensorboard / f"{WORKER_PREFIX}{worker.index}" if worker is not None else self.run.tensorboard
+        self.live = LiveCurves(own)
 
     @property
     @abstractmethod
@@ -95,47 +105,11 @@ class Experiment(ABC):
 
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         """What goes along with the training of a population."""
-        # one process shows what goes on; a second one would write over the live curves' files
-        return [self.progress, self.live] if self.progress is not None else []
+        return [self.progress, self.live] if self.progress is not None else [self.live]
 
-    def _check_fingerprint(self) -> None:
-        asked = {
-            "command": self.command,
-            "data": self.table.content_hash,
-            "config": plain(self._compared()),
-            "versions": versions(),
-        }
-        stored = self.study.optuna.user_attrs.get(FINGERPRINT)
-        if stored is None:
-            self._check_config_file(asked["config"])
-            self.study.optuna.set_user_attr(FINGERPRINT, asked)
-        else:
-            changed = differences(stored["versions"], asked["versions"])
-            if changed and self.worker is None:
-                print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
-            self._refuse(fingerprint_differences(stored, asked))
-        if not self.run.config.exists():
-            write_text(self.run.config, to_yaml(self.configuration.to_dict()))
-
-    def _compared(self) -> dict[str, Any]:
-        """What two starts of one run must agree on; what this command does not read is left out."""
-        return {key: value for key, value in self.configuration.compared().items() if key not in self.ignored}
-
-    def _check_config_file(self, asked: dict[str, Any]) -> None:
-        """A directory whose study is gone, or in a database, still has its configuration."""
-        if self.run.config.exists():
-            import yaml
-
-            content = yaml.safe_load(self.run.config.read_text()) or {}
-            stored = {key: value for key, value in content.items() if key in asked}
-            self._refuse(differences(_without_place(stored), _without_place(asked)))
-
-    def _refuse(self, lines: list[str]) -> None:
-        if lines:
-            raise InputError(
-                f"{self.run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
-                "go on with that one, choose another --out, or add --fresh"
-            )
+    def _fingerprint(self) -> Fingerprint:
+        config = {key: value for key, value in self.configuration.compared().items() if key not in self.ignored}
+        return Fingerprint(self.command, self.table.content_hash, config, versions())
 
     def execute(self) -> tuple[RunDirectory, dict[str, Any] | None]:
         """Train what is missing and write the results; the summary is None where another process writes it."""
@@ -190,30 +164,17 @@ class Experiment(ABC):
             cell.number: setting_of(trial.params, self.configuration, self.n_features)
             for cell, trial in zip(self.cells, trials, strict=True)
         }
+        asked = self.configuration
         results = Results(
-            self.command,
-            self.configuration,
-            self.run,
-            self.table,
-            self.splits,
-            self.networks,
-            self.rates,
-            self.is_equal_budget,
+            self.command, asked, self.run, self.table, self.splits, self.networks, self.rates, self.is_equal_budget
         )
         return results.write(trials, settings, self.study.optuna)
 
     def _run_workers(self) -> None:
         own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
-        n_cells, shown = len(self.cells), time.monotonic()
         self.study.enqueue_missing(self.cells)
-
-        def watch() -> None:
-            nonlocal shown
-            if time.monotonic() - shown > 10:
-                shown = time.monotonic()
-                print(f"{len(self.study.done())} of {n_cells} trials done", file=sys.stderr)
-
-        run_workers(_work, (type(self), own), self.configuration.workers, self.run.path / "workers", watch)
+        with closing(TeamProgress(self.study, len(self.cells), len(self.splits))) as progress:
+            run_workers(_work, (type(self), own), self.configuration.workers, self.run.path / "workers", progress.show)
 
     def train(self) -> None:
         """Claim trials and train them, one population after the other, until every cell is done."""
@@ -254,11 +215,9 @@ class Experiment(ABC):
             raise
 
     def _give_back(self, claimed: Mapping[int, optuna.Trial]) -> None:
-        try:
+        # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
+        with suppress(InputError, optuna.exceptions.OptunaError):
             self.study.release(list(claimed.values()))
-        except (InputError, optuna.exceptions.OptunaError):
-            # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
-            return
 
     @cached_property
     def n_features(self) -> int:
@@ -284,43 +243,5 @@ def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> N
     try:
         experiment.train()
     finally:
+        experiment.live.close()
         experiment.study.close()
-
-
-def fingerprint_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """What makes two starts different runs, a line each: command, data, configuration."""
-    lines = differences({"command": stored["command"]}, {"command": asked["command"]})
-    if stored["data"] != asked["data"]:
-        csv = asked["config"]["data"]["csv"]
-        lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
-    return lines + differences(_without_place(stored["config"]), _without_place(asked["config"]))
-
-
-def _without_place(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what differs from machine to machine: the data are known by their content."""
-    data = {key: value for key, value in config.get("data", {}).items() if key != "csv"}
-    trainer = {key: value for key, value in config.get("trainer", {}).items() if key != "devices"}
-    # a total: asking for more goes on
-    search = {key: value for key, value in config.get("search", {}).items() if key != "n_trials"}
-    return {**config, "data": data, "trainer": trainer, "search": search}
-
-
-def choose_directory(command: str, configuration: Configuration) -> RunDirectory:
-    """The run directory: `--out`, else runs/COMMAND-NAME; with `--fresh` the first of it, it-2, it-3, ... not there.
-
-    Raises:
-        InputError: the path is a file, or a directory of something else.
-    """
-    path = Path(configuration.out or f"runs/{command}-{configuration.name}")
-    if configuration.fresh:
-        base, number = path, 2
-        while path.exists():
-            path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; name a directory")
-    run = RunDirectory(path)
-    # another worker's first files, half written or left by one that was killed, are hidden or the journal's
-    foreign = path.is_dir() and any(not entry.name.startswith((".", run.journal.name)) for entry in path.iterdir())
-    if foreign and not (run.journal.exists() or run.config.exists()):
-        raise InputError(f"--out {path} is a directory with other files in it; name a new one")
-    return run

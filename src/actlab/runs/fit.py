@@ -13,17 +13,22 @@ from rich.table import Table as RichTable
 from actlab.configuration import Configuration, differences, to_yaml
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_table
+from actlab.diagnostics.health import HealthRecord
+from actlab.diagnostics.health_callback import HealthMonitor
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, load, save
-from actlab.records import MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
+from actlab.networks import activations
+from actlab.records import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
 from actlab.report.page import write_report
-from actlab.runs.assembly import Networks, networks_of
-from actlab.runs.experiment import choose_directory
+from actlab.report.tensorboard_log import write_comparison
+from actlab.runs.assembly import Networks, networks_of, shipped_splits
+from actlab.runs.directory import choose_directory, show_warnings
+from actlab.runs.investigation import pre_activation_frame
 from actlab.runs.live_curves import LiveCurves
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.results import versions
-from actlab.runs.trials import Evaluation, Setting, TrialResult, make_member, member_record, train
+from actlab.runs.trials import Evaluation, Setting, TrialResult, make_member, train
 from actlab.settings import DataSettings
 
 SPLIT = Split(0, 0, 0)
@@ -39,7 +44,11 @@ def fit(configuration: Configuration) -> RunDirectory:
     table = read_table(configuration.data)
     run = choose_directory("fit", configuration)
     _refuse_finished(run, configuration)
+    # whatever can be refused is refused before anything is written
+    splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
+    activations.get(configuration.model.activation)
     run.create()
+    show_warnings(table.warnings)
     write_text(run.config, to_yaml(configuration.to_dict()))
     model, optimizer = configuration.model, configuration.optimizer
     setting = Setting(
@@ -49,15 +58,23 @@ def fit(configuration: Configuration) -> RunDirectory:
         tuple(model.hidden),
         model.dropout,
         model.init,
+        skip=model.skip,
     )
     members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(model.n_members)]
     evaluation = evaluation_of(configuration)
-    with PopulationProgress(len(members)) as progress:
-        outcomes = train(members, [SPLIT], evaluation, table, [progress, LiveCurves(run.tensorboard)])
+    # first, so that members are measured before anything takes them out of training
+    monitor, live = HealthMonitor(), LiveCurves(run.tensorboard)
+    try:
+        with PopulationProgress(len(members)) as progress:
+            outcomes = train(members, [SPLIT], evaluation, table, [monitor, progress, live])
+    finally:
+        live.close()
     result = TrialResult(0, setting, tuple(outcomes))
-    write_frame(run.members, to_frame([member_record(outcome) for outcome in outcomes], MemberRecord))
-    write_frame(run.curves, to_frame(result.curve_records(), type(result.curve_records()[0])))
-    splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
+    frame = to_frame(result.member_records(), MemberRecord)
+    curves, health = to_frame(result.curve_records(), CurveRecord), to_frame(monitor.of(0), HealthRecord)
+    write_frame(run.members, frame)
+    write_frame(run.curves, curves)
+    write_frame(run.health, health)
     networks = Networks(run.weights, evaluation, table, splits)
     trained = networks_of(outcomes)
     if not trained:
@@ -67,7 +84,12 @@ def fit(configuration: Configuration) -> RunDirectory:
     score = networks.score(trained)
     scores = {"test_score": score, "sha256": table.content_hash}
     save(networks.ensemble(trained, plain(configuration.to_dict()), scores, versions()), run.checkpoint)
-    write_json(run.summary, {"metric": _metric(configuration.data), "ensemble": scores, "versions": versions()})
+    write_frame(run.predictions, networks.predictions(trained))
+    bins = pre_activation_frame(trained, networks)
+    write_frame(run.pre_activations, bins)
+    summary = {"metric": _metric(configuration.data), "ensemble": scores, "versions": versions()}
+    write_comparison(run, frame, curves, summary, None, health, bins)
+    write_json(run.summary, summary)
     write_report(run.path)
     _print(members, [(o.val_score, o.test_score) for o in outcomes], score, _metric(configuration.data))
     print(f"results: {run.path}")
@@ -133,7 +155,7 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
     from actlab.settings import CompareSettings
 
     assert table.target is not None
-    splits = make_splits(table.n_rows, CompareSettings(**ensemble.config["compare"]), ensemble.config["seed"])
+    splits = shipped_splits(table.n_rows, CompareSettings(**ensemble.config["compare"]), ensemble.config["seed"])
     total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
     for member in ensemble.members:
         rows = _part(splits[member.member.split], part)

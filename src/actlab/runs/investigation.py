@@ -5,15 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
+from actlab.data.preprocessing import fit_preprocessor
 from actlab.diagnostics.convergence import ConvergenceRecord, convergence_records
 from actlab.diagnostics.costs import StepCost, median_costs, step_costs
 from actlab.diagnostics.health import HealthRecord
 from actlab.diagnostics.health_callback import HealthMonitor
+from actlab.diagnostics.pre_activations import BinRecord, Trained, bin_records, n_rows
 from actlab.diagnostics.representation import deviation_from_affine, maxout_error
+from actlab.members import Split
 from actlab.records import plain, to_frame
-from actlab.runs.assembly import Networks
+from actlab.runs.assembly import Network, Networks
 from actlab.runs.references import ReferencePrediction
 from actlab.runs.trials import Setting, TrialResult
 from actlab.verdict.claims import claims
@@ -22,6 +27,8 @@ from actlab.verdict.summary import choose
 
 # user attributes of a trial
 HEALTH, CONVERGENCE = "health", "convergence"
+# Networks whose pre-activations are looked at.
+MAX_NETWORKS = 6
 
 
 def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float) -> dict[str, list[Any]]:
@@ -112,3 +119,21 @@ def _identity_deviation(members: pd.DataFrame, networks: Networks, settings: Map
     chosen = choose(members)
     own = networks.gather(chosen[chosen.activation == "identity"], settings)
     return deviation_from_affine([(n.member, n.state) for n in own]) if own else math.nan
+
+
+def pre_activation_frame(own: Sequence[Network], networks: Networks) -> pd.DataFrame:
+    """pre_activations.csv: histograms of some networks of a run, each on its own inner-validation rows.
+
+    Of more than `MAX_NETWORKS` evenly spaced ones: each split's preprocessing has to be fitted again.
+    """
+    table, data = networks.table, networks.evaluation.data
+    shown = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, MAX_NETWORKS).astype(int))]
+    limit = n_rows(len(shown), max(max(network.member.hidden, default=1) for network in shown))
+    inputs: dict[Split, torch.Tensor] = {}
+    for split in {network.member.split for network in shown}:
+        rows = networks.splits[split].validation
+        rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
+        fitted = fit_preprocessor(table.features, table.schema, networks.splits[split].training, data)
+        inputs[split] = torch.from_numpy(fitted.transform(table.features.iloc[rows]))
+    found = [Trained(network.member, network.state, inputs[network.member.split]) for network in shown]
+    return to_frame(bin_records(found), BinRecord)

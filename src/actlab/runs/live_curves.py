@@ -23,7 +23,7 @@ class LiveCurves(pl.Callback):
     150 kB for 4,000 epochs. For one process of a run: a second one would write over its files.
 
     Args:
-        directory: The run's `tensorboard` directory.
+        directory: The run's `tensorboard` directory; for one of several workers a directory of its own in there.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -4,37 +4,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
 
 import lightning.pytorch as pl
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
-from actlab.report.answer import decimals_for, duration, fixed, rate
+from actlab.report.answer import duration
+from actlab.runs.display import Display, Leader, counts
 
-# Drawing takes 1-2 ms, so twice a second is far below 1 % of the time.
-REDRAW_S = 0.5
 # The pace counts the last so many seconds: populations slow down when few members are left to share a step.
 PACE_WINDOW_S = 20.0
-
-
-@dataclass(frozen=True)
-class Leader:
-    """The trial with the lowest mean of its members' best validation scores so far."""
-
-    activation: str
-    learning_rate: float
-    score: float
-
-    def __str__(self) -> str:
-        score = fixed(self.score, decimals_for(self.score))
-        return f"{self.activation} at {rate(self.learning_rate)} leads with {score} on validation rows"
 
 
 def find_leader(outcomes: Iterable[Outcome]) -> Leader | None:
@@ -91,15 +72,12 @@ class PopulationProgress(pl.Callback):
     """
 
     def __init__(self, n_members: int = 0, console: Console | None = None, interval_s: float = 10.0) -> None:
-        self.console = console or Console(stderr=True)
-        self.interval_s = interval_s
-        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.display = Display(console, interval_s)
         self.n_members = n_members
         self.n_already = 0
         self.past: list[Outcome] = []
         self.module: PopulationModule | None = None
-        self.live: Live | None = None
-        self.started = self.last_shown = time.monotonic()
+        self.started = time.monotonic()
         self.past_member_epochs = 0
         self.pace: deque[tuple[float, int]] = deque([(self.started, 0)])
 
@@ -121,7 +99,7 @@ class PopulationProgress(pl.Callback):
         if isinstance(pl_module, PopulationModule):
             self.module = pl_module
             self.pace.append((time.monotonic(), self.member_epochs))
-            if self.is_live:
+            if self.display.is_live:
                 self._show(trainer.current_epoch, is_due=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -133,18 +111,16 @@ class PopulationProgress(pl.Callback):
             self.past_member_epochs += self.module.member_epochs
             self.past += self._current()
             self.module = None
-            self._show(trainer.current_epoch, is_due=self.is_live)
+            self._show(trainer.current_epoch, is_due=self.display.is_live)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.close()
 
     def close(self) -> None:
         """Take the bar away; one line says what was trained."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
+        self.display.close()
         if self.past:
-            self._print(self.closing_line())
+            self.display.print(self.closing_line())
             self.past = []
 
     @property
@@ -185,30 +161,12 @@ class PopulationProgress(pl.Callback):
 
     def _show(self, epoch: int, is_due: bool = False) -> None:
         now = time.monotonic()
-        if not is_due and now - self.last_shown < (REDRAW_S if self.is_live else self.interval_s):
+        if not is_due and not self.display.is_due(now):
             return
-        self.last_shown = now
         pace, left = self._measure_pace(now), self.remaining_member_epochs()
-        counts = self._counts(epoch, pace, left / pace if pace else math.nan, now - self.started)
-        leader = find_leader([*self.past, *self._current()])
-        if not self.is_live:
-            self._print("; ".join([counts, *([str(leader)] if leader else [])]))
-            return
-        if self.live is None:
-            self.live = Live(console=self.console, auto_refresh=False, transient=True)
-            self.live.start()
+        line = counts(self.n_done, self.n_members, pace, now - self.started, left / pace if pace else math.nan, epoch)
         share = self.member_epochs / (self.member_epochs + left) if self.member_epochs else 0.0
-        lines = Table.grid()
-        lines.add_row(ProgressBar(total=1.0, completed=share))
-        lines.add_row(Text(counts))
-        lines.add_row(Text(str(leader or ""), style="dim"))
-        self.live.update(lines, refresh=True)
-
-    def _counts(self, epoch: int, pace: float, remaining_s: float, elapsed_s: float) -> str:
-        members = f"{self.n_done} of {max(self.n_members, self.n_done)} networks done"
-        remaining = f"about {duration(remaining_s)} left" if math.isfinite(remaining_s) else "time left not known yet"
-        speed = f"{pace:,.0f} network epochs/s"
-        return f"{members}, epoch {epoch}, {speed}, {duration(elapsed_s)} elapsed, {remaining}"
+        self.display.show(now, share, line, find_leader([*self.past, *self._current()]))
 
     def closing_line(self) -> str:
         """What was trained here and how long it took."""
@@ -216,6 +174,3 @@ class PopulationProgress(pl.Callback):
         diverged = f", {n_diverged} diverged" if n_diverged else ""
         took = duration(time.monotonic() - self.started)
         return f"{len(self.past)} networks trained in {took} ({self.member_epochs:,} network epochs{diverged})"
-
-    def _print(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)

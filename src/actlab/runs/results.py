@@ -19,12 +19,13 @@ from actlab.members import Split
 from actlab.model.ensemble import save
 from actlab.records import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json
 from actlab.report.page import write_report
-from actlab.report.study_figures import draw_study
+from actlab.report.study_figures import draw_study, importances
 from actlab.report.tensorboard_log import write_comparison
 from actlab.runs.assembly import Network, Networks
 from actlab.runs.confirm import confirm
-from actlab.runs.investigation import explain, explaining_frames
+from actlab.runs.investigation import explain, explaining_frames, pre_activation_frame
 from actlab.runs.references import mean_scores, reference_predictions
+from actlab.runs.shipping import ship
 from actlab.runs.trial_settings import baseline_of
 from actlab.runs.trials import Setting
 from actlab.verdict import summary as summaries
@@ -54,6 +55,36 @@ def curve_rows(trial: FrozenTrial) -> list[dict[str, Any]]:
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     return {key: np.nan if value is None else value for key, value in row.items()}
+
+
+def _searched(settings: Mapping[int, Setting]) -> dict[int, dict[str, str | float | bool | None]]:
+    """What trials can differ in besides activation and learning rate, for TensorBoard's table of settings."""
+    return {
+        number: {
+            "hidden": "-".join(map(str, setting.hidden)),
+            "dropout": setting.dropout,
+            "weight_decay": setting.weight_decay,
+            "init": setting.init,
+            "skip": setting.skip,
+        }
+        for number, setting in settings.items()
+    }
+
+
+def _trial_rows(members: pd.DataFrame, settings: Mapping[int, Setting]) -> list[dict[str, Any]]:
+    """A search's trials with everything that it may have chosen, in their order."""
+    scores = members.groupby("trial").val_score.mean()
+    searched = _searched(settings)
+    return [
+        {
+            "trial": number,
+            "activation": setting.label,
+            "learning_rate": setting.learning_rate,
+            **searched[number],
+            "val_score": float(scores[number]),
+        }
+        for number, setting in settings.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,8 +134,7 @@ class Results:
         found = summaries.summarise(members, ratio, baseline, self.rates, self.is_equal_budget, grid.rope)
         summary = self._header(len(done)) | found
         chosen = summaries.choose(members)
-        networks = self.networks.gather(chosen[chosen.activation == found["winner"]], settings)
-        summary["ensemble"] = self._ensemble(found["winner"], networks, chosen, settings)
+        networks, summary["ensemble"] = ship(self.networks, chosen, settings, grid)
         references = list(reference_predictions(self.table, self.splits, self.configuration.data))
         summary["references"] = mean_scores(references)
         if self.is_equal_budget:
@@ -112,10 +142,14 @@ class Results:
             summary |= explain(explaining, ratio, found["rope"], self.networks, settings, references)
             if grid.confirm:
                 summary["confirmation"] = confirm(self.networks.evaluation, self.table, members, found, settings)
+        else:
+            summary["trials"] = _trial_rows(members, settings)
+            summary["importances"] = importances(study)
         summary["versions"] = versions()
         if networks:
             self._save(networks, summary)
-        write_comparison(self.run, members, curves, summary)
+        bins = self._pre_activations(chosen[chosen.activation == found["winner"]], settings)
+        write_comparison(self.run, members, curves, summary, _searched(settings), health, bins)
         draw_study(study, self.run.figures)
         write_json(self.run.summary, summary)
         write_report(self.run.path)
@@ -123,20 +157,17 @@ class Results:
         shutil.rmtree(self.run.weights, ignore_errors=True)
         return dict(plain(summary))
 
-    def _ensemble(
-        self, winner: str, networks: Sequence[Network], chosen: pd.DataFrame, settings: Mapping[int, Setting]
-    ) -> dict[str, Any]:
-        # activation and rate both picked per fold on validation: an estimate no test row has touched
-        nested = self.networks.gather(chosen.sort_values("val").groupby(summaries.PAIR).head(1), settings)
-        return {
-            "activation": winner,
-            "n_members": len(networks),
-            "test_score": self.networks.score(networks),
-            "test_score_chosen_on_validation": self.networks.score(nested),
-        }
+    def _pre_activations(self, winner: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame | None:
+        """Histograms of the winner's networks; None where it has none that is finite."""
+        own = self.networks.gather(winner, settings)
+        if not own:
+            return None
+        bins = pre_activation_frame(own, self.networks)
+        write_frame(self.run.pre_activations, bins)
+        return bins
 
     def _save(self, networks: Sequence[Network], summary: dict[str, Any]) -> None:
-        """The winner's networks as a model, and their out-of-fold predictions."""
+        """The networks as a model, and their out-of-fold predictions."""
         write_frame(self.run.predictions, self.networks.predictions(networks))
         scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
         config = plain(self.configuration.to_dict())

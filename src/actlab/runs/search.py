@@ -1,11 +1,13 @@
 """`actlab search`: an Optuna study over activation and learning rate together, in batches that train as populations."""
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from actlab.configuration import Configuration
 from actlab.engine.pruning import RungPruning, rungs
@@ -24,7 +26,7 @@ def search(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] |
     Raises:
         InputError: bad data or configuration, or the run directory holds another run.
     """
-    for name in configuration.search.activations or configuration.compare.activations:
+    for name in candidates(configuration):
         activations.get(name)
     return Search(configuration).execute()
 
@@ -38,7 +40,13 @@ class Search(Experiment):
     @cached_property
     def cells(self) -> list[Cell]:
         n_trials = max(self.configuration.search.n_trials, len(self.study.done()))
-        return [Cell(f"trial {number}", number) for number in range(n_trials)]
+        space = space_of(self.configuration)
+        names, limits = candidates(self.configuration), self.configuration.search.learning_rate
+        first = [{"activation": name, "learning_rate": rate} for rate in first_rates(*limits) for name in names]
+        # every activation once; then at most half of the trials are not the sampler's
+        n_first = max(len(names), self.configuration.search.n_trials // 2)
+        swept = [Cell(f"trial {number}", number, params, space) for number, params in enumerate(first[:n_first])]
+        return [*swept, *(Cell(f"trial {number}", number) for number in range(len(swept), n_trials))][:n_trials]
 
     @property
     def batch(self) -> int:
@@ -67,10 +75,37 @@ class Search(Experiment):
         return [RungPruning(self.study, claimed, steps, len(self.splits)), *super().callbacks(claimed)]
 
 
+def candidates(configuration: Configuration) -> list[str]:
+    """The activations that are searched."""
+    return configuration.search.activations or configuration.compare.activations
+
+
+def space_of(configuration: Configuration) -> dict[str, BaseDistribution]:
+    """What every search varies, as Optuna describes it."""
+    lowest, highest = configuration.search.learning_rate
+    return {
+        "activation": CategoricalDistribution(candidates(configuration)),
+        "learning_rate": FloatDistribution(lowest, highest, log=True),
+    }
+
+
+def first_rates(lowest: float, highest: float) -> list[float]:
+    """Where a search begins: the (at most two) powers of ten nearest the middle of the range, the higher one first.
+
+    Two rates, so that an activation is not written off for one that does not suit it; the higher first, for its trials
+    learn faster and set the bar at the first rung. A range without a power of ten begins in its middle.
+    """
+    middle = math.sqrt(lowest * highest)
+    exponents = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
+    powers = [power for power in (float(f"1e{exponent}") for exponent in exponents) if lowest <= power <= highest]
+    nearest = sorted(powers, key=lambda power: abs(math.log(power / middle)))[:2]
+    return sorted(nearest, reverse=True) or [middle]
+
+
 def suggest(trial: optuna.Trial, configuration: Configuration) -> dict[str, Any]:
-    """Draw a trial's parameters from the search space of the configuration."""
+    """Draw what a trial has not brought along from the search space of the configuration."""
     space = configuration.search
-    trial.suggest_categorical("activation", space.activations or configuration.compare.activations)
+    trial.suggest_categorical("activation", candidates(configuration))
     trial.suggest_float("learning_rate", *space.learning_rate, log=True)
     if space.weight_decay is not None:
         trial.suggest_float("weight_decay", *space.weight_decay, log=True)

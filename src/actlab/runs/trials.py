@@ -10,8 +10,9 @@ from typing import Any
 import lightning.pytorch as pl
 
 from actlab.data.datamodule import TabularDataModule
+from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
-from actlab.data.table import Table
+from actlab.data.table import MAX_CATEGORIES, Table
 from actlab.members import Member, Split
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
@@ -20,6 +21,8 @@ from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 # The preprocessed rows of the splits that train at the same time; more splits than fit train one wave after another.
 SPLIT_BYTES = 1_500_000_000
+# of float32
+FEATURE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Setting:
     dropout: float
     init: str
     name: str = ""
+    skip: bool = False
 
     @property
     def label(self) -> str:
@@ -140,16 +144,27 @@ def evaluate(
         One result a setting, in the order given, whose outcomes follow the order of the splits.
     """
     splits = list(make_splits(table.n_rows, evaluation.protocol, evaluation.seed))
+    members = [
+        make_member(number, setting, split, evaluation.seed) for number, setting in settings.items() for split in splits
+    ]
     outcomes: dict[int, list[Outcome]] = {number: [] for number in settings}
-    for wave in _waves(splits, table, evaluation):
-        members = [
-            make_member(number, setting, split, evaluation.seed)
-            for number, setting in settings.items()
-            for split in wave
-        ]
-        for outcome in train(members, wave, evaluation, table, callbacks):
-            outcomes[outcome.member.trial].append(outcome)
+    for outcome in train_in_waves(members, evaluation, table, callbacks):
+        outcomes[outcome.member.trial].append(outcome)
     return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
+
+
+def train_in_waves(
+    members: Sequence[Member], evaluation: Evaluation, table: Table, callbacks: Sequence[pl.Callback] = ()
+) -> list[Outcome]:
+    """Train members of any splits of the protocol: in one population, or in several where their rows need it.
+
+    The outcomes come wave by wave, within one in the order of the members.
+    """
+    splits = list(dict.fromkeys(member.split for member in members))
+    outcomes: list[Outcome] = []
+    for wave in _waves(splits, table, evaluation):
+        outcomes += train([one for one in members if one.split in wave], wave, evaluation, table, callbacks)
+    return outcomes
 
 
 def make_member(number: int, setting: Setting, split: Split, seed: int) -> Member:
@@ -163,17 +178,22 @@ def make_member(number: int, setting: Setting, split: Split, seed: int) -> Membe
         dropout=setting.dropout,
         init=setting.init,
         weight_decay=setting.weight_decay,
+        skip=setting.skip,
     )
 
 
 def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[list[Split]]:
     """The splits in groups whose preprocessed rows fit in `SPLIT_BYTES`, estimated from the first split."""
-    if len(splits) == 1:
+
+    def fit_in(n_splits: int, n_features: int) -> bool:
+        return n_splits * table.n_rows * n_features * FEATURE_BYTES <= SPLIT_BYTES
+
+    most = sum(MAX_CATEGORIES + 2 if column.kind == "categorical" else 2 for column in table.schema.columns)
+    if len(splits) == 1 or fit_in(len(splits), most):
         return [splits]
-    probe = _datamodule(splits[:1], evaluation, table)
-    probe.setup()
-    first = probe.data[splits[0]].features
-    per_wave = max(1, int(SPLIT_BYTES // (first.numel() * first.element_size() or 1)))
+    rows = make_splits(table.n_rows, evaluation.protocol, evaluation.seed)[splits[0]].training
+    n_features = fit_preprocessor(table.features, table.schema, rows, evaluation.data).n_features
+    per_wave = next((n for n in range(len(splits), 1, -1) if fit_in(n, n_features)), 1)
     return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]
 
 

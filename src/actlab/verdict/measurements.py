@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -58,12 +59,19 @@ class Measurements:
 
     def scores(self, activation: str) -> "pd.Series[float]":
         """Test scores by pair."""
-        return choose(self.members[self.members.activation == activation]).set_index(PAIR).score
+        return self._chosen_for(activation).set_index(PAIR).score
 
     def of_chosen(self, frame: pd.DataFrame, activation: str) -> pd.DataFrame:
         """Rows of `frame` that belong to the trial chosen for the activation in their pair."""
-        chosen = choose(self.members[self.members.activation == activation])[[*PAIR, "trial"]]
-        return frame.merge(chosen, on=[*PAIR, "trial"])
+        return frame.merge(self._chosen_for(activation)[[*PAIR, "trial"]], on=[*PAIR, "trial"])
+
+    def _chosen_for(self, activation: str) -> pd.DataFrame:
+        return self._chosen[self._chosen.activation == activation]
+
+    @cached_property
+    def _chosen(self) -> pd.DataFrame:
+        # once for all activations: every measure of every claim asks for it
+        return choose(self.members)
 
     def by_pair(self, rows: pd.DataFrame, column: str) -> "pd.Series[float]":
         """Means by pair of rows that have one a member, or several (layers, say) that are averaged first."""

@@ -42,6 +42,11 @@ class FriedmanTest:
         """Whether full agreement of all data sets would exceed the critical difference; at 5 % two never can."""
         return self.critical_difference < len(self.activations) - 1
 
+    @property
+    def undistinguished(self) -> tuple[tuple[str, ...], ...]:
+        """The groups, or everything as one where the permutation test shows no difference at all (Demsar's order)."""
+        return self.groups if self.p_permutation <= self.alpha else (self.activations,)
+
     def nemenyi_frame(self) -> "pd.DataFrame":
         """Nemenyi p-values with names on both axes, as `scikit_posthocs.critical_difference_diagram` takes them."""
         import pandas as pd
@@ -68,9 +73,9 @@ def friedman(
     """
     from scipy import stats
 
+    check_size(*scores.shape)
     _check(scores, alpha)
-    values = scores.to_numpy(dtype=np.float64)
-    ranks = stats.rankdata(np.where(np.isfinite(values), values, np.inf), axis=1)
+    ranks = ranks_of(scores)
     n_data_sets, n_activations = ranks.shape
     order = np.argsort(ranks.mean(axis=0), kind="stable")
     ranks = ranks[:, order]
@@ -96,6 +101,14 @@ def friedman(
     )
 
 
+def ranks_of(scores: "pd.DataFrame") -> npt.NDArray[np.float64]:
+    """Ranks within each row, 1 for the lowest score; equals share their mean rank, and nan ranks with infinity."""
+    from scipy import stats
+
+    values = scores.to_numpy(dtype=np.float64)
+    return np.asarray(stats.rankdata(np.where(np.isfinite(values), values, np.inf), axis=1), dtype=np.float64)
+
+
 def critical_difference(n_activations: int, n_data_sets: int, alpha: float = 0.05) -> float:
     """Nemenyi's critical difference of two average ranks, q_alpha sqrt(k (k + 1) / (6 N)) (Demsar 2006).
 
@@ -107,8 +120,8 @@ def critical_difference(n_activations: int, n_data_sets: int, alpha: float = 0.0
     return q * math.sqrt(n_activations * (n_activations + 1) / (6 * n_data_sets))
 
 
-def _check(scores: "pd.DataFrame", alpha: float) -> None:
-    n_data_sets, n_activations = scores.shape
+def check_size(n_data_sets: int, n_activations: int) -> None:
+    """Raise an `InputError` with the reason where there is too little to rank."""
     if n_data_sets < MIN_DATA_SETS:
         raise InputError(
             "the Friedman test ranks activations against each other across data sets and needs at least "
@@ -119,6 +132,9 @@ def _check(scores: "pd.DataFrame", alpha: float) -> None:
             f"the Friedman test needs at least {MIN_ACTIVATIONS} activations, got {n_activations}; "
             "for two use the paired comparison"
         )
+
+
+def _check(scores: "pd.DataFrame", alpha: float) -> None:
     if not scores.columns.is_unique:
         raise InputError(f"activations must be unique, got {', '.join(map(str, scores.columns))}")
     if not 0 < alpha < 1:

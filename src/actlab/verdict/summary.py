@@ -65,24 +65,6 @@ def choose(members: pd.DataFrame) -> pd.DataFrame:
     return best.drop(columns="order").reset_index(drop=True)
 
 
-def winner_elsewhere(chosen: pd.DataFrame) -> pd.DataFrame:
-    """For each (repeat, fold) the row of the activation with the best mean score on the other folds of that repeat.
-
-    The winner of a run is picked by the scores that are then reported for it. Picked like this, by rows that the fold
-    does not test, its score is free of that. An activation without a score in one of the other folds is not picked
-    while another is left; of equals, the first by name.
-
-    Args:
-        chosen: As `choose` returns them.
-    """
-    picked = []
-    for (repeat, fold), own in chosen.groupby(PAIR):
-        others = chosen[(chosen.repeat == repeat) & (chosen.fold != fold)]
-        means = others.groupby("activation").score.agg(lambda scores: scores.mean(skipna=False))
-        picked.append(own[own.activation == means.fillna(math.inf).idxmin()])
-    return pd.concat(picked, ignore_index=True)
-
-
 def scores_of(chosen: pd.DataFrame) -> Scores:
     """Activation to its test scores (n_pairs,), in the order of (repeat, fold)."""
     return {

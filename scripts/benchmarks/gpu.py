@@ -1,16 +1,11 @@
-"""Populations on a GPU: the same program with `trainer.accelerator=gpu`.
+"""Section `gpu`: populations on a GPU, the same program with `trainer.accelerator=gpu`.
 
 Nothing here or in actlab names a kind of device: Lightning chooses it, and `torch.accelerator` is asked about it.
-Part of scripts/bench.py; alone, `python scripts/bench_gpu.py quick` prints its JSON.
+`python scripts/bench.py full --sections gpu` measures it alone.
 """
 
-import argparse
-import json
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,9 +13,16 @@ import torch
 
 from actlab.data.datamodule import batch_shape
 from actlab.members import Member
-from bench_contestants import Task, article_task, fit_population
-from bench_limits import Machine, constant_length, shares_of, training_seconds
+from benchmarks.markdown import Section, table
+from benchmarks.plans import HOUSE_PRICES, Bench
+from benchmarks.roofline import SHARES, Machine, shares_of, training_seconds
+from benchmarks.stacked import fit_population
+from benchmarks.tasks import Task, article_task, constant_length
 
+TEXT = """## GPU
+
+The same program with `trainer.accelerator=gpu`. The matrix product's rate is measured in the same precision.
+"""
 POPULATIONS = {"smoke": (4,), "quick": (512, 2048), "full": (64, 512, 2048, 8192, 32_768)}
 EPOCHS = {"smoke": 2, "quick": 5, "full": 10}
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -146,20 +148,39 @@ def largest(task: Task, precision: str, start: int = 4096, limit: int = 1 << 20)
     return fits
 
 
-def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description="Measure populations on a GPU.")
-    parser.add_argument("mode", nargs="?", default="quick", choices=list(POPULATIONS))
-    parser.add_argument("--csv", default="data/house_prices/train.csv")
-    parser.add_argument("--target", default="SalePrice")
-    parser.add_argument("--accelerator", default="gpu", help="of Lightning's Trainer; cpu tries the script out")
-    parser.add_argument("--json", help="where to write; printed if not given")
-    asked = parser.parse_args(arguments)
-    text = json.dumps(measure(asked.mode, asked.csv, asked.target, asked.accelerator), indent=1)
-    if asked.json:
-        Path(asked.json).write_text(text + "\n")
-    else:
-        print(text)
+def render(found: dict[str, Any]) -> str:
+    head = ("network", "precision", "members", "networks a minute", "in steps alone", "peak memory, MB")
+    rows = [
+        (row["task"], row["precision"], f"{row['members']:,}", "out of memory", *["-"] * 6)
+        if row.get("out_of_memory")
+        else (
+            row["task"],
+            row["precision"],
+            f"{row['members']:,}",
+            f"{row['networks_per_minute']:,.0f}",
+            f"{row['steps_alone_per_minute']:,.0f}",
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+            *(f"{row[key]:.0%}" for key in SHARES[:3]),
+        )
+        for row in found["rows"]
+    ]
+    agreement = [
+        f"- {precision}: validation scores differ from the CPU's by at most {own['first_epoch']:.1e} after the first "
+        f"epoch and {own['last_epoch']:.1e} after the last."
+        for precision, own in found["agreement"].items()
+    ]
+    largest = [
+        f"- {precision}: the largest that trains has {n:,} members." for precision, n in found["largest"].items()
+    ]
+    return (
+        f"{found['device']}.\n\n"
+        + table((*head, "matrix product", "copies", "roofline"), rows)
+        + "\n".join(["", *agreement, *largest, ""])
+    )
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def measure_here(bench: Bench) -> dict[str, Any]:
+    return measure(bench.mode, *HOUSE_PRICES)
+
+
+SECTION = Section(TEXT, measure_here, render)

@@ -1,0 +1,339 @@
+"""How accurate is the model that a comparison ships? Measured on outer folds that take no part in anything.
+
+The outer folds are scikit-learn's KFold(5, shuffle=True, random_state=0), the score is the mean over folds of the
+log-RMSE (RMSE under `target_transform: none`).
+
+    python scripts/accuracy.py shipped --out DIR --config configs/house_prices.yaml [any flags of actlab compare]
+
+runs the whole comparison on the rows outside each outer fold, as a file of their own, and predicts the fold's rows
+with the best.ckpt it wrote: nothing but the file for prediction ever sees them. A second start goes on where the
+first one stopped.
+
+    python scripts/accuracy.py nested --pairs '[[relu, 0.003], [silu, 0.001]]' --config configs/house_prices.yaml
+
+trains some settings as `shipped` would, and scores every way of making a model of them on the outer folds: each
+setting stands for an activation, and what goes into the model is decided by the networks' scores in their own folds.
+
+    python scripts/accuracy.py settings --config configs/house_prices.yaml [any flags of actlab compare]
+
+is the quick look for trying things: the outer folds are the comparison's own folds, every setting of the grid trains
+`compare.inner` networks in each, and all ways to make a model of them are scored without training again.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from sklearn.model_selection import KFold
+
+from actlab.configuration import Configuration, parse
+from actlab.data import splits
+from actlab.data.datamodule import prepare
+from actlab.data.table import Table, read_rows, read_table
+from actlab.model.ensemble import load
+from actlab.networks.module import predict
+from actlab.runs.compare import compare
+from actlab.runs.fit import evaluation_of
+from actlab.runs.shipping import CLOSE
+from actlab.runs.trial_settings import arms_of, setting_of
+from actlab.runs.trials import Setting, TrialResult, evaluate
+
+Floats = NDArray[np.float64]
+Weights = Callable[[list[int]], Floats]
+N_OUTER = 5
+BLENDED = (1, 2, 3, 5)
+# a bag of networks whose size is large enough to call it endless
+MANY = 10_000
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["shipped", "nested", "settings"])
+    parser.add_argument("--out", type=Path, help="directory of the five comparisons (shipped)")
+    parser.add_argument("--pairs", type=yaml.safe_load, default=[], help="activations and learning rates (nested)")
+    own, others = parser.parse_known_args(arguments)
+    configuration = parse("compare", "", others)
+    if own.what == "shipped":
+        if own.out is None:
+            parser.error("shipped needs --out DIR")
+        shipped(configuration, own.out)
+    elif own.what == "nested":
+        nested(configuration, [(str(name), float(rate)) for name, rate in own.pairs])
+    else:
+        settings(configuration)
+
+
+def outer_folds(n_rows: int) -> list[NDArray[np.int64]]:
+    """Test rows of each outer fold."""
+    return [test for _, test in KFold(N_OUTER, shuffle=True, random_state=0).split(np.zeros(n_rows))]
+
+
+def on_trained_scale(values: Floats, configuration: Configuration) -> Floats:
+    return np.log(values) if configuration.data.target_transform == "log" else values
+
+
+def true_values(table: Table, configuration: Configuration) -> Floats:
+    assert table.target is not None
+    return on_trained_scale(table.target, configuration)
+
+
+def rmse(errors: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+# --- shipped
+
+
+def shipped(configuration: Configuration, out: Path) -> None:
+    """Compare on each outer training part, predict its test rows with best.ckpt, and print the scores."""
+    assert configuration.data.csv is not None
+    truth = true_values(read_table(configuration.data), configuration)
+    text = pd.read_csv(configuration.data.csv, dtype=str, keep_default_na=False)
+    scores = []
+    for fold, test in enumerate(outer_folds(len(text))):
+        folder = out / f"outer-{fold}"
+        folder.mkdir(parents=True, exist_ok=True)
+        training, hidden = folder / "training.csv", folder / "test.csv"
+        text[~text.index.isin(test)].to_csv(training, index=False)
+        text.iloc[test].to_csv(hidden, index=False)
+        data = replace(configuration.data, csv=str(training))
+        run, summary = compare(replace(configuration, data=data, out=str(folder / "run")))
+        assert summary is not None, "another process writes this run"
+        model = load(run.checkpoint)
+        predicted = np.concatenate([model.predict(rows.features) for rows in read_rows(str(hidden), model.schema)])
+        scores.append(rmse(on_trained_scale(predicted, configuration) - truth[test]))
+        inside = summary["ensemble"]["test_score"]
+        print(
+            f"outer fold {fold}: {scores[-1]:.4f} by {len(model.members)} {summary['winner']} networks, "
+            f"who score {inside:.4f} in their own comparison",
+            flush=True,
+        )
+    print(f"shipped model: {np.mean(scores):.4f} (mean of {N_OUTER} outer folds, sd {np.std(scores, ddof=1):.4f})")
+
+
+# --- nested
+
+
+def nested(configuration: Configuration, pairs: list[tuple[str, float]]) -> None:
+    """Train the pairs on each outer training part, and print the scores of the models made of them."""
+    table = read_table(configuration.data)
+    truth = true_values(table, configuration)
+    rows: dict[str, list[float]] = {}
+    for test in outer_folds(table.n_rows):
+        training = np.setdiff1d(np.arange(table.n_rows), test)
+        inside, outside, names = predictions(configuration, table, training, test, pairs)
+        for row, name in enumerate(names):
+            rows.setdefault(name, []).append(rmse(outside[row] - truth[test]))
+        for name, weights in inside.items():
+            rows.setdefault(name, []).append(rmse(weights @ outside - truth[test]))
+    for name, scores in rows.items():
+        print(f"{name:<48} {np.mean(scores):.4f}  {' '.join(f'{score:.4f}' for score in scores)}")
+
+
+def predictions(
+    configuration: Configuration,
+    table: Table,
+    training: NDArray[np.int64],
+    test: NDArray[np.int64],
+    pairs: list[tuple[str, float]],
+) -> tuple[dict[str, Floats], Floats, list[str]]:
+    """Weights by every rule from the training rows alone, predictions (pairs, test rows), and the pairs' names."""
+    assert table.target is not None
+    features = table.features.iloc[training].reset_index(drop=True)
+    part = replace(table, features=features, target=table.target[training], ids=None)
+    results = evaluate(trials_of(configuration, pairs), evaluation_of(configuration), part)
+    parts = splits.make_splits(part.n_rows, configuration.compare, configuration.seed)
+    by_split = {split: prepare(part, own, configuration.data) for split, own in parts.items()}
+    outside = np.zeros((len(pairs), len(test)))
+    for row, result in enumerate(results):
+        for outcome in result.outcomes:
+            data = by_split[outcome.member.split]
+            inputs = torch.from_numpy(data.preprocessor.transform(table.features.iloc[test]))
+            own = predict([outcome], inputs)[0].double().numpy() * data.scaler.sd + data.scaler.mean
+            outside[row] += own / len(result.outcomes)
+    folds = [own.test for split, own in parts.items() if (split.repeat, split.inner) == (0, 0)]
+    found = gathered(results, pairs, folds, true_values(part, configuration), configuration.compare.inner)
+    assert len(found.names) == len(pairs), "a setting diverged; leave it out"
+    everything = list(range(len(folds)))
+    return {name: rule(everything) for name, rule in rules(found).items()}, outside, found.names
+
+
+# --- settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """Predictions of all settings on the rows that test them, on the trained scale.
+
+    Args:
+        names: Setting to its name.
+        arms: Setting to the arm of the comparison it belongs to.
+        folds: Rows that each outer fold tests.
+        errors: (settings, rows), predicted by the mean of a fold's networks, minus the truth.
+        variances: (settings, rows), between the networks of a fold.
+        single: (settings, folds), mean score of single networks.
+        validation: (settings, folds), mean inner-validation score.
+        n_inner: Networks behind each mean.
+    """
+
+    names: list[str]
+    arms: list[str]
+    folds: list[NDArray[np.int64]]
+    errors: Floats
+    variances: Floats
+    single: Floats
+    validation: Floats
+    n_inner: int
+
+    def pick(self, rows: list[list[int]], arms: list[str]) -> "Found":
+        """Row i takes in each fold the predictions of the setting rows[i][fold]."""
+        errors, variances = np.empty((2, len(rows), self.errors.shape[1]))
+        single, validation = np.empty((2, len(rows), len(self.folds)))
+        for row, chosen in enumerate(rows):
+            for fold, (setting, test) in enumerate(zip(chosen, self.folds, strict=True)):
+                errors[row, test], variances[row, test] = self.errors[setting, test], self.variances[setting, test]
+                single[row, fold] = self.single[setting, fold]
+                validation[row, fold] = self.validation[setting, fold]
+        return replace(
+            self, names=arms, arms=arms, errors=errors, variances=variances, single=single, validation=validation
+        )
+
+    def score(self, weights_of: Weights, n_networks: int) -> float:
+        """Mean over folds of the score of a weighted mean of settings, each a bag of so many networks a fold.
+
+        The squared error of a mean of n networks is what is left of an endless mean, plus their variance over n; both
+        are known without bias from the networks that there are. Weights for a fold are made from the other folds.
+        """
+        scores = []
+        for fold, test in enumerate(self.folds):
+            weights = weights_of([f for f in range(len(self.folds)) if f != fold])
+            own = np.square(weights @ self.errors[:, test]).mean()
+            noise = (np.square(weights) @ self.variances[:, test]).mean()
+            scores.append(math.sqrt(max(0.0, own - noise / self.n_inner + noise / n_networks)))
+        return float(np.mean(scores))
+
+
+def settings(configuration: Configuration) -> None:
+    """Train the grid on the outer folds; print the score of every setting, and of models made of several."""
+    table = read_table(configuration.data)
+    with mock.patch.object(splits, "_folds", lambda n_rows, *_: outer_folds(n_rows)):
+        found = train(configuration, table)
+    print(f"{'setting':<28} {'one':>7} {'mean of ' + str(found.n_inner):>10} {'bag of 10':>10} {'endless':>8}")
+    for row, name in enumerate(found.names):
+        only = alone(row, len(found.names))
+        scores = [found.score(only, n) for n in (found.n_inner, 10, MANY)]
+        print(f"{name:<28} {found.single[row].mean():7.4f} {scores[0]:10.4f} {scores[1]:10.4f} {scores[2]:8.4f}")
+    # as in a comparison: in each fold the learning rate with the best inner-validation score
+    arms = list(dict.fromkeys(found.arms))
+    of_arm = {arm: np.flatnonzero([own == arm for own in found.arms]) for arm in arms}
+    rows = [[int(of_arm[a][found.validation[of_arm[a], f].argmin()]) for f in range(N_OUTER)] for a in arms]
+    chosen = found.pick(rows, arms)
+    size = configuration.compare.bag
+    print(f"\n{'model, chosen or weighted by the other folds':<48} mean of {found.n_inner}  bag of {size}")
+    for name, rule in rules(chosen).items():
+        print(f"{name:<48} {chosen.score(rule, found.n_inner):9.4f} {chosen.score(rule, size):9.4f}")
+
+
+def alone(row: int, count: int) -> Weights:
+    return lambda folds: np.eye(count)[row]
+
+
+def train(configuration: Configuration, table: Table) -> Found:
+    """Every setting of the grid on every split."""
+    grid = configuration.compare
+    pairs = [(arm.name, rate) for arm in arms_of(configuration) for rate in grid.learning_rates]
+    results = evaluate(trials_of(configuration, pairs), evaluation_of(configuration), table)
+    return gathered(results, pairs, outer_folds(table.n_rows), true_values(table, configuration), grid.inner)
+
+
+def trials_of(configuration: Configuration, pairs: list[tuple[str, float]]) -> dict[int, Setting]:
+    return {
+        number: setting_of({"activation": name, "learning_rate": rate}, configuration, 1)
+        for number, (name, rate) in enumerate(pairs)
+    }
+
+
+def gathered(
+    results: list[TrialResult],
+    pairs: list[tuple[str, float]],
+    folds: list[NDArray[np.int64]],
+    truth: Floats,
+    n_inner: int,
+) -> Found:
+    """The networks' predictions on the rows that test them; settings of which one diverged are left out."""
+    shape = (len(pairs), len(truth))
+    errors, variances = np.full(shape, np.nan), np.zeros(shape)
+    single, validation = np.empty((2, len(pairs), len(folds)))
+    for row, result in enumerate(results):
+        for fold, test, own in by_fold(result, folds):
+            errors[row, test] = own.mean(0) - truth[test]
+            single[row, fold] = np.mean([rmse(one - truth[test]) for one in own])
+            variances[row, test] = own.var(0, ddof=1) if len(own) > 1 else 0.0
+            validation[row, fold] = np.mean([o.val_score for o in result.outcomes if o.member.split.fold == fold])
+    kept = np.flatnonzero(np.isfinite(errors).all(1))
+    names = [f"{pairs[row][0]} at {pairs[row][1]:g}" for row in kept]
+    arms = [pairs[row][0] for row in kept]
+    return Found(names, arms, folds, errors[kept], variances[kept], single[kept], validation[kept], n_inner)
+
+
+def by_fold(result: TrialResult, folds: list[NDArray[np.int64]]) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
+    """For each fold its rows and the predictions (networks, rows) of its networks; settings that diverged have none."""
+    for fold, test in enumerate(folds):
+        own = [o.test_predictions for o in result.outcomes if o.member.split.fold == fold]
+        if all(predictions is not None for predictions in own):
+            yield fold, test, np.stack([p.numpy() for p in own if p is not None])
+
+
+def rules(found: Found) -> dict[str, Weights]:
+    """Ways to make one model of the activations: names, and weights from the folds that may be looked at."""
+
+    def best(count: int, scores: Floats) -> Weights:
+        def weights(folds: list[int]) -> Floats:
+            means = scores[:, folds].mean(1)
+            order = means.argsort()[:count]
+            order = order[means[order] <= (1 + CLOSE) * means.min()]
+            return np.isin(np.arange(len(found.names)), order) / len(order)
+
+        return weights
+
+    shape = (len(found.names), len(found.folds))
+    averaged, endless = np.empty(shape), np.empty(shape)
+    for fold, test in enumerate(found.folds):
+        squared = np.square(found.errors[:, test]).mean(1)
+        averaged[:, fold] = np.sqrt(squared)
+        endless[:, fold] = np.sqrt(np.maximum(0.0, squared - found.variances[:, test].mean(1) / found.n_inner))
+    named = {"the winner: best single networks": best(1, found.single), "best averaged networks": best(1, averaged)}
+    named |= {f"the {n} best endless bags": best(n, endless) for n in BLENDED}
+    named["all in equal parts"] = lambda folds: np.full(len(found.names), 1 / len(found.names))
+    for ridge in (0.0, 0.1):
+        named[f"non-negative least squares, ridge {ridge:g}"] = least_squares(found, ridge)
+    return named
+
+
+def least_squares(found: Found, ridge: float) -> Weights:
+    """Weights >= 0 of sum 1 with the least squared error on the given folds, plus `ridge` times their own squares."""
+
+    def weights(folds: list[int]) -> Floats:
+        errors = found.errors[:, np.concatenate([found.folds[fold] for fold in folds])].T
+        n_rows, n = errors.shape
+        pull = math.sqrt(ridge * n_rows) * errors.std() * np.eye(n)
+        system = np.vstack([errors, pull, np.full((1, n), 1e3)])
+        found_weights, _ = nnls(system, np.concatenate([np.zeros(n_rows + n), [1e3]]))
+        normalised: Floats = found_weights / found_weights.sum()
+        return normalised
+
+    return weights
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

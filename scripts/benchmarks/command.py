@@ -1,0 +1,88 @@
+"""Section `comparison`: a whole comparison as users run it, and commands timed from outside."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.contest import CONTESTANTS, PROCESSES, PROCESSES_TITLE
+from benchmarks.frameworks import lightning
+from benchmarks.markdown import Section, span, spread, table
+from benchmarks.plain_loop import Processes
+from benchmarks.plans import Bench
+
+TEXT = """## A comparison as users run it
+
+From the command to the answer, everything included (start, reading, report), against a sample of the same members
+trained by one Lightning `Trainer` each and by a plain loop in parallel processes, scaled by network epochs. Neither
+counts preprocessing, statistics, a report or, for Lightning, the start of Python.
+"""
+
+
+def timed_command(arguments: Sequence[str]) -> tuple[float, float]:
+    """Seconds and peak bytes of a command, with the processes that it waited for."""
+    with tempfile.TemporaryFile("w+") as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)} failed: {log.read()[-2000:]}")
+    return seconds, float(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """A comparison from command to answer, and what a sample of its members costs done otherwise."""
+    plan, task = bench.plan, bench.tasks["comparison"]
+    sample = task.sample(plan.sample)
+    command = ["compare", "--config", plan.config, *plan.flags]
+    whole: list[float] = []
+    others: dict[str, list[float]] = {"lightning": [], PROCESSES: []}
+    member_epochs = 0
+    for _ in range(plan.commands):
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            seconds, _ = timed_command([sys.executable, "-m", "actlab", *command, "--out", str(run)])
+            whole.append(seconds)
+            member_epochs = int(pd.read_csv(run / "members.csv").epochs.sum())
+        started = time.perf_counter()
+        trained = lightning(task, sample)
+        others["lightning"].append((time.perf_counter() - started) / sum(trained.epochs))
+        started = time.perf_counter()
+        with Processes(task) as processes:
+            start_s = time.perf_counter() - started
+            trained = processes(task, sample)
+        epoch_s = (time.perf_counter() - started - start_s) / sum(trained.epochs)
+        others[PROCESSES].append(epoch_s + start_s / member_epochs)
+    return {
+        "command": "actlab " + " ".join(command),
+        "members": len(task.members),
+        "member_epochs": member_epochs,
+        "sample": len(sample),
+        "actlab": spread(whole),
+        "lightning": spread([member_epochs * epoch_s for epoch_s in others["lightning"]]),
+        PROCESSES: spread([member_epochs * epoch_s for epoch_s in others[PROCESSES]]),
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    titles = {"actlab": "actlab", "lightning": CONTESTANTS["lightning"][0], PROCESSES: PROCESSES_TITLE}
+    rows = [
+        (title, span(found[key]), f"{found[key]['median'] / found['actlab']['median']:.1f} x")
+        for key, title in titles.items()
+    ]
+    return (
+        f"`{found['command']}`: {found['members']:,} members, {found['member_epochs']:,} network epochs; the others on "
+        f"a sample of {found['sample']} members.\n\n" + table(("", "seconds", "of actlab's"), rows)
+    )
+
+
+SECTION = Section(TEXT, measure, render)

@@ -1,0 +1,96 @@
+"""docs/benchmarks.md from the JSON of a run: what it was to show, its sections, and what did not help."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks import (
+    choices,
+    command,
+    contest,
+    gpu,
+    growth,
+    large,
+    phases,
+    roofline,
+    search,
+    startup,
+    targets,
+)
+from benchmarks.markdown import Section
+
+# in the order in which they are measured, what matters most first
+SECTIONS: dict[str, Section] = {
+    "contestants": contest.SECTION,
+    "comparison": command.SECTION,
+    "startup": startup.SECTION,
+    "limits": roofline.SECTION,
+    "phases": phases.SECTION,
+    "search": search.SECTION,
+    "growth": growth.SECTION,
+    "large": large.SECTION,
+    "choices": choices.SECTION,
+    "gpu": gpu.SECTION,
+}
+INTRODUCTION = """# Benchmarks
+
+Written by `COMMAND` (the JSON of the run, `--render` writes this page from it again): mode MODE, medians of ROUNDS
+rounds in which the contestants take turns where a section does not say otherwise, with the lowest and the highest in
+brackets.
+"""
+TRIED = """## What was tried and did not help
+
+Measured while actlab was built, on two cores, on the article's network unless said otherwise.
+
+- **Small stacks.** 200 House Prices networks, 6 epochs: 9.0 s in stacks of 4 MB, 8.3 s at 8, 6.9 to 7.8 s at 16, 6.8 s
+  at 32. Staying in a cache matters less than the fixed price of calling a kernel.
+- **Two threads inside each product.** Matrices this small gain little from them. Two Python threads, each with a stack
+  and one thread of arithmetic, gain nearly twofold; processes of one thread each, in the table above, pay for their
+  imports and for a copy of the data besides.
+- **Adam written by hand with a vector of learning rates**, one for each member: 80 to 130 us a member and step. Stock
+  fused AdamW with a parameter group for each run of equal learning rates: 34 to 50 us. `foreach`: 96 to 170 us.
+- **`torch.func.vmap` over `functional_call`**: 340 us a member and step with the fused optimiser, 630 without, where
+  explicit stacks take 145 to 250 on one core.
+- **Weights as (P, out, in)**, as `nn.Linear` has them: the gradient of the first layer then needs a copy that turns it
+  round, 115 us a member and step. They lie (P, in, out).
+- **One flat (P, D) row a member with views for the layers**: autograd makes a zero-padded gradient of the whole row for
+  every view, twice the time. Every tensor is a parameter of its own.
+- **`torch.compile`**: no gain on a CPU at this size, and 10 to 39 s to compile.
+- **Lightning's `barebones=True`**: nothing over switching features off one by one. What costs is the call per batch, so
+  a Lightning batch is an epoch of the whole population.
+- **Other settings of malloc**, and **`MKL_CBWR=AUTO`** for reproducible products: no difference.
+- **scikit-learn's `OneHotEncoder` on columns of text**: it looks at every cell for NaN in Python, 7.6 s of the start of
+  a House Prices comparison under a profiler. Columns are factorised first, and it only decides which categories are
+  rare where there are many: 0.2 s.
+- **Initial weights in Lightning's `configure_model`**: Lightning looks at every call of torch there, thousands of them.
+  They are drawn in `setup`.
+"""
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The document; a section that was not measured says so."""
+    machine = results["machine"]
+    commands = "`, then `".join(results["commands"])
+    head = INTRODUCTION.replace("COMMAND", commands).replace("MODE", results["mode"])
+    parts = [
+        head.replace("ROUNDS", str(results["rounds"])),
+        f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB of memory, "
+        f"{machine['system']}; load before the start {machine['load_before']:.1f}; {results['date']}, "
+        f"{sum(results['section_seconds'].values()) / 60:.0f} minutes.\n",
+        ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".\n",
+        targets.render(results["sections"]),
+    ]
+    for name, section in SECTIONS.items():
+        found = results["sections"].get(name, {"measured": False})
+        text = _filled(section.text, found)
+        if found.get("measured", True):
+            parts += [text, section.render(found)]
+        else:
+            parts += [text, f"Not measured{': ' + found['why'] if 'why' in found else ''}.\n"]
+    return "\n".join([*parts, TRIED])
+
+
+def _filled(text: str, found: Mapping[str, Any]) -> str:
+    """The words in capitals that a section's text leaves open."""
+    for word in ("MEMBERS", "EPOCHS", "ROUNDS"):
+        text = text.replace(word, str(found.get(word.lower(), "the")))
+    return text.replace("LONG_S", str(growth.LONG_S))

@@ -1,0 +1,115 @@
+"""Section `phases`: where the time of a fit goes."""
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from actlab.data.datamodule import TabularDataModule
+from actlab.members import Member
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import RowAdamW, SplitTensors, StackTraining
+from actlab.networks.regressor import Regressor
+from benchmarks.markdown import Section, table
+from benchmarks.plans import Bench
+from benchmarks.stacked import fit_population
+from benchmarks.tasks import Task, constant_length
+
+TEXT = """## Where the time goes
+
+Shares of one fit with one thread, with TensorBoard logging switched on; ReLU networks that train for EPOCHS epochs.
+`loss and the loop` is what remains of an epoch, `Lightning` what remains of the fit. Setting up happens once a fit, so
+its share is as large as here only in fits as short as these.
+"""
+TITLES = {"article": "article, batch 24", "comparison": "comparison, batch 128, its dropout"}
+
+
+@contextmanager
+def timers() -> Iterator[dict[str, float]]:
+    """Seconds spent in each part of a fit while this is open; parts within parts count for themselves only."""
+    spent: dict[str, float] = defaultdict(float)
+    stack: list[float] = []
+    parts: list[tuple[str, type, str]] = [
+        ("epoch", StackTraining, "train_epoch"),
+        ("validation", StackTraining, "validate"),
+        ("gather", SplitTensors, "gather"),
+        ("forward", Regressor, "forward"),
+        ("backward", Tensor, "backward"),
+        ("optimiser", RowAdamW, "step"),
+        ("retiring", PopulationModule, "retire"),
+        ("logging", PopulationModule, "_log_means"),
+        ("orders", TabularDataModule, "order"),
+        ("setting up", PopulationModule, "setup"),
+        ("setting up", PopulationModule, "configure_optimizers"),
+    ]
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if part in ("gather", "forward") and within["validation"]:
+                return function(*args, **kwargs)
+            within[part] += 1
+            stack.append(0.0)
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                total = time.perf_counter() - started
+                spent[part] += total - stack.pop()
+                if stack:
+                    stack[-1] += total
+                within[part] -= 1
+
+        return run
+
+    within: dict[str, int] = defaultdict(int)
+    with ExitStack() as patches:
+        for part, owner, name in parts:
+            patches.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
+        yield spent
+
+
+def phases(task: Task, members: Sequence[Member]) -> dict[str, float]:
+    """Seconds of one fit by what they went into; one thread, so that parts add up."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with timers() as spent, tempfile.TemporaryDirectory() as folder:
+            logger = pl.loggers.TensorBoardLogger(folder)
+            started = time.perf_counter()
+            fit_population(task, members, logger=logger, log_every_n_steps=1)
+            total = time.perf_counter() - started
+    finally:
+        torch.set_num_threads(n_threads)
+    found = dict(spent)
+    found["loss and the loop"] = found.pop("epoch")
+    return {**found, "Lightning": total - sum(found.values()), "total": total}
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """One fit for each task and population, with one thread."""
+    found: dict[str, Any] = {}
+    for name, task in bench.tasks.items():
+        settled = constant_length(task, bench.plan.epochs, "relu")
+        for count in bench.plan.phase_members:
+            found[f"{TITLES[name]}: {count}"] = phases(settled, settled.members[:count])
+    return {"epochs": bench.plan.epochs, "fits": found}
+
+
+def render(found: dict[str, Any]) -> str:
+    fits = found["fits"]
+    parts = list(dict.fromkeys(part for own in fits.values() for part in own if part != "total"))
+    rows = [
+        (f"{name} members", f"{own['total']:.2f}", *(f"{own.get(part, 0) / own['total']:.1%}" for part in parts))
+        for name, own in fits.items()
+    ]
+    return table(("", "seconds", *parts), rows)
+
+
+SECTION = Section(TEXT, measure, render)

@@ -1,0 +1,244 @@
+"""A comparison on several data sets: its files, and what it says in words and on the terminal. No torch."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from actlab.errors import InputError
+from actlab.records import RunDirectory
+from actlab.report.answer import METRIC_NAMES, decimals_for, fixed, listed
+from actlab.report.ranking_table import WIDTH
+
+# Below so many the chi-squared approximation is poor (Demsar 2006), and few differences can be shown at all.
+MANY = 10
+SMALLEST_P = 1e-4
+# data sets that the terminal's table has columns for
+N_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FinishedSeveral:
+    """The directory of a comparison on several data sets, and its summary."""
+
+    directory: RunDirectory
+    summary: dict[str, Any]
+
+    def run_of(self, name: str) -> RunDirectory:
+        """A data set's own run."""
+        return RunDirectory(self.directory.path / name)
+
+
+def ranks_file(run: RunDirectory) -> Path:
+    """ranks.csv: a row an activation, with mean rank, and rank and score on each data set."""
+    return run.path / "ranks.csv"
+
+
+def listed_runs(path: str | Path) -> list[str] | None:
+    """The data sets of a comparison on several, from its config.yaml; None where the directory is something else."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(RunDirectory(path).config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    data = content.get("data") if isinstance(content, dict) else None
+    return [Path(str(entry)).parent.name for entry in data] if isinstance(data, list) else None
+
+
+def is_several(path: str | Path) -> bool:
+    """Whether a directory holds a comparison on several data sets, finished or not."""
+    return listed_runs(path) is not None
+
+
+def refuse_several(path: str | Path) -> None:
+    """Raise an `InputError` where the results of one data set are asked for, and a directory holds several."""
+    if names := listed_runs(path):
+        raise InputError(
+            f"{path} holds a comparison on {len(names)} data sets; name one of its runs: {Path(path) / names[0]}"
+        )
+
+
+def read_several(path: str | Path) -> FinishedSeveral:
+    """The finished comparison on several data sets in a directory.
+
+    Raises:
+        InputError: it holds something else, or the comparison is not finished.
+    """
+    run = RunDirectory(path)
+    if not is_several(path):
+        raise InputError(f"{run.path} does not hold a comparison on several data sets")
+    if not run.summary.exists():
+        raise InputError(f"the comparison in {run.path} is not finished: start its command again and it goes on")
+    try:
+        summary = run.read_summary()
+    except json.JSONDecodeError as error:
+        raise InputError(f"{run.summary} is not JSON ({error}); the comparison's command writes it again") from error
+    if not isinstance(summary, dict) or "data_sets" not in summary:
+        raise InputError(f"{run.summary} is not the summary of a comparison on several data sets")
+    return FinishedSeveral(run, summary)
+
+
+def answer(summary: Mapping[str, Any]) -> str:
+    """One sentence across data sets, which claims no more than their number can show."""
+    order, test = summary["activations"], summary["friedman"]
+    n_data_sets, best = len(summary["data_sets"]), order[0]
+    tied = [name for name in order if summary["mean_ranks"][name] == summary["mean_ranks"][best]]
+    verb = "has" if len(tied) == 1 else "share"
+    lead = (
+        f"Over {n_data_sets} data sets {listed(tied)} {verb} the best mean rank "
+        f"({mean_rank(summary, best)} of {len(order)})"
+    )
+    if not summary["can_show_difference"]:
+        return (
+            f"{lead}, but {n_data_sets} data sets cannot tell any two activations apart: mean ranks would have to lie "
+            f"{gap(summary)} apart and can lie {len(order) - 1} apart at most."
+        )
+    if not is_significant(summary):
+        return f"{lead}, but no difference between activations is shown (Friedman test, {p_value(test)})."
+    worse = behind(summary, best)
+    if not worse:
+        return (
+            f"{lead}; ranks differ more than by chance (Friedman test, {p_value(test)}), but none is shown to rank "
+            f"behind {best}."
+        )
+    rest = len(order) - 1 - len(worse)
+    unshown = f"; no difference from the other {rest} is shown" if rest else ""
+    return f"{lead}; {listed(worse, 6)} {'ranks' if len(worse) == 1 else 'rank'} behind it{unshown}."
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Sentences that belong beside the answer: the tests, how few data sets there are, and who wins on each."""
+    test = summary["friedman"]
+    n_data_sets, order = test["n_data_sets"], summary["activations"]
+    apart = gap(summary)
+    found = [
+        "Friedman test of whether the data sets agree on ranks at all: chi-squared "
+        f"{fixed(test['chi_squared'], 2)} on {test['df']} degrees of freedom, "
+        f"{p_value(test)} by permutation (chi-squared approximation: {number(test['p'])}); critical difference of two "
+        f"mean ranks (Nemenyi, 5 % over all pairs): {apart}."
+    ]
+    if summary["can_show_difference"] and n_data_sets < MANY:
+        found.append(
+            f"{n_data_sets} data sets are few: only activations whose mean ranks, of {len(order)} at most, lie more "
+            f"than {apart} apart can be told apart, and what was not listed may rank them otherwise."
+        )
+    elif not summary["can_show_difference"]:
+        found.append(
+            f"What {n_data_sets} data sets can tell is in their own verdicts; a verdict across data sets needs at "
+            f"least 3, better {MANY}."
+        )
+    return [*found, f"Lowest score: {listed(_winners(summary), N_SHOWN)}."]
+
+
+def _winners(summary: Mapping[str, Any]) -> list[str]:
+    """Who wins where; on many data sets, how often."""
+    entries = summary["data_sets"]
+    if len(entries) <= N_SHOWN:
+        return [f"{entry['winner']} on {entry['name']}" for entry in entries]
+    counts = Counter(str(entry["winner"]) for entry in entries).most_common()
+    return [f"{winner} {count} times" if count > 1 else f"{winner} once" for winner, count in counts]
+
+
+def gap(summary: Mapping[str, Any]) -> str:
+    """The critical difference in two decimals."""
+    return fixed(summary["critical_difference"], 2)
+
+
+def is_significant(summary: Mapping[str, Any]) -> bool:
+    """Whether the permutation test shows that ranks differ; only then are pairs looked at."""
+    return bool(summary["friedman"]["p_permutation"] <= summary["friedman"]["alpha"])
+
+
+def behind(summary: Mapping[str, Any], name: str) -> list[str]:
+    """Activations that are shown to rank behind `name`: in no group with it, and with a larger mean rank."""
+    together = {other for group in summary["not_distinguished"] if name in group for other in group} | {name}
+    ranks = summary["mean_ranks"]
+    return [other for other in summary["activations"] if other not in together and ranks[other] > ranks[name]]
+
+
+def p_value(test: Mapping[str, Any]) -> str:
+    """`p = 0.034`, from the permutation test, which holds for any number of data sets."""
+    p = test["p_permutation"]
+    # 9,999 random orders and the observed one: none was as extreme
+    return f"p = {number(p)}" if p > SMALLEST_P else f"p ≤ {SMALLEST_P:g}"
+
+
+def number(p: float) -> str:
+    """A probability in two significant digits."""
+    return f"{p:.2g}"
+
+
+def mean_rank(summary: Mapping[str, Any], name: str) -> str:
+    """With the decimals that a mean over so many data sets has."""
+    return f"{summary['mean_ranks'][name]:.2f}".removesuffix("0").removesuffix(".0")
+
+
+def score_and_rank(summary: Mapping[str, Any], data_set: str, name: str) -> str:
+    """`0.1244 (1)`, with a star where the data set's own test shows it to be worse than the winner there."""
+    score, rank = summary["scores"][data_set][name], summary["ranks"][data_set][name]
+    star = "*" if summary["verdicts"].get(data_set, {}).get(name) == "worse" else ""
+    return f"{fixed(score, decimals_of(summary, data_set))} ({rank:g}){star}"
+
+
+def decimals_of(summary: Mapping[str, Any], data_set: str) -> int:
+    """Decimals of a data set's scores."""
+    scores = [score for score in summary["scores"][data_set].values() if score is not None]
+    return decimals_for(min(scores) if scores else 1.0)
+
+
+def metric_of(entry: Mapping[str, Any]) -> str:
+    """A data set's metric as it is written."""
+    return METRIC_NAMES.get(entry["metric"], str(entry["metric"]))
+
+
+def has_star(summary: Mapping[str, Any]) -> bool:
+    """Whether any data set shows an activation to be worse than its winner."""
+    return any(verdict == "worse" for verdicts in summary["verdicts"].values() for verdict in verdicts.values())
+
+
+def render_ranks(summary: Mapping[str, Any]) -> Table:
+    """Activations by mean rank, with score and rank on the first data sets."""
+    names: Sequence[str] = [entry["name"] for entry in summary["data_sets"]]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("activation", min_width=13, max_width=24, overflow="fold")
+    table.add_column("mean rank", justify="right", no_wrap=True)
+    for name in names[:N_SHOWN]:
+        table.add_column(name, justify="right", max_width=20)
+    for activation in summary["activations"]:
+        cells = [score_and_rank(summary, name, activation) for name in names[:N_SHOWN]]
+        table.add_row(Text(activation), mean_rank(summary, activation), *cells)
+    return table
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    notes = ["score (rank)"]
+    if has_star(summary):
+        notes.append("* shown to be worse than the best one there")
+    if (n_left := len(summary["data_sets"]) - N_SHOWN) > 0:
+        notes.append(f"the other {n_left} data sets are in ranks.csv")
+    return "; ".join(notes)
+
+
+def print_several(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=WIDTH)
+    console.print(render_ranks(summary))
+    console.print(Text(_caption(summary), style="italic"))
+    console.print(Text(answer(summary), style="bold"))
+    for remark in remarks(summary):
+        console.print(Text(remark))
+    if len(summary["data_sets"]) > N_SHOWN:
+        console.print(Text("Each data set has its own answer in report.html and in its own directory."))
+        return
+    for entry in summary["data_sets"]:
+        console.print(Text(f"{entry['name']}: {entry['answer']}"))

@@ -1,0 +1,144 @@
+"""`actlab compare` on several data sets: a run of its own for each, and the comparison across them."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actlab.configuration import Configuration, to_yaml
+from actlab.data.table import read_table
+from actlab.errors import InputError
+from actlab.listing import Listing
+from actlab.networks import activations
+from actlab.records import RunDirectory, plain, write_frame, write_json, write_text
+from actlab.report.answer import answer
+from actlab.report.finished import read_finished
+from actlab.report.several import listed_runs, ranks_file
+from actlab.report.several_page import write_several
+from actlab.runs.compare import Comparison
+from actlab.runs.results import versions
+from actlab.runs.trial_settings import arms_of
+from actlab.verdict.data_sets_summary import ranks_frame, summarise_data_sets
+from actlab.verdict.multi_data import check_size
+
+
+def compare_several(listing: Listing) -> tuple[RunDirectory, dict[str, Any] | None]:
+    """Run or resume the comparison on every data set, then compare across them.
+
+    Everything is looked at before anything is trained: tables, activations, and what the directories hold.
+
+    Returns:
+        The directory of the whole, and its summary; None where another machine has the results of a data set.
+
+    Raises:
+        InputError: activations differ between data sets, a table counts twice or cannot be read, or a directory holds
+            another run.
+    """
+    _check_activations(listing)
+    _check_tables(listing)
+    run = choose_directory(listing)
+    run.create()
+    comparisons: list[Comparison] = []
+    try:
+        for name, configuration in listing.data_sets.items():
+            comparisons.append(Comparison(_own(configuration, run.path, name)))
+        # only now: a list that is refused leaves the directory as it was
+        keep_list(run, listing)
+        for number, comparison in enumerate(comparisons, 1):
+            name = comparison.configuration.name
+            print(f"{name}: data set {number} of {len(comparisons)}", file=sys.stderr)
+            comparison.execute()
+    finally:
+        for comparison in comparisons:
+            comparison.live.close()
+            comparison.study.close()
+    if missing := [name for name in listing.data_sets if not RunDirectory(run.path / name).report.exists()]:
+        print(
+            f"the results of {', '.join(missing)} are on another machine; data sets are compared where all results are",
+            file=sys.stderr,
+        )
+        return run, None
+    return run, write(run, list(listing.data_sets))
+
+
+def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
+    """Everything that the directory of the whole holds beside the runs, made from their files; the page comes last."""
+    summaries = {name: read_finished(run.path / name).summary for name in names}
+    summary = summarise_data_sets(summaries)
+    for entry in summary["data_sets"]:
+        entry["answer"] = answer(summaries[entry["name"]])
+    summary["versions"] = versions()
+    write_frame(ranks_file(run), ranks_frame(summary))
+    write_json(run.summary, summary)
+    write_several(run.path)
+    return dict(plain(summary))
+
+
+def choose_directory(listing: Listing) -> RunDirectory:
+    """`--out`, else runs/compare-NAME; with `--fresh` the first of it, it-2, it-3, ... that is not there.
+
+    Runs of the listed data sets that are there already are gone on with. A list may grow, but not lose a data set.
+
+    Raises:
+        InputError: a file, other files, one data set's run, or a comparison on other data sets.
+    """
+    path = Path(listing.whole.out or f"runs/compare-{listing.name}")
+    if listing.whole.fresh:
+        base, number = path, 2
+        while path.exists():
+            path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    if not path.exists():
+        return RunDirectory(path)
+    if not path.is_dir():
+        raise InputError(f"--out {path} is a file; name a directory")
+    run = RunDirectory(path)
+    if run.config.exists():
+        if (stored := listed_runs(path)) is None:
+            raise InputError(f"{path} holds a run on one data set; choose another --out, or add --fresh")
+        if gone := [name for name in stored if name not in listing.data_sets]:
+            raise InputError(
+                f"{path} holds a comparison on other data sets: {', '.join(gone)} would be left out; "
+                "choose another --out, or add --fresh"
+            )
+    elif any(not entry.name.startswith(".") and entry.name not in listing.data_sets for entry in path.iterdir()):
+        raise InputError(f"--out {path} is a directory with other files in it; name a new one")
+    return run
+
+
+def keep_list(run: RunDirectory, listing: Listing) -> None:
+    """config.yaml: the runs' own configurations as a list that `--config` reads, and who works on them."""
+    whole = listing.whole
+    content = {"data": [f"{name}/config.yaml" for name in listing.data_sets], "out": str(run.path)}
+    write_text(run.config, to_yaml(content | {"workers": whole.workers, "storage": whole.storage}))
+
+
+def _own(configuration: Configuration, path: Path, name: str) -> Configuration:
+    # in a database, studies of all comparisons lie side by side
+    return replace(configuration, out=str(path / name), fresh=False, json=False, study=f"{path.name}/{name}")
+
+
+def _check_activations(listing: Listing) -> None:
+    compared: dict[str, list[str]] = {}
+    for name, configuration in listing.data_sets.items():
+        for activation in configuration.compare.activations:
+            activations.get(activation)
+        compared[name] = [arm.name for arm in arms_of(configuration)]
+    first, names = next(iter(compared.items()))
+    check_size(len(compared), len(names))
+    for other, own in compared.items():
+        if differing := sorted(set(names) ^ set(own)):
+            raise InputError(
+                f"{first} and {other} compare different activations ({', '.join(differing)} on one of them only), and "
+                "ranks need the same on every data set; name them beside the list: compare.activations"
+            )
+
+
+def _check_tables(listing: Listing) -> None:
+    """The same rows with the same target, however they are read, are not a second data set."""
+    known: dict[tuple[str, str | None], str] = {}
+    for name, configuration in listing.data_sets.items():
+        table = read_table(configuration.data)
+        key = (table.content_hash, table.schema.target)
+        if key in known:
+            raise InputError(f"{known[key]} and {name} are the same table with the same target; a data set counts once")
+        known[key] = name

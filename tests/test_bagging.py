@@ -1,0 +1,186 @@
+"""The shipped model's further networks: what a wider comparison would have trained, scored on rows none of them saw."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from actlab.configuration import Configuration
+from actlab.data.splits import make_splits
+from actlab.data.table import read_table
+from actlab.errors import InputError
+from actlab.members import Split
+from actlab.model.ensemble import load
+from actlab.runs.assembly import Network, Networks, networks_of, shipped_splits
+from actlab.runs.compare import compare
+from actlab.runs.fit import score
+from actlab.runs.shipping import best, ship
+from actlab.runs.trials import Evaluation, Setting, evaluate, make_member
+from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings
+
+SETTINGS = {number: Setting(name, 1e-2, 0.0, (6,), 0.1, "auto") for number, name in enumerate(("relu", "tanh"))}
+
+
+def evaluation(csv: str, inner: int) -> Evaluation:
+    return Evaluation(
+        DataSettings(csv=csv, target="price", batch_size=32),
+        CompareSettings(folds=3, inner=inner, bag=4),
+        OptimizerSettings(patience=3),
+        {"max_epochs": 6, "accelerator": "cpu"},
+    )
+
+
+def test_the_further_networks_are_those_of_a_wider_comparison(small_csv: str, tmp_path: Path) -> None:
+    table = read_table(DataSettings(csv=small_csv, target="price"))
+    narrow, wide = evaluation(small_csv, 2), evaluation(small_csv, 4)
+    splits = shipped_splits(table.n_rows, CompareSettings(folds=3, inner=2, bag=4), 0)
+    networks = Networks(tmp_path, narrow, table, splits)
+    for result in evaluate(SETTINGS, narrow, table):
+        networks.keep(result.number, result.outcomes)
+    # relu in folds 0 and 1, tanh in fold 2, which was not finite on validation there: no more of those
+    chosen = pd.DataFrame({"trial": [0, 0, 1], "repeat": 0, "fold": [0, 1, 2], "val": [0.1, 0.2, np.nan]})
+    bagged = networks.bag(chosen, SETTINGS, 4)
+    found = {(n.member.trial, n.member.split.fold, n.member.split.inner): n for n in bagged}
+    assert set(found) == {(0, fold, inner) for fold in (0, 1) for inner in range(4)} | {(1, 2, 0), (1, 2, 1)}
+    assert len(bagged) == 10
+    expected = {n.member: n for result in evaluate(SETTINGS, wide, table) for n in networks_of(result.outcomes)}
+    for network in bagged:
+        other = expected[network.member]
+        assert (network.val_score, network.test_score) == pytest.approx((other.val_score, other.test_score), rel=1e-5)
+        for name, value in network.state.items():
+            torch.testing.assert_close(value, other.state[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_bag_no_larger_than_the_comparison_trains_nothing(
+    small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = read_table(DataSettings(csv=small_csv, target="price"))
+    narrow = evaluation(small_csv, 2)
+    networks = Networks(tmp_path, narrow, table, make_splits(table.n_rows, narrow.protocol, 0))
+    for result in evaluate(SETTINGS, narrow, table):
+        networks.keep(result.number, result.outcomes)
+    monkeypatch.setattr("actlab.runs.assembly.train_in_waves", None)
+    chosen = pd.DataFrame({"trial": 0, "repeat": 0, "fold": [0, 1, 2], "val": 0.1})
+    assert len(networks.bag(chosen, SETTINGS, 2)) == len(networks.bag(chosen, SETTINGS, 1)) == 6
+
+
+def test_the_first_inner_splits_are_the_comparisons_own() -> None:
+    settings = CompareSettings(folds=4, inner=2, bag=7)
+    wide, narrow = shipped_splits(90, settings, 3), make_splits(90, settings, 3)
+    assert len(wide) == 4 * 7
+    for split, rows in narrow.items():
+        assert all(np.array_equal(a, b) for a, b in zip(vars(rows).values(), vars(wide[split]).values(), strict=True))
+    for split, rows in wide.items():
+        assert np.array_equal(rows.test, wide[replace(split, inner=0)].test)
+        assert not set(rows.test) & (set(rows.training) | set(rows.validation))
+
+
+def test_the_score_of_an_endless_bag_is_that_of_its_expectation(small_csv: str, tmp_path: Path) -> None:
+    """Networks that are a known function plus independent noise: the noise is taken off, whatever their number."""
+    table = read_table(DataSettings(csv=small_csv, target="price"))
+    assert table.target is not None
+    asked = evaluation(small_csv, 2)
+    splits = make_splits(table.n_rows, asked.protocol, 0)
+    networks = Networks(tmp_path, asked, table, splits)
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(2000):
+        made = []
+        for inner in (0, 1):
+            test = splits[Split(0, 1, inner)].test
+            off = np.where(np.arange(len(test)) % 2, 0.3, -0.1)
+            predictions = np.log(table.target[test]) + off + 0.2 * generator.normal(size=len(test))
+            one = make_member(0, SETTINGS[0], Split(0, 1, inner), 0)
+            made.append(Network(one, {}, torch.from_numpy(predictions), 0.1, 0.1))
+        (score,) = networks.endless_scores(made).values()
+        found.append(score**2)
+    assert np.mean(found) == pytest.approx((0.3**2 + 0.1**2) / 2, rel=0.05)
+    (alone,) = networks.endless_scores(made[:1]).values()
+    assert alone == pytest.approx(networks.score(made[:1]))
+
+
+def test_the_best_few_that_are_close_go_into_the_model() -> None:
+    keys = [(0, 0), (0, 1)]
+    scores = pd.DataFrame(
+        {keys[0]: [1.0, 1.06, 1.0, 0.9, 1.0], keys[1]: [1.0, 1.0, 1.08, np.nan, 1.2]}, index=list("abcde")
+    )
+    # means: a 1.0, b 1.03, c 1.04, e 1.1; d has no score in one fold
+    assert best(scores, keys, 3) == ["a", "b", "c"]
+    assert best(scores, keys, 2) == ["a", "b"]
+    assert best(scores, keys, 9) == ["a", "b", "c"]
+    assert best(scores, keys[:1], 2) == ["d"]
+    assert best(scores, keys[1:], 1) == ["a"]
+    assert best(scores * np.nan, keys, 3) == []
+
+
+def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
+    small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = read_table(DataSettings(csv=small_csv, target="price"))
+    asked = evaluation(small_csv, 2)
+    networks = Networks(tmp_path, asked, table, make_splits(table.n_rows, asked.protocol, 0))
+    results = evaluate(SETTINGS, asked, table)
+    for result in results:
+        networks.keep(result.number, result.outcomes)
+    chosen = pd.DataFrame(
+        {
+            "activation": ["relu"] * 3 + ["tanh"] * 3,
+            "trial": [0] * 3 + [1] * 3,
+            "repeat": 0,
+            "fold": [0, 1, 2] * 2,
+            "val": [0.1] * 6,
+            "score": [0.1] * 6,
+        }
+    )
+    # tanh is the best of all three folds, but without fold 2 it is relu
+    scores = pd.DataFrame([[1.0, 1.0, 5.0], [2.0, 2.0, 1.0]], index=["relu", "tanh"], columns=[(0, 0), (0, 1), (0, 2)])
+    monkeypatch.setattr("actlab.runs.shipping.bag_scores", lambda *_: scores)
+    shipped, found = ship(networks, chosen, SETTINGS, CompareSettings(folds=3, inner=2, ensemble=1))
+    assert found["activations"] == {"tanh": 6}
+    assert {network.member.trial for network in shipped} == {1}
+    everyone = [network for number in SETTINGS for network in networks.of(number, SETTINGS[number])]
+    # without fold 0: relu (1 + 5) / 2 against tanh (2 + 1) / 2
+    trial_of = {0: 1, 1: 1, 2: 0}
+    crossed = [network for network in everyone if network.member.trial == trial_of[network.member.split.fold]]
+    assert found["test_score_chosen_on_other_folds"] == networks.score(crossed)
+    assert found["test_score"] == networks.score(shipped) != networks.score(crossed)
+
+
+def test_a_comparison_ships_a_bag_and_scores_it_on_rows_that_it_did_not_see(small_csv: str, tmp_path: Path) -> None:
+    asked = Configuration(
+        data=DataSettings(small_csv, "price"),
+        model=ModelSettings(hidden=[6]),
+        compare=CompareSettings(activations=["relu", "tanh"], learning_rates=[1e-2, 3e-2], folds=3, bag=4),
+        trainer={"max_epochs": 8, "accelerator": "cpu"},
+        out=str(tmp_path / "run"),
+    )
+    run, _ = compare(asked)
+    summary = json.loads(run.summary.read_text())
+    ensemble = load(run.checkpoint)
+    counts = Counter(one.member.activation for one in ensemble.members)
+    assert summary["ensemble"]["activations"] == counts
+    assert set(counts.values()) == {3 * 4}
+    assert summary["ensemble"]["n_members"] == len(ensemble.members)
+    assert len(run.read_members()) == 4 * 6  # the comparison itself stays as it was
+    table = read_table(asked.data)
+    assert table.target is not None
+    rmse = []
+    for fold, rows in enumerate(s.test for key, s in make_splits(120, asked.compare, 0).items() if key.inner == 0):
+        own = replace(ensemble, members=tuple(m for m in ensemble.members if m.member.split.fold == fold), residuals=())
+        assert len(own.members) == 4 * len(counts)
+        rmse.append(np.sqrt(np.mean(np.log(own.predict(table.features.iloc[rows]) / table.target[rows]) ** 2)))
+    assert summary["ensemble"]["test_score"] == pytest.approx(np.mean(rmse), rel=1e-5)
+    assert np.isfinite(summary["ensemble"]["test_score_chosen_on_other_folds"])
+    # out-of-fold scoring of the file finds the rows of the further splits too
+    on_rows = score(replace(asked, ckpt_path=str(run.checkpoint), data=DataSettings()), "test")
+    assert on_rows == pytest.approx(np.sqrt(np.mean(np.square(rmse))), rel=1e-5)
+
+
+def test_a_bag_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"compare\.bag must be at least 1, got bag=0"):
+        CompareSettings(bag=0)
