@@ -69,7 +69,7 @@ def confirm(
 
 
 def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
-    """Who is trained again beside the winner: those not shown to differ from it, or no longer if the choice of the winner
+    """Who is trained again beside the winner: those not shown to differ, or no longer if the choice of the winner
     were paid for too, best first; else the runner-up."""
     unpaid = {found["b"] for found in summary["comparisons"] if (found["p_all_pairs"] or 0.0) >= ALPHA}
     order = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != summary["winner"]]
