@@ -204,6 +204,8 @@ def test_figures_are_images_and_those_beyond_the_limit_are_left_out(
     run.figures.mkdir()
     for name, n_bytes in (("small", 300), ("large", 5000), ("medium", 1000)):
         (run.figures / f"{name}.png").write_bytes(png_of(n_bytes))
+    # of a process that was killed, or is still at it
+    (run.figures / ".small.png.x1y2.png").touch()
     write_figures_log(run)
     assert not run.tensorboard.exists()
     run.tensorboard.mkdir()

@@ -92,6 +92,15 @@ class RunDirectory:
         if not os.access(self.path, os.W_OK):
             raise InputError(f"the run directory {self.path} cannot be written; choose another with --out DIR")
 
+    def sweep(self) -> None:
+        """Remove the half-written files of a process that was killed while it wrote results.
+
+        Only for who alone writes them: a temporary file may else belong to somebody who is at work.
+        """
+        for place in (self.figures, self.tensorboard):
+            for leftover in place.rglob(".*"):
+                leftover.unlink(missing_ok=True)
+
     def read_members(self) -> pd.DataFrame:
         """members.csv, a row a member."""
         return _read_csv(self.members)

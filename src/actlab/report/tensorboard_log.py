@@ -140,7 +140,8 @@ def write_figures_log(run: RunDirectory) -> None:
     """
     if not run.tensorboard.is_dir():
         return
-    paths = sorted(run.figures.glob("*.png"), key=lambda path: (path.stat().st_size, path.name))
+    # a name that begins with a dot is a file that another process has not finished
+    paths = sorted(run.figures.glob("[!.]*.png"), key=lambda path: (path.stat().st_size, path.name))
 
     def fill(temporary: Path) -> None:
         room = MAX_FIGURES_BYTES

@@ -121,6 +121,7 @@ class Results:
             settings: Number in the results to setting.
             study: For Optuna's own figures.
         """
+        self.run.sweep()
         members, curves = frames(done)
         write_frame(self.run.members, members)
         write_frame(self.run.curves, curves)
