@@ -106,7 +106,7 @@ def _choice(summary: Mapping[str, Any]) -> str:
         return ""
     return (
         f"The winner was picked by these very scores; adjusted for that, over all pairs, the difference from "
-        f"{listed(weak)} is not shown: --compare.confirm true tests it on fresh seeds and folds."
+        f"{listed(weak)} is not shown: --confirm tests it on fresh seeds and folds."
     )
 
 
