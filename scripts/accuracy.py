@@ -21,10 +21,8 @@ is the quick look for trying things: the outer folds are the comparison's own fo
 """
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -33,9 +31,9 @@ import pandas as pd
 import torch
 import yaml
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from sklearn.model_selection import KFold
 
+from accuracy_rules import Floats, Found, alone, gathered, rmse, rules
 from actlab.configuration import Configuration, parse
 from actlab.data import splits
 from actlab.data.datamodule import prepare
@@ -44,14 +42,10 @@ from actlab.model.ensemble import load
 from actlab.networks.module import predict
 from actlab.runs.compare import compare
 from actlab.runs.fit import evaluation_of
-from actlab.runs.shipping import CLOSE
 from actlab.runs.trial_settings import arms_of, setting_of
-from actlab.runs.trials import Setting, TrialResult, evaluate
+from actlab.runs.trials import Setting, evaluate
 
-Floats = NDArray[np.float64]
-Weights = Callable[[list[int]], Floats]
 N_OUTER = 5
-BLENDED = (1, 2, 3, 5)
 # a bag of networks whose size is large enough to call it endless
 MANY = 10_000
 
@@ -87,13 +81,6 @@ def true_values(table: Table, configuration: Configuration) -> Floats:
     return on_trained_scale(table.target, configuration)
 
 
-def rmse(errors: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(errors))))
-
-
-# --- shipped
-
-
 def shipped(configuration: Configuration, out: Path) -> None:
     """Compare on each outer training part, predict its test rows with best.ckpt, and print the scores."""
     assert configuration.data.csv is not None
@@ -112,16 +99,13 @@ def shipped(configuration: Configuration, out: Path) -> None:
         model = load(run.checkpoint)
         predicted = np.concatenate([model.predict(rows.features) for rows in read_rows(str(hidden), model.schema)])
         scores.append(rmse(on_trained_scale(predicted, configuration) - truth[test]))
-        inside = summary["ensemble"]["test_score"]
+        inside, parts = summary["ensemble"]["test_score"], ", ".join(summary["ensemble"]["activations"])
         print(
-            f"outer fold {fold}: {scores[-1]:.4f} by {len(model.members)} {summary['winner']} networks, "
+            f"outer fold {fold}: {scores[-1]:.4f} by {len(model.members)} networks ({parts}), "
             f"who score {inside:.4f} in their own comparison",
             flush=True,
         )
     print(f"shipped model: {np.mean(scores):.4f} (mean of {N_OUTER} outer folds, sd {np.std(scores, ddof=1):.4f})")
-
-
-# --- nested
 
 
 def nested(configuration: Configuration, pairs: list[tuple[str, float]]) -> None:
@@ -168,61 +152,6 @@ def predictions(
     return {name: rule(everything) for name, rule in rules(found).items()}, outside, found.names
 
 
-# --- settings
-
-
-@dataclass(frozen=True)
-class Found:
-    """Predictions of all settings on the rows that test them, on the trained scale.
-
-    Args:
-        names: Setting to its name.
-        arms: Setting to the arm of the comparison it belongs to.
-        folds: Rows that each outer fold tests.
-        errors: (settings, rows), predicted by the mean of a fold's networks, minus the truth.
-        variances: (settings, rows), between the networks of a fold.
-        single: (settings, folds), mean score of single networks.
-        validation: (settings, folds), mean inner-validation score.
-        n_inner: Networks behind each mean.
-    """
-
-    names: list[str]
-    arms: list[str]
-    folds: list[NDArray[np.int64]]
-    errors: Floats
-    variances: Floats
-    single: Floats
-    validation: Floats
-    n_inner: int
-
-    def pick(self, rows: list[list[int]], arms: list[str]) -> "Found":
-        """Row i takes in each fold the predictions of the setting rows[i][fold]."""
-        errors, variances = np.empty((2, len(rows), self.errors.shape[1]))
-        single, validation = np.empty((2, len(rows), len(self.folds)))
-        for row, chosen in enumerate(rows):
-            for fold, (setting, test) in enumerate(zip(chosen, self.folds, strict=True)):
-                errors[row, test], variances[row, test] = self.errors[setting, test], self.variances[setting, test]
-                single[row, fold] = self.single[setting, fold]
-                validation[row, fold] = self.validation[setting, fold]
-        return replace(
-            self, names=arms, arms=arms, errors=errors, variances=variances, single=single, validation=validation
-        )
-
-    def score(self, weights_of: Weights, n_networks: int) -> float:
-        """Mean over folds of the score of a weighted mean of settings, each a bag of so many networks a fold.
-
-        The squared error of a mean of n networks is what is left of an endless mean, plus their variance over n; both
-        are known without bias from the networks that there are. Weights for a fold are made from the other folds.
-        """
-        scores = []
-        for fold, test in enumerate(self.folds):
-            weights = weights_of([f for f in range(len(self.folds)) if f != fold])
-            own = np.square(weights @ self.errors[:, test]).mean()
-            noise = (np.square(weights) @ self.variances[:, test]).mean()
-            scores.append(math.sqrt(max(0.0, own - noise / self.n_inner + noise / n_networks)))
-        return float(np.mean(scores))
-
-
 def settings(configuration: Configuration) -> None:
     """Train the grid on the outer folds; print the score of every setting, and of models made of several."""
     table = read_table(configuration.data)
@@ -244,10 +173,6 @@ def settings(configuration: Configuration) -> None:
         print(f"{name:<48} {chosen.score(rule, found.n_inner):9.4f} {chosen.score(rule, size):9.4f}")
 
 
-def alone(row: int, count: int) -> Weights:
-    return lambda folds: np.eye(count)[row]
-
-
 def train(configuration: Configuration, table: Table) -> Found:
     """Every setting of the grid on every split."""
     grid = configuration.compare
@@ -261,78 +186,6 @@ def trials_of(configuration: Configuration, pairs: list[tuple[str, float]]) -> d
         number: setting_of({"activation": name, "learning_rate": rate}, configuration, 1)
         for number, (name, rate) in enumerate(pairs)
     }
-
-
-def gathered(
-    results: list[TrialResult],
-    pairs: list[tuple[str, float]],
-    folds: list[NDArray[np.int64]],
-    truth: Floats,
-    n_inner: int,
-) -> Found:
-    """The networks' predictions on the rows that test them; settings of which one diverged are left out."""
-    shape = (len(pairs), len(truth))
-    errors, variances = np.full(shape, np.nan), np.zeros(shape)
-    single, validation = np.empty((2, len(pairs), len(folds)))
-    for row, result in enumerate(results):
-        for fold, test, own in by_fold(result, folds):
-            errors[row, test] = own.mean(0) - truth[test]
-            single[row, fold] = np.mean([rmse(one - truth[test]) for one in own])
-            variances[row, test] = own.var(0, ddof=1) if len(own) > 1 else 0.0
-            validation[row, fold] = np.mean([o.val_score for o in result.outcomes if o.member.split.fold == fold])
-    kept = np.flatnonzero(np.isfinite(errors).all(1))
-    names = [f"{pairs[row][0]} at {pairs[row][1]:g}" for row in kept]
-    arms = [pairs[row][0] for row in kept]
-    return Found(names, arms, folds, errors[kept], variances[kept], single[kept], validation[kept], n_inner)
-
-
-def by_fold(result: TrialResult, folds: list[NDArray[np.int64]]) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
-    """For each fold its rows and the predictions (networks, rows) of its networks; settings that diverged have none."""
-    for fold, test in enumerate(folds):
-        own = [o.test_predictions for o in result.outcomes if o.member.split.fold == fold]
-        if all(predictions is not None for predictions in own):
-            yield fold, test, np.stack([p.numpy() for p in own if p is not None])
-
-
-def rules(found: Found) -> dict[str, Weights]:
-    """Ways to make one model of the activations: names, and weights from the folds that may be looked at."""
-
-    def best(count: int, scores: Floats) -> Weights:
-        def weights(folds: list[int]) -> Floats:
-            means = scores[:, folds].mean(1)
-            order = means.argsort()[:count]
-            order = order[means[order] <= (1 + CLOSE) * means.min()]
-            return np.isin(np.arange(len(found.names)), order) / len(order)
-
-        return weights
-
-    shape = (len(found.names), len(found.folds))
-    averaged, endless = np.empty(shape), np.empty(shape)
-    for fold, test in enumerate(found.folds):
-        squared = np.square(found.errors[:, test]).mean(1)
-        averaged[:, fold] = np.sqrt(squared)
-        endless[:, fold] = np.sqrt(np.maximum(0.0, squared - found.variances[:, test].mean(1) / found.n_inner))
-    named = {"the winner: best single networks": best(1, found.single), "best averaged networks": best(1, averaged)}
-    named |= {f"the {n} best endless bags": best(n, endless) for n in BLENDED}
-    named["all in equal parts"] = lambda folds: np.full(len(found.names), 1 / len(found.names))
-    for ridge in (0.0, 0.1):
-        named[f"non-negative least squares, ridge {ridge:g}"] = least_squares(found, ridge)
-    return named
-
-
-def least_squares(found: Found, ridge: float) -> Weights:
-    """Weights >= 0 of sum 1 with the least squared error on the given folds, plus `ridge` times their own squares."""
-
-    def weights(folds: list[int]) -> Floats:
-        errors = found.errors[:, np.concatenate([found.folds[fold] for fold in folds])].T
-        n_rows, n = errors.shape
-        pull = math.sqrt(ridge * n_rows) * errors.std() * np.eye(n)
-        system = np.vstack([errors, pull, np.full((1, n), 1e3)])
-        found_weights, _ = nnls(system, np.concatenate([np.zeros(n_rows + n), [1e3]]))
-        normalised: Floats = found_weights / found_weights.sum()
-        return normalised
-
-    return weights
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,36 +16,39 @@ PIPE_WIDTH = 110
 
 def show(run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool) -> None:
     """Ranking, answer and claims, or summary.json; nothing where another process writes the results and said so."""
-    if summary is None:
-        return
-    if as_json:
-        print(json.dumps(summary, indent=2))
-        return
-    from actlab.report.claims_table import render_claims
-    from actlab.report.ranking_table import print_answer
-
-    console = _console()
-    print_answer(summary, console)
-    if claims := summary.get("claims"):
-        console.print(render_claims(claims))
-    console.print(f"results: {run.path}", highlight=False, markup=False)
+    _show(run, summary, as_json, _print_one)
 
 
 def show_several(run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool) -> None:
     """Mean ranks over several data sets, the answer across them, and that of each; or summary.json."""
+    _show(run, summary, as_json, _print_several)
+
+
+def _show(
+    run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool, print_words: "Callable[[Any, Console], None]"
+) -> None:
     if summary is None:
         return
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    from actlab.report.several import print_several
+    from rich.console import Console
 
-    console = _console()
-    print_several(summary, console)
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    print_words(summary, console)
     console.print(f"results: {run.path}", highlight=False, markup=False)
 
 
-def _console() -> "Console":
-    from rich.console import Console
+def _print_one(summary: Mapping[str, Any], console: "Console") -> None:
+    from actlab.report.claims_table import render_claims
+    from actlab.report.ranking_table import print_answer
 
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    print_answer(summary, console)
+    if claims := summary.get("claims"):
+        console.print(render_claims(claims))
+
+
+def _print_several(summary: Mapping[str, Any], console: "Console") -> None:
+    from actlab.report.several import print_several
+
+    print_several(summary, console)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from actlab.report.answer import comparison_with_winner, decimals_for, duration, fixed, rate, winner_row
 from actlab.report.drawing import number
@@ -55,10 +55,10 @@ def quantity(value: object, text: str | None = None) -> Cell:
     """A number; `text` is how it is read."""
     if not is_number(value):
         return Cell("–", "", "number")
-    return Cell(number(float(value)) if text is None else text, repr(float(value)), "number")  # type: ignore[arg-type]
+    return Cell(number(float(value)) if text is None else text, repr(float(value)), "number")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -136,7 +136,7 @@ def _better(comparison: Mapping[str, Any], name: str, summary: Mapping[str, Any]
     if not is_number(share):
         return math.nan
     stated = any(c["a"] == name and c["b"] == summary.get("winner") for c in summary.get("comparisons") or [])
-    return float(share) if stated else 1 - float(share)  # type: ignore[arg-type]
+    return float(share) if stated else 1 - float(share)
 
 
 def confirmation_table(run: FinishedRun) -> Table | None:

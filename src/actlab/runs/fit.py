@@ -50,17 +50,8 @@ def fit(configuration: Configuration) -> RunDirectory:
     run.create()
     show_warnings(table.warnings)
     write_text(run.config, to_yaml(configuration.to_dict()))
-    model, optimizer = configuration.model, configuration.optimizer
-    setting = Setting(
-        model.activation,
-        optimizer.learning_rate,
-        optimizer.weight_decay,
-        tuple(model.hidden),
-        model.dropout,
-        model.init,
-        skip=model.skip,
-    )
-    members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(model.n_members)]
+    setting = _setting(configuration)
+    members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
     evaluation = evaluation_of(configuration)
     # first, so that members are measured before anything takes them out of training
     monitor, live = HealthMonitor(), LiveCurves(run.tensorboard)
@@ -69,20 +60,48 @@ def fit(configuration: Configuration) -> RunDirectory:
             outcomes = train(members, [SPLIT], evaluation, table, [monitor, progress, live])
     finally:
         live.close()
-    result = TrialResult(0, setting, tuple(outcomes))
+    networks = Networks(run.weights, evaluation, table, splits)
+    score = _write(configuration, run, networks, TrialResult(0, setting, tuple(outcomes)), monitor)
+    _print(members, [(o.val_score, o.test_score) for o in outcomes], score, _metric(configuration.data))
+    print(f"results: {run.path}")
+    return run
+
+
+def _setting(configuration: Configuration) -> Setting:
+    """The one setting that is trained."""
+    model, optimizer = configuration.model, configuration.optimizer
+    return Setting(
+        model.activation,
+        optimizer.learning_rate,
+        optimizer.weight_decay,
+        tuple(model.hidden),
+        model.dropout,
+        model.init,
+        skip=model.skip,
+    )
+
+
+def _write(
+    configuration: Configuration, run: RunDirectory, networks: Networks, result: TrialResult, monitor: HealthMonitor
+) -> float:
+    """Every file of the run directory; returns the score of the networks' mean on the test rows.
+
+    Raises:
+        InputError: every network diverged; their records are on disk then.
+    """
     frame = to_frame(result.member_records(), MemberRecord)
     curves, health = to_frame(result.curve_records(), CurveRecord), to_frame(monitor.of(0), HealthRecord)
     write_frame(run.members, frame)
     write_frame(run.curves, curves)
     write_frame(run.health, health)
-    networks = Networks(run.weights, evaluation, table, splits)
-    trained = networks_of(outcomes)
+    trained = networks_of(result.outcomes)
     if not trained:
         raise InputError(
-            f"all {len(members)} networks diverged at learning_rate={optimizer.learning_rate}; try a smaller one"
+            f"all {len(result.outcomes)} networks diverged at learning_rate={result.setting.learning_rate}; "
+            "try a smaller one"
         )
     score = networks.score(trained)
-    scores = {"test_score": score, "sha256": table.content_hash}
+    scores = {"test_score": score, "sha256": networks.table.content_hash}
     save(networks.ensemble(trained, plain(configuration.to_dict()), scores, versions()), run.checkpoint)
     write_frame(run.predictions, networks.predictions(trained))
     bins = pre_activation_frame(trained, networks)
@@ -91,9 +110,7 @@ def fit(configuration: Configuration) -> RunDirectory:
     write_comparison(run, frame, curves, summary, None, health, bins)
     write_json(run.summary, summary)
     write_report(run.path)
-    _print(members, [(o.val_score, o.test_score) for o in outcomes], score, _metric(configuration.data))
-    print(f"results: {run.path}")
-    return run
+    return score
 
 
 def _refuse_finished(run: RunDirectory, configuration: Configuration) -> None:
