@@ -31,7 +31,6 @@ def make_ensemble(
     settings: DataSettings | None = None,
     protocol: ProtocolSettings | None = None,
     hidden: tuple[int, ...] = (8, 5),
-    skip: bool = False,
 ) -> Ensemble:
     """One member for each activation and split, with out-of-fold residuals."""
     settings = settings or DataSettings()
@@ -43,7 +42,7 @@ def make_ensemble(
         preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
         scaler = fit_target(table.target, rows.training, settings.target_transform)
         for activation in activations:
-            member = Member(0, activation, 1e-3, split, split.inner, hidden, skip=skip)
+            member = Member(0, activation, 1e-3, split, split.inner, hidden)
             state = Regressor([member], [preprocessor.n_features]).member_state(0)
             members.append(EnsembleMember(member, perturbed(state), preprocessor, scaler, 0.13, 0.14))
     metric = "log_rmse" if settings.target_transform == "log" else "rmse"
@@ -65,7 +64,7 @@ def residuals_of(ensemble: Ensemble, table: Table, test_rows: dict[tuple[int, in
     assert table.target is not None
     parts = []
     for (repeat, fold), rows in test_rows.items():
-        predicted = ensemble.predict_by_fold(table.features.iloc[rows])[repeat, fold]
-        errors = ensemble.transform.forward(table.target[rows]) - predicted
-        parts.append(FoldResiduals(repeat, fold, torch.from_numpy(errors)))
+        said = ensemble.predict_by_fold(table.features.iloc[rows])[repeat, fold]
+        errors = ensemble.transform.forward(table.target[rows]) - said.mean
+        parts.append(FoldResiduals(repeat, fold, *map(torch.from_numpy, (errors, said.mean, said.spread))))
     return parts

@@ -85,7 +85,7 @@ def trials_of(members: pd.DataFrame, rng: np.random.Generator) -> list[dict[str,
     return [
         {"trial": int(str(trial)), "activation": row.activation, "learning_rate": row.learning_rate}
         | {"hidden": ["144-72-18", "64-32", "256"][int(rng.integers(3))], "dropout": float(rng.uniform(0, 0.3))}
-        | {"weight_decay": float(10 ** rng.uniform(-3, -1)), "init": "auto", "skip": False, "val_score": row.val_score}
+        | {"weight_decay": float(10 ** rng.uniform(-3, -1)), "init": "auto", "val_score": row.val_score}
         for trial, row in rows.iterrows()
     ]
 

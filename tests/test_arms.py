@@ -56,19 +56,17 @@ def test_factors_are_crossed_and_named() -> None:
     assert len(found) == 8
     assert (found[3].model.init, found[3].model.hidden) == ("torch", [8])
     assert found[3].model.dropout == MODEL.dropout
-    assert [arm.model.skip for arm in arms(["relu"], {"skip": [False, True]}, MODEL, OPTIMIZER)] == [False, True]
     assert arms(["relu"], {"weight_decay": [0.1]}, MODEL, OPTIMIZER)[0].optimizer.weight_decay == 0.1
 
 
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        ({"depth": [1]}, "compare.factors must be among init, dropout, hidden, skip, weight_decay, got 'depth'"),
+        ({"depth": [1]}, "compare.factors must be among init, dropout, hidden, weight_decay, got 'depth'"),
         ({"init": []}, "compare.factors.init must be a list of levels"),
         ({"init": "torch"}, "compare.factors.init must be a list of levels"),
         ({"init": ["auto", "auto"]}, "must not name a level twice"),
         ({"init": ["auto", "xavier"]}, "compare.factors.init must be auto or torch, got 'xavier'"),
-        ({"skip": [True, 1]}, "compare.factors.skip must be true or false, got 1"),
         ({"dropout": [0.0, 1.5]}, "model.dropout must be in [0, 1), got dropout=1.5"),
         ({"dropout": ["much"]}, "compare.factors.dropout cannot be 'much'"),
         ({"hidden": [[0]]}, "model.hidden must name at least one layer"),

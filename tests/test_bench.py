@@ -85,13 +85,6 @@ def test_skorch_learns_on_the_same_task(scripts: Any, article: Any) -> None:
     assert found.epochs == [10]
 
 
-def test_networks_with_a_skip_reach_the_losses_of_the_population(scripts: Any, article: Any) -> None:
-    members = [replace(member, skip=True) for member in article.members[:2]]
-    expected = scripts.stacked.actlab(article, members)
-    for run in (scripts.plain_loop.plain, scripts.stacked.vmap):
-        assert run(article, members).scores == pytest.approx(expected.scores, abs=1e-5)
-
-
 def test_a_comparisons_members_are_those_that_it_trains(scripts: Any, small_csv: str) -> None:
     from actlab.configuration import parse
 

@@ -65,7 +65,8 @@ def test_a_fold_is_predicted_by_its_own_members(ensemble: Ensemble) -> None:
     assert list(by_fold) == [(0, 0), (0, 1)]
     for fold, pairs in one_by_one(weighted).items():
         expected = sum(w * y for w, y in pairs) / sum(w for w, _ in pairs)
-        np.testing.assert_allclose(by_fold[fold], expected, rtol=1e-6)
+        np.testing.assert_allclose(by_fold[fold].mean, expected, rtol=1e-6)
+        np.testing.assert_allclose(by_fold[fold].spread, np.std([y for _, y in pairs], axis=0, ddof=1), rtol=1e-4)
 
 
 def test_a_plain_target_comes_back_plain() -> None:
@@ -133,7 +134,8 @@ def test_a_saved_ensemble_predicts_the_same_bits(ensemble: Ensemble, saved: Path
     assert [one.member for one in again.members] == [one.member for one in ensemble.members]
     for mine, theirs in zip(again.residuals, ensemble.residuals, strict=True):
         assert (mine.repeat, mine.fold) == (theirs.repeat, theirs.fold)
-        assert torch.equal(mine.residuals, theirs.residuals)
+        for name in ("residuals", "means", "spreads"):
+            assert torch.equal(getattr(mine, name), getattr(theirs, name))
 
 
 @pytest.mark.parametrize("name", [row.name for row in ACTIVATIONS])
@@ -281,10 +283,14 @@ def test_a_missing_file_and_a_directory_are_refused(saved: Path, tmp_path: Path)
         load(saved.parent)
 
 
-def test_a_newer_format_is_refused_with_the_way_out(ensemble: Ensemble) -> None:
+@pytest.mark.parametrize(("number", "words"), [
+    (99, r"has format 99, and actlab .* reads format 2; upgrade actlab"),
+    (1, r"has format 1 of an earlier actlab, .* reads format 2; start the run's command again with --fresh"),
+])  # fmt: skip
+def test_another_format_is_refused_with_the_way_out(ensemble: Ensemble, number: int, words: str) -> None:
     checkpoint = to_checkpoint(ensemble)
-    checkpoint["actlab"]["format"] = 99
-    with pytest.raises(InputError, match=r"has format 99, and actlab .* reads up to 1; upgrade actlab"):
+    checkpoint["actlab"]["format"] = number
+    with pytest.raises(InputError, match=words):
         from_checkpoint(checkpoint)
 
 
@@ -359,5 +365,5 @@ def test_a_network_trained_in_another_precision_predicts_in_no_less_than_float32
 
 def test_description_names_data_columns_settings_scores_and_versions(ensemble: Ensemble) -> None:
     said = describe(ensemble)
-    for part in ("SalePrice", "LotArea", "Neighborhood", "train.csv", "test_score: 0.125", "torch: 2.13.0", "relu [8"):
+    for part in ("SalePrice", "LotArea", "Neighborhood", "train.csv", "test_score: 0.125", "torch: 2.13.0", "relu [8, 5] at 0.001: 4"):
         assert part in said

@@ -66,11 +66,6 @@ def test_a_network_of_every_activation_agrees(name: str) -> None:
     agree(make_ensemble(houses(), (name,)), houses().features[:1000])
 
 
-def test_networks_with_a_skip_agree() -> None:
-    for table in (houses(), read_table(DataSettings(csv=str(CONCRETE), target="compressive_strength"))):
-        agree(make_ensemble(table, ("relu", "maxout"), skip=True), table.features[:1000])
-
-
 def learned(name: str) -> Mapping[str, np.ndarray]:
     return {
         "prelu": {"slope": np.float32([-0.4]).reshape(())},

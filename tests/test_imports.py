@@ -22,7 +22,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"listing"},
     ),
     "data": (
-        {"cells", "column_rules", "csv_reading", "splits"},
+        {"cells", "packed", "column_rules", "csv_reading", "splits"},
         {"columns"},
         {"inference"},
         {"table"},

@@ -6,31 +6,44 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression
 
 from actlab.errors import InputError
-from actlab.model.averaging import FoldKey, FoldResiduals
-from actlab.model.intervals import Values, check_level, cv_plus
+from actlab.model.averaging import FoldKey, FoldPrediction, FoldResiduals
+from actlab.model.intervals import Values, check_level, cv_plus, fit_scale
 
 
-def residuals_of(*parts: Sequence[float], repeat: int = 0) -> tuple[FoldResiduals, ...]:
-    return tuple(
-        FoldResiduals(repeat, fold, torch.tensor(values, dtype=torch.float64)) for fold, values in enumerate(parts)
-    )
+def residuals_of(*parts: Sequence[float], repeat: int = 0, seed: int | None = None) -> tuple[FoldResiduals, ...]:
+    """Errors of each fold, of networks that all said 0; with a seed their means and spreads differ."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for fold, values in enumerate(parts):
+        said = np.zeros((2, len(values))) if seed is None else rng.uniform(0.1, 3, size=(2, len(values)))
+        tensors = (torch.tensor(numbers, dtype=torch.float64) for numbers in (values, *said))
+        found.append(FoldResiduals(repeat, fold, *tensors))
+    return tuple(found)
+
+
+def said(mean: Values, spread: float | Values = 0.0) -> FoldPrediction:
+    return FoldPrediction(mean, np.broadcast_to(spread, mean.shape))
 
 
 def by_definition(
-    by_fold: Mapping[FoldKey, Values], residuals: Sequence[FoldResiduals], level: float
+    by_fold: Mapping[FoldKey, FoldPrediction], residuals: Sequence[FoldResiduals], level: float
 ) -> list[tuple[float, float]]:
-    """Barber et al. 2021, equation (1.8) with the K-fold mu: plain loops over rows and errors."""
-    n_rows = len(next(iter(by_fold.values())))
+    """Barber et al. 2021, equation (1.8) with the K-fold mu and scores in units of a scale: plain loops over rows."""
+    n_rows = len(next(iter(by_fold.values())).mean)
     ends = []
     for row in range(n_rows):
         low, high = [], []
         for part in residuals:
-            for error in part.residuals.tolist():
-                mu = by_fold[part.repeat, part.fold][row]
-                low.append(mu - abs(error))
-                high.append(mu + abs(error))
+            scale = fit_scale([other for other in residuals if other.fold != part.fold])
+            own = scale(FoldPrediction(part.means.numpy(), part.spreads.numpy()))
+            prediction = by_fold[part.repeat, part.fold]
+            mu, unit = prediction.mean[row], scale(prediction)[row]
+            for error, of_error in zip(part.residuals.tolist(), own.tolist(), strict=True):
+                low.append(mu - unit * (abs(error) / of_error))
+                high.append(mu + unit * (abs(error) / of_error))
         n = len(low)
         alpha_rank = math.floor(round((1 - level) * (n + 1), 6))
         ends.append((sorted(low)[alpha_rank - 1], sorted(high)[math.ceil(round(level * (n + 1), 6)) - 1]))
@@ -39,10 +52,11 @@ def by_definition(
 
 @pytest.mark.parametrize("level", [0.05, 0.5, 0.9, 0.95])
 @pytest.mark.parametrize("spread", [0.0, 0.1, 100.0])
-def test_ends_are_those_of_the_definition(level: float, spread: float) -> None:
+@pytest.mark.parametrize("seed", [None, 7])
+def test_ends_are_those_of_the_definition(level: float, spread: float, seed: int | None) -> None:
     rng = np.random.default_rng(0)
-    residuals = residuals_of(*(rng.normal(size=n) for n in (40, 41, 39, 1, 60)))
-    by_fold = {(0, fold): 12 + spread * rng.normal(size=50) for fold in range(5)}
+    residuals = residuals_of(*(rng.normal(size=n) for n in (40, 41, 39, 1, 60)), seed=seed)
+    by_fold = {(0, fold): said(12 + spread * rng.normal(size=50), rng.uniform(0, 2, size=50)) for fold in range(5)}
     lower, upper = cv_plus(by_fold, residuals, level)
     np.testing.assert_array_equal(np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level))
 
@@ -52,14 +66,14 @@ def test_ties_and_equal_folds_change_nothing(level: float) -> None:
     rng = np.random.default_rng(5)
     # multiples of 0.1 in steps that round differently: sums that ought to be equal are not, and many are
     residuals = residuals_of([0.1] * 20, *(rng.integers(-3, 4, size=20) * 0.1 for _ in range(3)))
-    by_fold = {(0, fold): 12.1 + 0.1 * rng.integers(-3, 4, size=200) for fold in range(4)}
+    by_fold = {(0, fold): said(12.1 + 0.1 * rng.integers(-3, 4, size=200)) for fold in range(4)}
     lower, upper = cv_plus(by_fold, residuals, level)
     np.testing.assert_array_equal(np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level))
 
 
 def test_a_prediction_that_is_not_finite_has_no_interval_and_its_neighbours_keep_theirs() -> None:
     residuals = residuals_of(np.ones(20), np.ones(20))
-    lower, upper = cv_plus({(0, 0): np.array([0.0, np.nan, np.inf]), (0, 1): np.zeros(3)}, residuals, 0.9)
+    lower, upper = cv_plus({(0, 0): said(np.array([0.0, np.nan, np.inf])), (0, 1): said(np.zeros(3))}, residuals, 0.9)
     np.testing.assert_array_equal(lower, [-1, np.nan, np.nan])
     np.testing.assert_array_equal(upper, [1, np.nan, np.nan])
 
@@ -67,20 +81,20 @@ def test_a_prediction_that_is_not_finite_has_no_interval_and_its_neighbours_keep
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     residuals = residuals_of(rng.normal(size=30), rng.normal(size=30))
-    by_fold = {(0, 0): rng.normal(size=100), (0, 1): rng.normal(size=100)}
+    by_fold = {(0, fold): said(rng.normal(size=100), rng.uniform(size=100)) for fold in range(2)}
     whole = cv_plus(by_fold, residuals, 0.9)
     monkeypatch.setattr("actlab.model.intervals.BLOCK_CANDIDATES", 7)
     np.testing.assert_array_equal(cv_plus(by_fold, residuals, 0.9), whole)
 
 
 def test_no_rows_give_no_intervals() -> None:
-    lower, upper = cv_plus({(0, 0): np.empty(0)}, residuals_of(np.ones(50)), 0.9)
+    lower, upper = cv_plus({(0, 0): said(np.empty(0))}, residuals_of(np.ones(50)), 0.9)
     assert len(lower) == len(upper) == 0
 
 
 def test_the_sign_of_an_error_does_not_matter() -> None:
     errors = np.random.default_rng(2).normal(size=50)
-    by_fold = {(0, 0): np.zeros(1)}
+    by_fold = {(0, 0): said(np.zeros(1))}
     np.testing.assert_array_equal(
         cv_plus(by_fold, residuals_of(errors), 0.9), cv_plus(by_fold, residuals_of(-errors), 0.9)
     )
@@ -88,9 +102,9 @@ def test_the_sign_of_an_error_does_not_matter() -> None:
 
 def test_a_repeat_that_says_the_same_changes_nothing() -> None:
     errors = np.random.default_rng(3).normal(size=99)
-    once = cv_plus({(0, 0): np.zeros(2)}, residuals_of(errors), 0.9)
+    once = cv_plus({(0, 0): said(np.zeros(2))}, residuals_of(errors), 0.9)
     both = residuals_of(errors) + residuals_of(errors, repeat=1)
-    np.testing.assert_array_equal(cv_plus({(0, 0): np.zeros(2), (1, 0): np.zeros(2)}, both, 0.9), once)
+    np.testing.assert_array_equal(cv_plus({(0, 0): said(np.zeros(2)), (1, 0): said(np.zeros(2))}, both, 0.9), once)
 
 
 def test_coverage_is_what_was_asked_for() -> None:
@@ -101,9 +115,54 @@ def test_coverage_is_what_was_asked_for() -> None:
     means = [np.mean(np.delete(y, np.arange(100 * k, 100 * k + 100))) for k in range(5)]
     residuals = residuals_of(*(part - mean for part, mean in zip(folds, means, strict=True)))
     fresh = rng.normal(size=4000)
-    lower, upper = cv_plus({(0, k): np.full(4000, means[k]) for k in range(5)}, residuals, 0.9)
+    lower, upper = cv_plus({(0, k): said(np.full(4000, means[k])) for k in range(5)}, residuals, 0.9)
     # the standard error of the coverage: sqrt(0.09 / 4000 + 0.09 / 500) = 0.014
     assert 0.865 < np.mean((lower <= fresh) & (fresh <= upper)) < 0.935
+
+
+def test_intervals_are_as_wide_as_the_networks_disagree() -> None:
+    """Errors as large as their spread says: the scale finds it, and no third of the rows is covered much otherwise.
+
+    One constant width would hold all of the first third and 71 % of the last.
+    """
+    rng = np.random.default_rng(6)
+
+    def rows(n: int) -> tuple[Values, Values]:
+        spread = np.exp(rng.normal(size=n))
+        return spread, spread * rng.normal(size=n)
+
+    parts = []
+    for fold in range(5):
+        spread, errors = rows(200)
+        parts.append(FoldResiduals(0, fold, *map(torch.from_numpy, (errors, np.zeros(200), spread))))
+    scale = fit_scale(parts)
+    wide = scale(FoldPrediction(np.zeros(2), np.array([1.0, 10.0])))
+    # less than ten times: the floors pull small scales up
+    assert 4 < wide[1] / wide[0] < 10
+    spread, errors = rows(6000)
+    lower, upper = cv_plus({(0, fold): said(np.zeros(6000), spread) for fold in range(5)}, parts, 0.9)
+    for third in np.array_split(spread.argsort(), 3):
+        assert 0.8 < np.mean((lower <= errors)[third] & (errors <= upper)[third]) < 0.998
+
+
+def test_the_scale_is_the_least_squares_of_its_formula() -> None:
+    """By hand, with scikit-learn: two features and a square."""
+    (part,) = residuals_of(np.random.default_rng(8).normal(size=300), seed=9)
+    errors, means, spreads = np.abs(part.residuals.numpy()), part.means.numpy(), part.spreads.numpy()
+    z, floor = (means - means.mean()) / means.std(), 0.1 * np.median(spreads)
+    model = LinearRegression().fit(
+        np.stack([np.log(spreads + floor), z, z**2], axis=1), np.log(errors + 0.3 * np.median(errors))
+    )
+    new = FoldPrediction(np.array([0.5, 50.0]), np.array([0.2, 3.0]))
+    far = np.clip((new.mean - means.mean()) / means.std(), -3, 3)
+    expected = np.exp(model.predict(np.stack([np.log(new.spread + floor), far, far**2], axis=1)))
+    np.testing.assert_allclose(fit_scale([part])(new), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("errors", [np.ones(49), np.zeros(100)])
+def test_the_scale_is_constant_where_nothing_can_be_learned(errors: Values) -> None:
+    scale = fit_scale(residuals_of(errors, seed=1))
+    np.testing.assert_array_equal(scale(FoldPrediction(np.arange(3.0), np.arange(3.0))), 1)
 
 
 def test_rank_is_exact_where_the_product_is_not() -> None:

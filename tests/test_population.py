@@ -62,19 +62,6 @@ class Dropout(nn.Module):
         return z * (keep_mask(z.shape, self.probability, self.generator).to(z.dtype) / (1 - self.probability))
 
 
-class WithSkip(nn.Module):
-    """Layers, and a linear function of the features beside them that starts at zero."""
-
-    def __init__(self, layers: list[nn.Module], n_features: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*layers)
-        self.straight = nn.Linear(n_features, 1, bias=False)
-        nn.init.zeros_(self.straight.weight)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.body(features) + self.straight(features)
-
-
 def plain_loop(
     one: Member, data: TabularDataModule, epochs: int, dtype: torch.dtype, schedule: str = "constant"
 ) -> list[float]:
@@ -99,7 +86,7 @@ def plain_loop(
             layers.append(activation)
             if one.dropout:
                 layers.append(Dropout(one.dropout, masks))
-    network = WithSkip(layers, split.n_features).to(dtype) if one.skip else nn.Sequential(*layers)
+    network = nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(network.parameters(), lr=one.learning_rate, weight_decay=one.weight_decay)
     curve = []
     for epoch in range(epochs):
@@ -131,9 +118,7 @@ MIXED = [
     member("silu", 1e-3, fold=1, dropout=0.2),
     member("rrelu", 1e-3, fold=1),
     member("snake", 3e-3, fold=2, seed=5),
-    replace(member("relu", 3e-3, fold=1), skip=True),
-    replace(member("relu", 1e-3, fold=2, seed=4), skip=True),
-    replace(member("maxout", 3e-3, dropout=0.2), skip=True),
+    member("maxout", 3e-3, dropout=0.2),
 ]
 
 
@@ -243,27 +228,17 @@ def test_small_stacks_that_go_together_change_no_members_bits(small_csv: str, mo
     assert all(same(a, b) for a, b in zip(merging, apart, strict=True))
 
 
-def test_a_skip_alone_is_a_linear_regression_of_the_features() -> None:
-    one = replace(member("relu", 1e-3), skip=True)
-    stack = Regressor([one, replace(one, seed=1)], [5, 3])
-    with torch.no_grad():
-        stack.weight_0.zero_()
-        stack.skip[0, :], stack.skip[1, :3] = torch.arange(5.0), 1.0
-    features = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(stack.skip[1, 3:], torch.zeros(2))
-    expected = torch.stack([features @ torch.arange(5.0), features[:, :3].sum(1)])
-    torch.testing.assert_close(stack(features), expected)
-    torch.testing.assert_close(stack(features.expand(2, 7, 5)), expected)
-
-
-def test_the_weights_of_a_skip_are_counted_once_per_own_column() -> None:
-    one, other = member("relu", 1e-3), replace(member("relu", 1e-3, seed=1), skip=True)
-    plain, skipping = Regressor([one, one], [9, 6]), Regressor([other, other], [9, 6])
-    assert [skipping.n_parameters(row) - plain.n_parameters(row) for row in (0, 1)] == [9, 6]
-    assert skipping.member_state(1)["skip"].shape == (6,)
-    rows = skipping.select([1]).join(skipping.select([0]))
-    assert rows.n_features == (6, 9)
-    assert torch.equal(rows.member_state(0)["skip"], skipping.member_state(1)["skip"])
+def test_padding_is_not_counted_and_a_member_goes_without_it() -> None:
+    one, other = member("maxout", 1e-3), member("maxout", 1e-3, seed=1)
+    stack = Regressor([one, other], [9, 6])
+    alone = Regressor([other], [6])
+    assert [stack.n_parameters(row) for row in (0, 1)] == [alone.n_parameters(0) + 3 * 2 * 24, alone.n_parameters(0)]
+    turned = stack.select([1]).join(stack.select([0]))
+    assert turned.n_features == (6, 9)
+    for found in (stack.member_state(1), turned.member_state(0)):
+        assert {name: value.tolist() for name, value in found.items()} == {
+            name: value.tolist() for name, value in alone.member_state(0).items()
+        }
 
 
 def test_a_stack_holds_equal_architectures_in_the_order_of_learning_rate(small_csv: str) -> None:
@@ -271,7 +246,7 @@ def test_a_stack_holds_equal_architectures_in_the_order_of_learning_rate(small_c
     stacks = plan_stacks(MIXED, data.data, batch_size=32)
     assert sorted(p for stack in stacks for p in stack) == list(range(len(MIXED)))
     for stack in stacks:
-        assert len({(MIXED[p].activation, MIXED[p].dropout, MIXED[p].skip) for p in stack}) == 1
+        assert len({(MIXED[p].activation, MIXED[p].dropout) for p in stack}) == 1
         rates = [MIXED[p].learning_rate for p in stack]
         assert rates == sorted(rates)
 

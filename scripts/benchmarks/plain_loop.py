@@ -5,11 +5,13 @@ import multiprocessing
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from actlab.data.datamodule import batch_order
@@ -18,20 +20,7 @@ from actlab.networks import activations, initialisation
 from benchmarks.tasks import N_CORES, Task, Trained
 
 
-class Skipping(nn.Module):
-    """A network with a linear function of its inputs added to its output, which starts at zero."""
-
-    def __init__(self, body: nn.Sequential, n_features: int) -> None:
-        super().__init__()
-        self.body, self.skip = body, nn.Linear(n_features, 1, bias=False)
-        nn.init.zeros_(self.skip.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        outputs: Tensor = self.body(features) + self.skip(features)
-        return outputs
-
-
-def network(member: Member, n_features: int, width: int | None = None) -> nn.Module:
+def network(member: Member, n_features: int, width: int | None = None) -> nn.Sequential:
     """The network as one would write it, with the member's initial weights; zeros for inputs that it has not."""
     generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
     layers: list[nn.Module] = []
@@ -44,8 +33,7 @@ def network(member: Member, n_features: int, width: int | None = None) -> nn.Mod
         if member.dropout > 0:
             layers.append(nn.Dropout(member.dropout))
     # nothing follows the output layer
-    body = nn.Sequential(*layers[: -2 if member.dropout > 0 else -1])
-    return Skipping(body, width or n_features) if member.skip else body
+    return nn.Sequential(*layers[: -2 if member.dropout > 0 else -1])
 
 
 class Best:
@@ -133,7 +121,7 @@ class Processes:
 
     def __call__(self, task: Task, members: Sequence[Member]) -> Trained:
         trained = Trained()
-        for score, epochs in self.pool.map(_plain_here, members):
+        for score, epochs in self.pool.map(partial(_plain_here, task.max_epochs), members):
             trained.add(score, epochs)
         return trained
 
@@ -155,6 +143,7 @@ def task_here() -> Task:
     return _TASKS[0]
 
 
-def _plain_here(member: Member) -> tuple[float, int]:
-    best = _plain(task_here(), member, None)
+def _plain_here(max_epochs: int, member: Member) -> tuple[float, int]:
+    # the rows are sent once; how long to train may differ from one call to the next
+    best = _plain(replace(task_here(), max_epochs=max_epochs), member, None)
     return best.score, best.epochs

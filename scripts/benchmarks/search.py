@@ -83,7 +83,7 @@ def setting_of(params: Mapping[str, Any], configuration: Configuration) -> Setti
     """The network of a trial of the default search space: activation and learning rate."""
     model, decay = configuration.model, configuration.optimizer.weight_decay
     name, rate = params["activation"], params["learning_rate"]
-    return Setting(name, rate, decay, tuple(model.hidden), model.dropout, model.init, skip=model.skip)
+    return Setting(name, rate, decay, tuple(model.hidden), model.dropout, model.init)
 
 
 def example_search(configuration: Configuration) -> SearchRun:

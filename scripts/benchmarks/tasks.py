@@ -105,7 +105,7 @@ def comparison_task(configuration: Configuration) -> Task:
     splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
     grid, model, decay = configuration.compare, configuration.model, configuration.optimizer.weight_decay
     settings = [
-        Setting(name, rate, decay, tuple(model.hidden), model.dropout, model.init, skip=model.skip)
+        Setting(name, rate, decay, tuple(model.hidden), model.dropout, model.init)
         for name in grid.activations
         for rate in grid.learning_rates
     ]

@@ -33,7 +33,6 @@ class Member:
     dropout: float = 0.0
     init: str = "auto"
     weight_decay: float = 0.0
-    skip: bool = False
 
     @property
     def stream(self) -> tuple[int, Split]:

@@ -70,7 +70,6 @@ class ModelSettings:
         hidden: Units of each hidden layer.
         dropout: Probability that a unit is zeroed in training, after each hidden activation.
         init: `auto` keeps the variance of the signal for any activation; `torch` is nn.Linear's own.
-        skip: Add a linear function of the inputs to the output, which then has the hidden layers for the rest.
         n_members: Networks that `actlab fit` trains, one seed each.
     """
 
@@ -78,7 +77,6 @@ class ModelSettings:
     hidden: list[int] = field(default_factory=lambda: [144, 72, 18])
     dropout: float = 0.0
     init: Literal["auto", "torch"] = "auto"
-    skip: bool = False
     n_members: int = 5
 
     def __post_init__(self) -> None:

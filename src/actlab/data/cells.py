@@ -83,7 +83,7 @@ def looks_like_dates(categories: Sequence[str]) -> bool:
 
 def _distinct(cells: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     as_objects = np.empty(len(cells), dtype=object)
-    as_objects[:] = cells
+    as_objects[:] = list(cells)
     codes, texts = pd.factorize(as_objects)
     return codes, [text.strip() for text in texts]
 

@@ -16,12 +16,14 @@ from actlab.data.cells import read_numbers
 from actlab.data.columns import Cells, Column, Kind, Schema, read_column
 from actlab.data.csv_reading import Block, CsvFile, iterate_blocks, listed, open_csv
 from actlab.data.inference import MAX_CATEGORIES, check_settings, find_id, read_feature, read_target, why_dropped
+from actlab.data.packed import PackedTexts
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
 __all__ = ["MAX_CATEGORIES", "Column", "Kind", "Schema", "Table", "read_rows", "read_table"]
 
-BLOCK_ROWS = 1 << 16
+# of cells that are split off a file at a time, as Python's own texts
+BLOCK_CELLS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,12 @@ Found = tuple[Column, np.ndarray, list[str]]
 
 def _read_cells(csv_file: CsvFile, na_values: Sequence[str]) -> list[Cells]:
     """All columns of the file as text."""
-    parts: list[list[str]] = [[] for _ in csv_file.names]
-    # equal cells of a column share one text: a repetitive table then needs a tenth of the memory
-    shared: list[dict[str, str]] = [{} for _ in csv_file.names]
+    parts = [PackedTexts() for _ in csv_file.names]
     lines = []
-    for block in iterate_blocks(csv_file, BLOCK_ROWS):
+    for block in iterate_blocks(csv_file, max(1, BLOCK_CELLS // len(parts))):
         lines.append(block.lines)
-        for part, known, cells in zip(parts, shared, block.columns, strict=True):
-            part.extend(cells if len(known) > BLOCK_ROWS else map(known.setdefault, cells, cells))
+        for part, cells in zip(parts, block.columns, strict=True):
+            part.extend(cells)
     if not lines:
         raise InputError(f"{csv_file.path} has a header but no data row; add rows")
     missing = _missing(na_values)

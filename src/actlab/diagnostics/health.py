@@ -128,7 +128,7 @@ def _measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth
         saturated.append((share < SATURATED_SHARE).double().mean(dim=(1, 2)))
         means.append(signal.detach().double().mean(dim=(1, 2)))
         pre_activations.append(z)
-    outputs = stack.output(signal) + stack.straight(features)
+    outputs = stack.output(signal)
     loss = (outputs - targets).square().mean(dim=1).sum()
     gradients = torch.autograd.grad(loss, pre_activations, allow_unused=True, materialize_grads=True)
     norms = [gradient.double().flatten(1).norm(dim=1) for gradient in gradients]

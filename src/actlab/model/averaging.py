@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,17 +58,36 @@ class EnsembleMember:
 
 @dataclass(frozen=True, eq=False)
 class FoldResiduals:
-    """Errors y - mu on the test rows of one fold, mu from the ensemble's members of that fold alone.
+    """What the ensemble's members of one fold, and they alone, said of the fold's test rows, and how far off it was.
+
+    All tensors are (n_test,) float64, on the scale trained on (the natural logarithm, or the plain target).
 
     Args:
         repeat: Of the cross-validation.
         fold: In the repeat.
-        residuals: (n_test,) float64, signed, on the scale trained on (the natural logarithm, or the plain target).
+        residuals: Errors y - mu, signed.
+        means: mu, the mean over the members.
+        spreads: Standard deviation between the members; 0 of a single one.
     """
 
     repeat: int
     fold: int
     residuals: Tensor
+    means: Tensor
+    spreads: Tensor
+
+
+class FoldPrediction(NamedTuple):
+    """Mean over the members of one fold and standard deviation between them, (N,) each, on the scale trained on."""
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+def fold_prediction(outputs: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> FoldPrediction:
+    """From the outputs (P, N) of a fold's members, equally weighted unless weights (P,) are given."""
+    spread = outputs.std(axis=0, ddof=1) if len(outputs) > 1 else np.zeros(outputs.shape[1])
+    return FoldPrediction(np.average(outputs, axis=0, weights=weights), spread)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +121,10 @@ class Ensemble:
             raise ValueError("the members of an ensemble must share one target transform")
         if not {(part.repeat, part.fold) for part in self.residuals} <= set(self.folds):
             raise ValueError("there are residuals of a fold without members")
-        if not all(bool(part.residuals.isfinite().all()) for part in self.residuals):
-            raise ValueError("residuals must be finite")
+        for part in self.residuals:
+            tensors = (part.residuals, part.means, part.spreads)
+            if not all(len(tensor) == len(part.residuals) and bool(tensor.isfinite().all()) for tensor in tensors):
+                raise ValueError("residuals, means and spreads of a fold must be finite and as many as its rows")
 
     @property
     def transform(self) -> TargetScaler:
@@ -145,8 +166,8 @@ class Ensemble:
         """
         return self.combine(self.predict_by_fold(features))
 
-    def predict_by_fold(self, features: pd.DataFrame) -> dict[FoldKey, NDArray[np.float64]]:
-        """For each (repeat, fold) the weighted mean of its members, (N,), on the scale trained on."""
+    def predict_by_fold(self, features: pd.DataFrame) -> dict[FoldKey, FoldPrediction]:
+        """For each (repeat, fold) the weighted mean of its members, and how far they are apart."""
         absent = [column.name for column in self.schema.columns if column.name not in features.columns]
         if absent:
             raise InputError(
@@ -157,17 +178,17 @@ class Ensemble:
             self._write_outputs(features.iloc[start : start + BLOCK_ROWS], outputs[:, start : start + BLOCK_ROWS])
         weights = np.array([one.weight for one in self.members])
         return {
-            key: weights[list(positions)] @ outputs[list(positions)] / weights[list(positions)].sum()
+            key: fold_prediction(outputs[list(positions)], weights[list(positions)])
             for key, positions in self.folds.items()
         }
 
-    def combine(self, by_fold: Mapping[FoldKey, NDArray[np.float64]]) -> NDArray[np.float64]:
+    def combine(self, by_fold: Mapping[FoldKey, FoldPrediction]) -> NDArray[np.float64]:
         """From what `predict_by_fold` returns to (N,) predictions in the unit of the target.
 
         The mean over members is taken on the scale trained on, so that under a log it is a geometric mean of prices.
         """
         weights = [sum(self.members[i].weight for i in positions) for positions in self.folds.values()]
-        folds = np.stack([by_fold[key] for key in self.folds])
+        folds = np.stack([by_fold[key].mean for key in self.folds])
         return self.transform.inverse(np.asarray(weights) @ folds / sum(weights))
 
     @torch.inference_mode()

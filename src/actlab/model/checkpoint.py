@@ -23,7 +23,8 @@ from actlab.errors import InputError
 from actlab.networks.activations import ACTIVATIONS
 from actlab.records import write_atomically
 
-FORMAT = 1
+# 2: intervals are made from the means and spreads of the folds too
+FORMAT = 2
 ZIP_MAGIC = b"PK\x03\x04"
 
 
@@ -46,14 +47,19 @@ def unpack(checkpoint: object, source: str) -> dict[str, Any]:
     """The content that `pack` was given, and its format.
 
     Raises:
-        InputError: another program wrote the checkpoint, or a later actlab.
+        InputError: another program wrote the checkpoint, or an actlab of another format.
     """
     content = checkpoint.get("actlab") if isinstance(checkpoint, Mapping) else None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise InputError(f"{source} was not written by actlab; name the best.ckpt of a run of actlab")
     if content["format"] > FORMAT:
         raise InputError(
-            f"{source} has format {content['format']}, and actlab {__version__} reads up to {FORMAT}; upgrade actlab"
+            f"{source} has format {content['format']}, and actlab {__version__} reads format {FORMAT}; upgrade actlab"
+        )
+    if content["format"] < FORMAT:
+        raise InputError(
+            f"{source} has format {content['format']} of an earlier actlab, and actlab {__version__} reads format "
+            f"{FORMAT}; start the run's command again with --fresh, or predict with the earlier actlab"
         )
     return content
 

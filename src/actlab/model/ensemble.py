@@ -157,7 +157,9 @@ def describe(ensemble: Ensemble) -> str:
 
     schema = ensemble.schema
     kinds = {kind: [c.name for c in schema.columns if c.kind == kind] for kind in get_args(Kind)}
-    networks = Counter(f"{one.member.activation} {list(one.member.hidden)}" for one in ensemble.members)
+    networks = Counter(
+        f"{one.member.activation} {list(one.member.hidden)} at {one.member.learning_rate:g}" for one in ensemble.members
+    )
     n_residuals = sum(len(part.residuals) for part in ensemble.residuals)
     config = plain(ensemble.config)
     content = {

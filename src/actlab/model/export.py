@@ -30,7 +30,6 @@ from actlab.model.checkpoint import config_hash, plain
 from actlab.model.ensemble import load
 from actlab.model.onnx_graph import Graph, activate, import_onnx
 from actlab.model.outputs import check_output, write_output
-from actlab.networks.regressor import SKIP
 
 DEFAULT_OPSET = 18
 OUTPUT = "prediction"
@@ -248,7 +247,7 @@ def _network(graph: Graph, one: EnsembleMember, features: str, encoding: NDArray
     """(N, 1) float32: one member's standardised prediction."""
     state = {name: value.detach().cpu().to(torch.float32).numpy() for name, value in one.state.items()}
     n_hidden = len(one.member.hidden)
-    learned = {name for name in state if name != SKIP and not name.startswith(("weight_", "bias_"))}
+    learned = {name for name in state if not name.startswith(("weight_", "bias_"))}
     signal = features
     for depth in range(n_hidden + 1):
         weight = state[f"weight_{depth}"].T
@@ -260,10 +259,7 @@ def _network(graph: Graph, one: EnsembleMember, features: str, encoding: NDArray
         if depth < n_hidden:
             own = {name.removesuffix(f"_{depth}"): state[name] for name in learned if name.endswith(f"_{depth}")}
             signal = activate(graph, one.member.activation, signal, own)
-    if SKIP not in state:
-        return signal
-    straight = (encoding @ state[SKIP][:, None].astype(np.float64)).astype(np.float32)
-    return graph.add("Add", signal, graph.add("MatMul", features, graph.constant(straight)))
+    return signal
 
 
 def _mean(graph: Graph, ensemble: Ensemble, outputs: Sequence[str], name: str) -> None:

@@ -1,29 +1,42 @@
-"""CV+ prediction intervals (Barber, Candes, Ramdas & Tibshirani 2021, section 3), in their K-fold form.
+"""CV+ prediction intervals (Barber, Candes, Ramdas & Tibshirani 2021, section 3), as wide as a row is uncertain.
 
-Each training row i was predicted by members that never saw it: those of its fold k(i), with the error R_i = |y_i -
-mu_k(i)(x_i)|. A new row x is predicted by the members of every fold; its interval reaches from a low quantile of the
-mu_k(i)(x) - R_i to a high quantile of the mu_k(i)(x) + R_i, over all i. Under a log the interval is taken on the log
-scale and its ends turned back, which keeps their coverage.
+Each training row i was predicted by members that never saw it: those of its fold k(i), with the error |y_i - mu_i|. A
+new row x is predicted by the members of every fold. In the paper its interval reaches from a low quantile of the
+mu_k(i)(x) - |y_i - mu_i| to a high quantile of the mu_k(i)(x) + |y_i - mu_i|, over all i. Here errors are in units of a
+scale s: the score is R_i = |y_i - mu_i| / s_i and the candidates are mu_k(i)(x) +- s_k(i)(x) R_i (the normalised score
+of Papadopoulos, Gammerman & Vovk 2008 in the general form of CV+ of Gupta, Kuchibhotla & Ramdas 2022, section 5).
+
+The scale of a fold is a log-linear function of what its members say of a row: how far they are apart, their mean and
+its square. It is fitted to the errors of the other folds of the repeat, so that no row has a say in its own scale.
+Under a log everything is on the log scale, and the ends are turned back, which keeps their coverage.
 
 The theorem promises a coverage of 1 - 2 alpha, less a term that shrinks with the number of rows, for any network and
-any distribution if rows are exchangeable; in practice it is near the 1 - alpha asked for.
+any distribution if rows are exchangeable; in practice it is near the 1 - alpha asked for (docs/intervals.md).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actlab.errors import InputError
-from actlab.model.averaging import Ensemble, FoldKey, FoldResiduals
+from actlab.model.averaging import Ensemble, FoldKey, FoldPrediction, FoldResiduals
 
 # Candidates looked at in one go, 8 bytes each
 BLOCK_CANDIDATES = 1 << 22
 # Each leaves half of the candidates; a halving costs as much as a look at a few of them.
 N_HALVINGS = 10
+# With fewer errors than this to learn it from, the scale is 1 everywhere.
+MIN_ERRORS_OF_SCALE = 50
+# Shares of the median error and of the median spread that are added to every one: the logarithm of a tiny number would
+# have a say of its own. Much more would make all rows alike.
+ERROR_FLOOR, SPREAD_FLOOR = 0.3, 0.1
+# Means further from their centre, in standard deviations, have the scale of rows that are so far away.
+FARTHEST = 3.0
 
 Values = NDArray[np.float64]
+Scale = Callable[[FoldPrediction], Values]
 
 
 def check_level(residuals: Sequence[FoldResiduals], level: float) -> int:
@@ -54,7 +67,9 @@ def check_level(residuals: Sequence[FoldResiduals], level: float) -> int:
     return rank
 
 
-def prediction_interval(ensemble: Ensemble, by_fold: Mapping[FoldKey, Values], level: float) -> tuple[Values, Values]:
+def prediction_interval(
+    ensemble: Ensemble, by_fold: Mapping[FoldKey, FoldPrediction], level: float
+) -> tuple[Values, Values]:
     """Lower and upper ends (N,) in the unit of the target.
 
     Args:
@@ -70,69 +85,113 @@ def prediction_interval(ensemble: Ensemble, by_fold: Mapping[FoldKey, Values], l
 
 
 def cv_plus(
-    by_fold: Mapping[FoldKey, Values], residuals: Sequence[FoldResiduals], level: float
+    by_fold: Mapping[FoldKey, FoldPrediction], residuals: Sequence[FoldResiduals], level: float
 ) -> tuple[Values, Values]:
     """Lower and upper ends (N,) on the scale trained on; arguments and errors as in `prediction_interval`.
 
     They are NaN where the prediction of a fold is not finite.
     """
     rank = check_level(residuals, level)
-    predicted = np.stack([by_fold[part.repeat, part.fold] for part in residuals])
-    is_finite = np.isfinite(predicted).all(axis=0)
-    centres = np.where(is_finite, predicted, 0.0)
-    errors = [np.sort(np.abs(part.residuals.double().numpy())) for part in residuals]
-    # the floor(alpha (n + 1))-th smallest of mu - R is the mirror image of an upper end
-    lower, upper = -_smallest(-centres, errors, rank), _smallest(centres, errors, rank)
+    predicted = [by_fold[part.repeat, part.fold] for part in residuals]
+    scale_of = [fit_scale([other for other in residuals if _is_other(other, part)]) for part in residuals]
+    scales = np.stack([scale(one) for scale, one in zip(scale_of, predicted, strict=True)])
+    means = np.stack([one.mean for one in predicted])
+    is_finite = np.isfinite(means).all(axis=0) & np.isfinite(scales).all(axis=0)
+    centres, units = np.where(is_finite, means, 0.0), np.where(is_finite, scales, 1.0)
+    scores = [
+        np.sort(np.abs(part.residuals.double().numpy()) / scale(said_of(part)))
+        for scale, part in zip(scale_of, residuals, strict=True)
+    ]
+    # the floor(alpha (n + 1))-th smallest of mu - s R is the mirror image of an upper end
+    lower, upper = -_smallest(-centres, units, scores, rank), _smallest(centres, units, scores, rank)
     return np.where(is_finite, lower, np.nan), np.where(is_finite, upper, np.nan)
 
 
-def _smallest(centres: Values, errors: Sequence[Values], rank: int) -> Values:
-    """For each row the `rank`-th smallest of all `centres[k] + errors[k][i]`, exactly.
+def _is_other(part: FoldResiduals, own: FoldResiduals) -> bool:
+    return part.repeat == own.repeat and part.fold != own.fold
+
+
+def said_of(part: FoldResiduals) -> FoldPrediction:
+    """What a fold's members said of its test rows."""
+    return FoldPrediction(part.means.double().numpy(), part.spreads.double().numpy())
+
+
+def fit_scale(parts: Sequence[FoldResiduals]) -> Scale:
+    """The typical size of an error as a function of what a fold's members say of a row, from the errors of some folds.
+
+    The log of the error by least squares on the log of the spread, the standardised mean, and its square.
+    """
+    errors = np.abs(np.concatenate([np.empty(0), *(part.residuals.double().numpy() for part in parts)]))
+    if len(errors) < MIN_ERRORS_OF_SCALE or not np.median(errors) > 0:
+        return lambda said: np.ones_like(said.mean)
+    known = FoldPrediction(*map(np.concatenate, zip(*map(said_of, parts), strict=True)))
+    floor = SPREAD_FLOOR * np.median(known.spread) or 1.0
+    centre, width = known.mean.mean(), known.mean.std() or 1.0
+
+    def inputs(said: FoldPrediction) -> Values:
+        z = np.clip((said.mean - centre) / width, -FARTHEST, FARTHEST)
+        return np.stack([np.ones_like(z), np.log(said.spread + floor), z, z * z], axis=-1)
+
+    coefficients, *_ = np.linalg.lstsq(inputs(known), np.log(errors + ERROR_FLOOR * np.median(errors)))
+    return lambda said: np.exp(inputs(said) @ coefficients)
+
+
+def _smallest(centres: Values, units: Values, scores: Sequence[Values], rank: int) -> Values:
+    """For each row the `rank`-th smallest of all `centres[k] + units[k] * scores[k][i]`, exactly.
 
     Args:
         centres: (K, N).
-        errors: K arrays, each ascending.
-        rank: From 1 to the number of errors.
+        units: (K, N), > 0.
+        scores: K arrays, each ascending, >= 0.
+        rank: From 1 to the number of scores.
     """
-    low, high = _enclose(centres, errors, rank)
-    starts = np.stack([np.searchsorted(e, low - mu, "left") for mu, e in zip(centres, errors, strict=True)])
-    stops = np.stack([np.searchsorted(e, high - mu, "right") for mu, e in zip(centres, errors, strict=True)])
+    low, high = _enclose(centres, units, scores, rank)
+    folds = list(zip(centres, units, scores, strict=True))
+    starts = np.stack([np.searchsorted(r, (low - mu) / s, "left") for mu, s, r in folds])
+    stops = np.stack([np.searchsorted(r, (high - mu) / s, "right") for mu, s, r in folds])
     result = np.empty(centres.shape[1])
-    n_rows = max(1, BLOCK_CANDIDATES // (len(errors) * int((stops - starts).max(initial=1))))
+    n_rows = max(1, BLOCK_CANDIDATES // (len(scores) * int((stops - starts).max(initial=1))))
     for first in range(0, len(result), n_rows):
         rows = slice(first, first + n_rows)
-        result[rows] = _select(centres[:, rows], errors, starts[:, rows], stops[:, rows], rank)
+        result[rows] = _select(centres[:, rows], units[:, rows], scores, starts[:, rows], stops[:, rows], rank)
     return result
 
 
-def _enclose(centres: Values, errors: Sequence[Values], rank: int) -> tuple[Values, Values]:
+def _enclose(centres: Values, units: Values, scores: Sequence[Values], rank: int) -> tuple[Values, Values]:
     """Bounds (N,), close together, of the `rank`-th smallest value of each row; arguments as in `_smallest`.
 
     Let v_k be fold k's own quantile, its ceil(rank n_k / N)-th smallest value: up to the largest v_k there are at least
     `rank` values, and below the least v_k there are fewer. From there the bounds are halved.
     """
-    n_values = sum(map(len, errors))
-    own = np.stack([mu + e[-(-rank * len(e) // n_values) - 1] for mu, e in zip(centres, errors, strict=True)])
+    n_values = sum(map(len, scores))
+    folds = list(zip(centres, units, scores, strict=True))
+    own = np.stack([mu + s * r[-(-rank * len(r) // n_values) - 1] for mu, s, r in folds])
     low, high = own.min(axis=0), own.max(axis=0)
     for _ in range(N_HALVINGS):
         middle = (low + high) / 2
-        below = sum(np.searchsorted(e, middle - mu, "right") for mu, e in zip(centres, errors, strict=True))
+        below = sum(np.searchsorted(r, (middle - mu) / s, "right") for mu, s, r in folds)
         is_enough = np.asarray(below) >= rank
         low, high = np.where(is_enough, low, middle), np.where(is_enough, middle, high)
-    # bound - centre is rounded otherwise than centre + error, and many values may be equal
-    slack = 8 * np.finfo(np.float64).eps * (np.abs(centres).max(axis=0) + max(np.abs(e).max() for e in errors))
+    # (bound - centre) / unit is rounded otherwise than centre + unit * score, and many values may be equal
+    largest = np.abs(centres).max(axis=0) + units.max(axis=0) * max(r[-1] for r in scores)
+    slack = 8 * np.finfo(np.float64).eps * largest
     return low - slack, high + slack
 
 
 def _select(
-    centres: Values, errors: Sequence[Values], starts: NDArray[np.int64], stops: NDArray[np.int64], rank: int
+    centres: Values,
+    units: Values,
+    scores: Sequence[Values],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    rank: int,
 ) -> Values:
-    """The `rank`-th smallest per row, given windows (K, N) of each fold's errors that hold it."""
+    """The `rank`-th smallest per row, given windows (K, N) of each fold's scores that hold it."""
     window = int((stops - starts).max(initial=1))
-    candidates = np.full((centres.shape[1], len(errors), window), np.inf)
-    for k, e in enumerate(errors):
+    candidates = np.full((centres.shape[1], len(scores), window), np.inf)
+    for k, r in enumerate(scores):
         places = starts[k][:, None] + np.arange(window)
-        values = centres[k][:, None] + e[np.minimum(places, len(e) - 1)]
+        values = centres[k][:, None] + units[k][:, None] * r[np.minimum(places, len(r) - 1)]
         candidates[:, k] = np.where(places < stops[k][:, None], values, np.inf)
     flat = candidates.reshape(len(candidates), -1)
     flat.sort(axis=1)

@@ -196,7 +196,7 @@ class PopulationModule(pl.LightningModule):
         for outcome in self.finished.values():
             if outcome.state is not None:
                 member = outcome.member
-                groups.setdefault((member.split, member.activation, member.hidden, member.skip), []).append(outcome)
+                groups.setdefault((member.split, member.activation, member.hidden), []).append(outcome)
         for outcomes in groups.values():
             self._score(outcomes, data[outcomes[0].member.split])
 
@@ -260,7 +260,7 @@ def plan_stacks(
     for position, member in enumerate(members):
         rows = data[member.split].rows
         shape = (batch_shape(len(rows.training), batch_size), len(rows.validation))
-        key = (member.activation, member.hidden, member.dropout, member.skip, shape)
+        key = (member.activation, member.hidden, member.dropout, shape)
         groups.setdefault(key, []).append(position)
     stacks = []
     n_stacks_wanted = -(-n_threads // len(groups))

@@ -282,8 +282,7 @@ class StackTraining:
         """Whether the members of both could have been planned as one stack."""
         mine, theirs = self.stack.members[0], other.stack.members[0]
         return (
-            (mine.activation, mine.hidden, mine.dropout, mine.skip)
-            == (theirs.activation, theirs.hidden, theirs.dropout, theirs.skip)
+            (mine.activation, mine.hidden, mine.dropout) == (theirs.activation, theirs.hidden, theirs.dropout)
             and (self.n_validation, self.batch) == (other.n_validation, other.batch)
             and self.stack.first_weight.shape[1:] == other.stack.first_weight.shape[1:]
         )

@@ -2,7 +2,7 @@
 
 Every parameter has a leading member axis `P`; a stack maps features (B, F) or (P, B, F) to outputs (P, B), the
 standardised target. Member i computes what an `nn.Sequential` of `nn.Linear`, activation and dropout would compute
-with its slice of the parameters; with `skip`, plus a linear function of the features that starts at zero.
+with its slice of the parameters.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,8 @@ from actlab.networks import activations, initialisation
 
 # dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
 DROPOUT_LEVELS = 1 << 16
-# name of the weights (F,) from the features straight to the output
-SKIP = "skip"
-# tensors of one member whose last axis is the features
-PER_FEATURE = ("weight_0", SKIP)
+# the only tensor of a member whose shape depends on its features
+FIRST_WEIGHT = "weight_0"
 
 
 class Streams:
@@ -74,7 +72,7 @@ class Regressor(nn.Module):
     """A stack of `P` members.
 
     Args:
-        members: Equal in activation, hidden widths, dropout and `skip`.
+        members: Equal in activation, hidden widths and dropout.
         n_features: Input columns of each member, F_i. The stack takes the largest; a member with fewer columns has
             zero weights there, which stay zero.
         parameters: Tensors with a leading axis P to use instead of drawing initial ones.
@@ -86,7 +84,7 @@ class Regressor(nn.Module):
         super().__init__()
         first = members[0]
         self.members, self.n_features = tuple(members), tuple(n_features)
-        self.dropout, self.skips = first.dropout, first.skip
+        self.dropout = first.dropout
         self.row = activations.get(first.activation)
         self.activation = nn.ModuleList(self.row.build() for _ in first.hidden)
         stacked = parameters if parameters is not None else self._draw()
@@ -118,8 +116,6 @@ class Regressor(nn.Module):
         for depth, module in enumerate(self.activation):
             for name, value in module.named_parameters():
                 state[f"{name}_{depth}"] = value.detach().clone()
-        if member.skip:
-            state[SKIP] = torch.zeros(n_features)
         return state
 
     @property
@@ -129,7 +125,7 @@ class Regressor(nn.Module):
     @property
     def first_weight(self) -> Tensor:
         """Weights (P, F, k H) of the first layer; their device and dtype are the stack's."""
-        return self.get_parameter("weight_0")
+        return self.get_parameter(FIRST_WEIGHT)
 
     def stacked(self) -> dict[str, Tensor]:
         """Every learned tensor with its leading axis P, by name."""
@@ -143,7 +139,7 @@ class Regressor(nn.Module):
         """Learned numbers of one member."""
         padding = self.first_weight.shape[1] - self.n_features[row]
         per_member = sum(value[0].numel() for value in self.stacked().values())
-        return per_member - padding * (self.first_weight.shape[2] + self.skips)
+        return per_member - padding * self.first_weight.shape[2]
 
     def select(self, rows: Sequence[int]) -> "Regressor":
         """A new stack with copies of some members."""
@@ -181,8 +177,7 @@ class Regressor(nn.Module):
             signal = self.activate(depth, self.linear(depth, signal))
             if self.training and self.masks is not None:
                 signal = self.masks.drop(signal, self.dropout)
-        outputs = self.output(signal)
-        return outputs + self.straight(features) if self.skips else outputs
+        return self.output(signal)
 
     def linear(self, depth: int, signal: Tensor) -> Tensor:
         """Pre-activations (P, B, k H) of a hidden layer."""
@@ -210,31 +205,26 @@ class Regressor(nn.Module):
         outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
         return outputs
 
-    def straight(self, features: Tensor) -> Tensor:
-        """What the skip adds to the outputs: (P, B) for features as in `forward`, or a zero without one."""
-        if not self.skips:
-            return features.new_zeros(())
-        return (features * self.get_parameter(SKIP).unsqueeze(1)).sum(-1)
-
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of single members, as `Regressor.member_state` gives, to the parameters of a stack.
 
     Weights (out, in) become (P, in, out), which makes their gradient one product without a copy to turn it round;
-    what belongs to columns that a member does not have is filled with zeros.
+    narrower first layers are padded with zeros.
     """
-    widest = max(state["weight_0"].shape[1] for state in states)
-    return {name: _stacked(name, [state[name] for state in states], widest) for name in states[0]}
+    return {name: _stacked(name, [state[name] for state in states]) for name in states[0]}
 
 
-def _stacked(name: str, values: Sequence[Tensor], n_features: int) -> Tensor:
-    shape = [*values[0].shape[:-1], n_features] if name in PER_FEATURE else [*values[0].shape]
+def _stacked(name: str, values: Sequence[Tensor]) -> Tensor:
+    shape = [*values[0].shape]
+    if name == FIRST_WEIGHT:
+        shape[-1] = max(value.shape[-1] for value in values)
     if name.startswith("weight_"):
         shape.reverse()
     whole = values[0].new_zeros(len(values), *shape)
     # written in place: copies to widen, stack and turn would each touch all of the memory again
     for row, value in zip(_turned(name, whole), values, strict=True):
-        (row[..., : value.shape[-1]] if name in PER_FEATURE else row).copy_(value)
+        (row[:, : value.shape[-1]] if name == FIRST_WEIGHT else row).copy_(value)
     return whole
 
 
@@ -242,7 +232,7 @@ def unstack(rows: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:
     """One member's row of every parameter of a stack as the member would be alone: weights (out, in), no padding."""
     turned = {name: _turned(name, value) for name, value in rows.items()}
     return {
-        name: (value[..., :n_features] if name in PER_FEATURE else value).clone(memory_format=torch.contiguous_format)
+        name: (value[:, :n_features] if name == FIRST_WEIGHT else value).clone(memory_format=torch.contiguous_format)
         for name, value in turned.items()
     }
 

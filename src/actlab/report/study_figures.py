@@ -15,11 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from actlab.records import write_atomically
 
 DPI = 120
-SUFFIXES = ("png", "svg")
 
 
 def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
-    """Write the figures that the study has enough trials for, as PNG and SVG; returns the paths of the PNG files.
+    """Write the figures that the study has enough trials for, as PNG; returns their paths.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
@@ -29,13 +28,13 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
         from matplotlib import pyplot as plt
 
         for name, draw in _drawings(_finite(study)).items():
-            # Optuna sets a style of its own for the whole process; hashsalt: the same numbers give the same bytes
-            with style.context(["default", {"svg.hashsalt": "actlab"}]):
+            path = directory / f"{name}.png"
+            # Optuna sets a style of its own for the whole process
+            with style.context("default"):
                 figure = _figure_of(draw())
-                for suffix in SUFFIXES:
-                    _save(figure, directory / f"{name}.{suffix}")
+                _save(figure, path)
                 plt.close(figure)
-            paths.append(directory / f"{name}.png")
+            paths.append(path)
     return paths
 
 
@@ -107,22 +106,26 @@ def without_a_window() -> Iterator[None]:
 
 
 def _finite(study: optuna.Study) -> optuna.Study:
-    """A copy in memory without trials that diverged: there is no place for infinity on an axis."""
+    """A copy in memory without trials that diverged: there is no place for infinity on an axis.
+
+    User attributes stay behind: Optuna copies its trials for every figure, and curves are most of what they hold.
+    """
     copy = optuna.create_study(direction=study.direction)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if trial.value is not None and math.isfinite(trial.value):
-            copy.add_trial(trial)
+            bare = optuna.trial.create_trial(
+                state=trial.state,
+                value=trial.value,
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values=trial.intermediate_values,
+            )
+            copy.add_trial(bare)
     return copy
 
 
 def _save(figure: Any, path: Path) -> None:
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    write_atomically(
-        path,
-        lambda temporary: figure.savefig(
-            temporary, format=path.suffix[1:], dpi=DPI, bbox_inches="tight", metadata=metadata
-        ),
-    )
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight"))
 
 
 def _figure_of(axes: Any) -> Any:

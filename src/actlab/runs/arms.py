@@ -15,7 +15,7 @@ from actlab.networks.initialisation import layer_shapes
 from actlab.settings import ModelSettings, OptimizerSettings
 
 # settings of the network that can be factors, and the section of the configuration each comes from
-FACTORS = {"init": "model", "dropout": "model", "hidden": "model", "skip": "model", "weight_decay": "optimizer"}
+FACTORS = {"init": "model", "dropout": "model", "hidden": "model", "weight_decay": "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,6 @@ def _arm(name: str, levels: Mapping[str, Any], model: ModelSettings, optimizer: 
     for key, level in levels.items():
         if key == "init" and level not in ("auto", "torch"):
             raise InputError(f"compare.factors.init must be auto or torch, got {level!r}")
-        if key == "skip" and not isinstance(level, bool):
-            raise InputError(f"compare.factors.skip must be true or false, got {level!r}")
         try:
             sections[FACTORS[key]] = replace(sections[FACTORS[key]], **{key: level})
         except TypeError as error:
@@ -91,7 +89,7 @@ def baseline_arm(baseline: str, found: Sequence[Arm]) -> str:
 
 
 def n_parameters(activation: str, hidden: Sequence[int], n_features: int) -> int:
-    """Learned numbers of one network without a skip: weights, biases, and what its activations learn."""
+    """Learned numbers of one network: weights, biases, and what its activations learn."""
     row = activations.get(activation)
     own = sum(parameter.numel() for parameter in row.build().parameters())
     shapes = layer_shapes(n_features, tuple(hidden), row.width_factor)

@@ -15,6 +15,7 @@ from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocess
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table
 from actlab.members import Member, Split
+from actlab.model.averaging import fold_prediction
 from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
 from actlab.networks.population import Outcome
 from actlab.records import write_atomically
@@ -113,12 +114,25 @@ class Networks:
         """True minus averaged predicted value on the test rows of each (repeat, fold), on the trained (log) scale."""
         return {fold: errors.mean(0) for fold, errors in self._errors(networks).items()}
 
-    def _errors(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
-        """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
+    def fold_residuals(self, networks: Sequence[Network]) -> tuple[FoldResiduals, ...]:
+        """What intervals are made from: errors, means and spreads of each fold's networks on its test rows."""
+        parts = []
+        for (repeat, fold), errors in self._errors(networks).items():
+            truth = self._truth()[torch.from_numpy(self.splits[Split(repeat, fold, 0)].test)]
+            said = fold_prediction((truth - errors).numpy())
+            means, spreads = torch.from_numpy(said.mean), torch.from_numpy(said.spread)
+            parts.append(FoldResiduals(repeat, fold, errors.mean(0), means, spreads))
+        return tuple(parts)
+
+    def _truth(self) -> Tensor:
+        """The target of every row on the trained (log) scale."""
         assert self.table.target is not None
         truth = torch.from_numpy(self.table.target)
-        if self.evaluation.data.target_transform == "log":
-            truth = truth.log()
+        return truth.log() if self.evaluation.data.target_transform == "log" else truth
+
+    def _errors(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
+        """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
+        truth = self._truth()
         by_fold: dict[FoldKey, list[Network]] = {}
         for network in networks:
             split = network.member.split
@@ -185,7 +199,7 @@ class Networks:
             schema=self.table.schema,
             metric="log_rmse" if self.evaluation.data.target_transform == "log" else "rmse",
             config=config,
-            residuals=tuple(FoldResiduals(*fold, values) for fold, values in self.residuals(networks).items()),
+            residuals=self.fold_residuals(networks),
             scores=scores,
             versions=versions,
         )

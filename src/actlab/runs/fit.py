@@ -77,7 +77,6 @@ def _setting(configuration: Configuration) -> Setting:
         tuple(model.hidden),
         model.dropout,
         model.init,
-        skip=model.skip,
     )
 
 

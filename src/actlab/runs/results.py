@@ -57,7 +57,7 @@ def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     return {key: np.nan if value is None else value for key, value in row.items()}
 
 
-def _searched(settings: Mapping[int, Setting]) -> dict[int, dict[str, str | float | bool | None]]:
+def _searched(settings: Mapping[int, Setting]) -> dict[int, dict[str, str | float]]:
     """What trials can differ in besides activation and learning rate, for TensorBoard's table of settings."""
     return {
         number: {
@@ -65,7 +65,6 @@ def _searched(settings: Mapping[int, Setting]) -> dict[int, dict[str, str | floa
             "dropout": setting.dropout,
             "weight_decay": setting.weight_decay,
             "init": setting.init,
-            "skip": setting.skip,
         }
         for number, setting in settings.items()
     }

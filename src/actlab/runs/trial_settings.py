@@ -49,7 +49,6 @@ def setting_of(params: Mapping[str, Any], configuration: Configuration, n_featur
         dropout=params.get("dropout", arm.model.dropout),
         init=arm.model.init,
         name=arm.name,
-        skip=arm.model.skip,
     )
 
 

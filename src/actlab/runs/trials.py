@@ -39,7 +39,6 @@ class Setting:
     dropout: float
     init: str
     name: str = ""
-    skip: bool = False
 
     @property
     def label(self) -> str:
@@ -178,7 +177,6 @@ def make_member(number: int, setting: Setting, split: Split, seed: int) -> Membe
         dropout=setting.dropout,
         init=setting.init,
         weight_decay=setting.weight_decay,
-        skip=setting.skip,
     )
 
 
