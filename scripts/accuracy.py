@@ -11,8 +11,9 @@ first one stopped.
 
     python scripts/accuracy.py nested --pairs '[[relu, 0.003], [silu, 0.001]]' --config configs/house_prices.yaml
 
-trains some settings as `shipped` would, and scores every way of making a model of them on the outer folds: each
-setting stands for an activation, and what goes into the model is decided by the networks' scores in their own folds.
+trains some settings as a comparison does, and scores every way of making a model of these networks on the outer folds:
+each setting stands for an activation, and what goes into the model is decided by the networks' scores in their own
+folds. The networks are those that stopped early; what a comparison ships is trained again on all rows of its folds.
 
     python scripts/accuracy.py settings --config configs/house_prices.yaml [any flags of actlab compare]
 
@@ -22,8 +23,10 @@ is the quick look for trying things: the outer folds are the comparison's own fo
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -38,7 +41,7 @@ from actlab.configuration import Configuration, parse
 from actlab.data import splits
 from actlab.data.datamodule import prepare
 from actlab.data.table import Table, read_rows, read_table
-from actlab.model.ensemble import load
+from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs.compare import compare
 from actlab.runs.fit import evaluation_of
@@ -81,25 +84,51 @@ def true_values(table: Table, configuration: Configuration) -> Floats:
     return on_trained_scale(table.target, configuration)
 
 
-def shipped(configuration: Configuration, out: Path) -> None:
-    """Compare on each outer training part, predict its test rows with best.ckpt, and print the scores."""
+@dataclass(frozen=True)
+class Shipped:
+    """What a comparison on the rows outside an outer fold left, and the fold's rows.
+
+    Args:
+        model: Its best.ckpt.
+        summary: Its summary.json.
+        training: Row numbers outside the fold.
+        test: Row numbers of the fold.
+        hidden: A CSV with the fold's rows, in this order.
+    """
+
+    model: Ensemble
+    summary: dict[str, Any]
+    training: NDArray[np.int64]
+    test: NDArray[np.int64]
+    hidden: Path
+
+
+def comparisons(configuration: Configuration, out: Path) -> Iterator[Shipped]:
+    """Compare on each outer training part, as a file of its own; comparisons that are there already are only read."""
     assert configuration.data.csv is not None
-    truth = true_values(read_table(configuration.data), configuration)
     text = pd.read_csv(configuration.data.csv, dtype=str, keep_default_na=False)
-    scores = []
     for fold, test in enumerate(outer_folds(len(text))):
         folder = out / f"outer-{fold}"
         folder.mkdir(parents=True, exist_ok=True)
         training, hidden = folder / "training.csv", folder / "test.csv"
-        text[~text.index.isin(test)].to_csv(training, index=False)
+        rows = np.setdiff1d(np.arange(len(text)), test)
+        text.iloc[rows].to_csv(training, index=False)
         text.iloc[test].to_csv(hidden, index=False)
         data = replace(configuration.data, csv=str(training))
         run, summary = compare(replace(configuration, data=data, out=str(folder / "run")))
         assert summary is not None, "another process writes this run"
-        model = load(run.checkpoint)
-        predicted = np.concatenate([model.predict(rows.features) for rows in read_rows(str(hidden), model.schema)])
-        scores.append(rmse(on_trained_scale(predicted, configuration) - truth[test]))
-        inside, parts = summary["ensemble"]["test_score"], ", ".join(summary["ensemble"]["activations"])
+        yield Shipped(load(run.checkpoint), summary, rows, test, hidden)
+
+
+def shipped(configuration: Configuration, out: Path) -> None:
+    """Compare on each outer training part, predict its test rows with best.ckpt, and print the scores."""
+    truth = true_values(read_table(configuration.data), configuration)
+    scores = []
+    for fold, found in enumerate(comparisons(configuration, out)):
+        model = found.model
+        predicted = np.concatenate([model.predict(r.features) for r in read_rows(str(found.hidden), model.schema)])
+        scores.append(rmse(on_trained_scale(predicted, configuration) - truth[found.test]))
+        inside, parts = found.summary["ensemble"]["test_score"], ", ".join(found.summary["ensemble"]["activations"])
         print(
             f"outer fold {fold}: {scores[-1]:.4f} by {len(model.members)} networks ({parts}), "
             f"who score {inside:.4f} in their own comparison",

@@ -1,39 +1,31 @@
 """Do 90 % intervals hold 90 % of new rows, and are they any narrower than ridge's? Writes docs/intervals.md.
 
-    python scripts/interval_coverage.py
+    python scripts/interval_coverage.py --out DIR [CONFIG ...]
 
-An outer KFold(5, shuffle, random_state=0), laid around everything: on the rows outside an outer fold a comparison is
-run as it ships, with one activation named beforehand (its own folds, inner splits and choice of the learning rate),
-its networks and their out-of-fold errors become the model, and the model's CV+ intervals are counted on the outer
-fold's rows, which nothing has seen. Ridge beside it: out-of-fold errors on the very same folds, the same rank of their
-absolute values, one constant width for all rows.
+The comparisons are those of `scripts/accuracy.py shipped --out DIR/NAME --config CONFIG`: one on the rows outside each
+fold of an outer KFold(5, shuffle, random_state=0), whole and with defaults. The intervals of the model that it left are
+counted on the outer fold's rows, which nothing has seen. Ridge beside it: out-of-fold errors on the very same folds,
+the same rank of their absolute values, one constant width for all rows. The same command again goes on.
 """
 
 import argparse
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from accuracy import N_OUTER, comparisons, true_values
 from actlab.configuration import Configuration, parse
 from actlab.data.preprocessing import fit_target
 from actlab.data.splits import SplitRows, make_splits
-from actlab.data.table import Table, read_table
-from actlab.model.ensemble import Ensemble
+from actlab.data.table import Table, read_rows, read_table
 from actlab.model.intervals import check_level, cv_plus
-from actlab.records import MemberRecord, to_frame, write_text
-from actlab.runs.assembly import Networks, shipped_splits
+from actlab.records import write_text
 from actlab.runs.references import REFERENCES, FoldData
-from actlab.runs.trial_settings import count_features, setting_of
-from actlab.runs.trials import Evaluation, evaluate
-from actlab.verdict.summary import choose
 
 Values = NDArray[np.float64]
 
@@ -41,25 +33,26 @@ ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "docs" / "intervals.md"
 CONFIGS = ("configs/house_prices.yaml", "configs/concrete.yaml")
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-OUTER_FOLDS = 5
 
 INTRODUCTION = """# Do the intervals hold what they promise?
 
 `actlab predict --interval 0.9` writes the ends of CV+ intervals (Barber, Candes, Ramdas & Tibshirani 2021): each
 training row was predicted by networks that never saw it, and the sizes of these errors, set around what every fold's
-networks predict for a new row, give its interval. Under a log the interval is taken on the log scale, so that its width
-is a share of the price. Here that is put to the test on rows that nothing has seen:
+networks predict for a new row, give its interval. Errors are counted in units of a scale, which says how large errors
+are where networks disagree as much as here and predict what they predict here; it is fitted to the errors of the other
+folds (`src/actlab/model/intervals.py`). Under a log the interval is taken on the log scale, so that its width is a
+share of the price. Here that is put to the test on rows that nothing has seen:
 
 ```
 {command}
 ```
 
 An outer KFold(5, shuffle, random_state=0) lies around everything. On the rows outside an outer fold the shipped
-comparison runs with one activation, named beforehand ({activation}): its own {folds} folds x {inner} inner splits, its
-own choice of the learning rate. Its networks make the intervals, and the rows of the outer fold are counted. *Ridge* is
-what a plain model would give: errors out of fold on the same folds, the same rank of their sizes, one constant width
-for all rows. Widths are on the log scale, means over rows; 0.40 means that the upper end is exp(0.40) = 1.49 times the
-lower one. The standard error of a coverage of 90 % is sqrt(0.09 / rows): {errors}.
+comparison runs as it is, and the model that it leaves makes the intervals; the rows of the outer fold are counted.
+*Ridge* is what a plain model would give: errors out of fold on the same folds, the same rank of their sizes, one
+constant width for all rows. Widths are means over rows on the scale trained on; 0.40 on the log scale means that the
+upper end is exp(0.40) = 1.49 times the lower one. The standard error of a coverage of 90 % is sqrt(0.09 / rows):
+{errors}.
 """
 
 LIMITS = """## What they do not promise
@@ -90,36 +83,6 @@ class Tested:
     ridge_ends: dict[float, Values]
 
 
-def subset(table: Table, rows: NDArray[np.int64]) -> Table:
-    """The table with these rows only."""
-    assert table.target is not None
-    return replace(
-        table, features=table.features.iloc[rows].reset_index(drop=True), target=table.target[rows], ids=None
-    )
-
-
-def train(table: Table, configuration: Configuration, activation: str) -> Ensemble:
-    """What `actlab compare` would ship if the activation won."""
-    splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
-    evaluation = Evaluation(
-        configuration.data, configuration.compare, configuration.optimizer, configuration.trainer, configuration.seed
-    )
-    n_features = count_features(table, next(iter(splits.values())), configuration.data)
-    settings = {
-        number: setting_of({"activation": activation, "learning_rate": rate}, configuration, n_features)
-        for number, rate in enumerate(configuration.compare.learning_rates)
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        shipped = shipped_splits(table.n_rows, configuration.compare, configuration.seed)
-        networks = Networks(Path(folder), evaluation, table, shipped)
-        records: list[MemberRecord] = []
-        for result in evaluate(settings, evaluation, table):
-            records += result.member_records()
-            networks.keep(result.number, result.outcomes)
-        chosen = choose(to_frame(records, MemberRecord))
-        return networks.ensemble(networks.bag(chosen, settings, configuration.compare.bag), {}, {}, {})
-
-
 def ridge_intervals(
     table: Table, configuration: Configuration, rows: NDArray[np.int64], outer: NDArray[np.int64]
 ) -> dict[float, Values]:
@@ -135,7 +98,7 @@ def ridge_intervals(
     for split, parts in make_splits(len(rows), configuration.compare, configuration.seed).items():
         folds.setdefault((split.repeat, split.fold), parts)
     errors = [
-        np.abs(log_target(table, configuration)[rows[parts.test]] - ridge(table, configuration, fitting, test))
+        np.abs(true_values(table, configuration)[rows[parts.test]] - ridge(table, configuration, fitting, test))
         for parts in folds.values()
         for fitting, test in [(rows[np.union1d(parts.training, parts.validation)], rows[parts.test])]
     ]
@@ -155,34 +118,28 @@ def ridge(table: Table, configuration: Configuration, fitting: NDArray[np.int64]
         return REFERENCES["ridge"](data) * scaler.sd + scaler.mean
 
 
-def log_target(table: Table, configuration: Configuration) -> Values:
-    assert table.target is not None
-    return np.log(table.target) if configuration.data.target_transform == "log" else table.target
-
-
-def measure(configuration: Configuration, activation: str) -> Tested:
-    """Train on the rest of each outer fold and predict its rows."""
+def measure(configuration: Configuration, out: Path) -> Tested:
+    """Compare on the rest of each outer fold and predict its rows."""
     table = read_table(configuration.data)
+    truth = true_values(table, configuration)
     parts: list[Tested] = []
-    outer_folds = KFold(OUTER_FOLDS, shuffle=True, random_state=0).split(np.arange(table.n_rows))
-    for number, (rows, outer) in enumerate(outer_folds):
-        start = time.monotonic()
-        ensemble = train(subset(table, rows), configuration, activation)
-        by_fold = ensemble.predict_by_fold(table.features.iloc[outer])
-        stacked = np.stack(list(by_fold.values()))
+    for number, found in enumerate(comparisons(configuration, out)):
+        model = found.model
+        (rows,) = read_rows(str(found.hidden), model.schema)
+        by_fold = model.predict_by_fold(rows.features)
+        means = np.stack([said.mean for said in by_fold.values()])
         for level in LEVELS:
-            check_level(ensemble.residuals, level)
+            check_level(model.residuals, level)
         parts.append(
             Tested(
-                np.full(len(outer), number),
-                log_target(table, configuration)[outer],
-                stacked.mean(axis=0),
-                stacked.std(axis=0),
-                {level: np.stack(cv_plus(by_fold, ensemble.residuals, level)) for level in LEVELS},
-                ridge_intervals(table, configuration, rows, outer),
+                np.full(len(found.test), number),
+                truth[found.test],
+                means.mean(axis=0),
+                means.std(axis=0),
+                {level: np.stack(cv_plus(by_fold, model.residuals, level)) for level in LEVELS},
+                ridge_intervals(table, configuration, found.training, found.test),
             )
         )
-        print(f"outer fold {number + 1} of {OUTER_FOLDS}: {time.monotonic() - start:.0f} s", flush=True)
     return join(parts)
 
 
@@ -216,7 +173,7 @@ def level_table(tested: Tested) -> Iterator[str]:
 
 def fold_sentence(tested: Tested) -> str:
     within = is_within(tested, tested.ends[0.9])
-    shares = ", ".join(f"{within[tested.fold == fold].mean():.1%}" for fold in range(OUTER_FOLDS))
+    shares = ", ".join(f"{within[tested.fold == fold].mean():.1%}" for fold in range(N_OUTER))
     return f"The 90 % intervals, outer fold by outer fold: {shares}."
 
 
@@ -231,30 +188,18 @@ def thirds_row(name: str, tested: Tested) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", default=CONFIGS)
-    parser.add_argument("--activation", help="which one; the comparison's baseline when not given")
-    parser.add_argument("--max_epochs", type=int, help="for a first look")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the comparisons, one a configuration")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     asked = parser.parse_args()
-    overrides = [] if asked.max_epochs is None else ["--trainer.max_epochs", str(asked.max_epochs)]
     found: dict[str, Tested] = {}
     for config in asked.configs:
-        configuration = parse("compare", "", ["--config", str(config), *overrides])
-        activation = asked.activation or configuration.compare.baseline
-        found[Path(config).stem] = measure(configuration, activation)
-    flags = "" if asked.activation is None else f" --activation {asked.activation}"
-    epochs = "" if asked.max_epochs is None else f" --max_epochs {asked.max_epochs}"
+        name = Path(config).stem
+        found[name] = measure(parse("compare", "", ["--config", str(config)]), asked.out / name)
     paths = "" if tuple(asked.configs) == CONFIGS else "".join(f" {config}" for config in asked.configs)
-    sections = [
-        INTRODUCTION.format(
-            command=f"python scripts/interval_coverage.py{paths}{flags}{epochs}",
-            activation=activation,
-            folds=configuration.compare.folds,
-            inner=configuration.compare.inner,
-            errors=", ".join(f"{np.sqrt(0.09 / len(t.truth)):.1%} for {name}" for name, t in found.items()),
-        )
-    ]
+    errors = ", ".join(f"{np.sqrt(0.09 / len(t.truth)):.1%} for {name}" for name, t in found.items())
+    sections = [INTRODUCTION.format(command=f"python scripts/interval_coverage.py --out DIR{paths}", errors=errors)]
     for name, tested in found.items():
         sections.append("\n".join([f"## {name}", "", *level_table(tested), "", fold_sentence(tested), ""]))
     head = "| | least third predicted | middle | largest | folds agree most | middle | least |"

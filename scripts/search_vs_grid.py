@@ -5,19 +5,31 @@
 
 Everything but the sampler's seed is equal: data, splits, initial weights, batch orders. What is compared is the mean
 inner-validation score of the best trial, without a tolerance (lower or equal is as good), and the member-epochs that it
-took to find it. `--unpruned` adds the same searches with pruning off. The same command again goes on.
+took to find it. The best of many noisy scores is better than its setting deserves, the more so the more there are; so
+all settings found are trained again, as one population, with fresh folds and seeds (the last column). `--unpruned` adds
+the same searches with pruning off. The same command again goes on.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from scipy.stats import t
+
 from actlab.configuration import Configuration, parse
+from actlab.data.table import read_table
 from actlab.engine.studies import Study
 from actlab.members import derive_seed
 from actlab.runs.compare import Comparison
 from actlab.runs.experiment import Experiment
+from actlab.runs.fit import evaluation_of
 from actlab.runs.search import Search
+from actlab.runs.trial_settings import setting_of
+from actlab.runs.trials import evaluate
+
+# repeats of the folds on which settings are trained again
+FRESH_REPEATS = 5
 
 
 class SeededSearch(Search):
@@ -52,9 +64,30 @@ def show(name: str, study: Study, grid_epochs: int, grid_value: float) -> None:
     )
 
 
+def train_again(found: dict[str, Study], configuration: Configuration) -> None:
+    """Print the mean inner-validation score of every best setting on fresh folds and seeds, beside the grid's."""
+    params = [study.optuna.best_trial.params for study in found.values()]
+    settings = {number: setting_of(own, configuration, 1) for number, own in enumerate(params)}
+    protocol = replace(configuration.compare, repeats=FRESH_REPEATS)
+    fresh = replace(evaluation_of(configuration), protocol=protocol, seed=derive_seed(configuration.seed, "fresh"))
+    results = evaluate(settings, fresh, read_table(configuration.data))
+    grid = np.array([outcome.val_score for outcome in results[0].outcomes])
+    print("\n| | setting | fresh validation | against the grid's | 95 % interval |\n| --- | --- | --- | --- | --- |")
+    for name, result in zip(found, results, strict=True):
+        scores = np.array([outcome.val_score for outcome in result.outcomes])
+        # networks of one repeat share rows: its means are the independent draws
+        apart = (scores / grid.mean() - grid / grid.mean()).reshape(FRESH_REPEATS, -1).mean(axis=1)
+        half = t.ppf(0.975, FRESH_REPEATS - 1) * apart.std(ddof=1) / np.sqrt(FRESH_REPEATS)
+        print(
+            f"| {name} | {result.setting.label} at {result.setting.learning_rate:.2g} | {scores.mean():.4f} "
+            f"| {apart.mean():+.1%} | {apart.mean() - half:+.1%} to {apart.mean() + half:+.1%} |"
+        )
+
+
 def run(configuration: Configuration, out: Path, n_seeds: int, is_unpruned_too: bool) -> None:
     grid = train(Comparison(replace(configuration, out=str(out / "grid"))))
     grid_epochs, grid_value = epochs(grid), grid.optuna.best_value
+    found = {"grid": grid}
     print("| | trials | member-epochs | of the grid | best validation | against the grid | setting | as good |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     show("grid", grid, grid_epochs, grid_value)
@@ -64,7 +97,9 @@ def run(configuration: Configuration, out: Path, n_seeds: int, is_unpruned_too: 
             name = f"search-{seed}" if pruning else f"unpruned-{seed}"
             asked = replace(configuration, search=replace(configuration.search, pruning=pruning), out=str(out / name))
             label = f"search, seed {seed}" if pruning else f"without pruning, seed {seed}"
-            show(label, train(SeededSearch(asked)), grid_epochs, grid_value)
+            found[label] = train(SeededSearch(asked))
+            show(label, found[label], grid_epochs, grid_value)
+    train_again(found, configuration)
 
 
 def main() -> None:

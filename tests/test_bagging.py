@@ -1,4 +1,4 @@
-"""The shipped model's further networks: what a wider comparison would have trained, scored on rows none of them saw."""
+"""The shipped model's networks: trained on all rows outside their folds, scored on those that none of them saw."""
 
 import json
 from collections import Counter
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from actlab.configuration import Configuration
+from actlab.data.preprocessing import fit_target
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.errors import InputError
@@ -20,7 +21,7 @@ from actlab.runs.assembly import Network, Networks, networks_of, shipped_splits
 from actlab.runs.compare import compare
 from actlab.runs.fit import score
 from actlab.runs.shipping import best, ship
-from actlab.runs.trials import Evaluation, Setting, evaluate, make_member
+from actlab.runs.trials import Evaluation, Setting, evaluate, make_member, train
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings
 
 SETTINGS = {number: Setting(name, 1e-2, 0.0, (6,), 0.1, "auto") for number, name in enumerate(("relu", "tanh"))}
@@ -35,38 +36,57 @@ def evaluation(csv: str, inner: int) -> Evaluation:
     )
 
 
-def test_the_further_networks_are_those_of_a_wider_comparison(small_csv: str, tmp_path: Path) -> None:
-    table = read_table(DataSettings(csv=small_csv, target="price"))
-    narrow, wide = evaluation(small_csv, 2), evaluation(small_csv, 4)
-    splits = shipped_splits(table.n_rows, CompareSettings(folds=3, inner=2, bag=4), 0)
-    networks = Networks(tmp_path, narrow, table, splits)
-    for result in evaluate(SETTINGS, narrow, table):
+def networks_with(csv: str, folder: Path, asked: Evaluation) -> Networks:
+    """The networks of both settings, as a comparison leaves them."""
+    table = read_table(asked.data)
+    networks = Networks(folder, asked, table, shipped_splits(table.n_rows, CompareSettings(folds=3, inner=2, bag=4), 0))
+    for result in evaluate(SETTINGS, asked, table):
         networks.keep(result.number, result.outcomes)
-    # relu in folds 0 and 1, tanh in fold 2, which was not finite on validation there: no more of those
-    chosen = pd.DataFrame({"trial": [0, 0, 1], "repeat": 0, "fold": [0, 1, 2], "val": [0.1, 0.2, np.nan]})
-    bagged = networks.bag(chosen, SETTINGS, 4)
-    found = {(n.member.trial, n.member.split.fold, n.member.split.inner): n for n in bagged}
-    assert set(found) == {(0, fold, inner) for fold in (0, 1) for inner in range(4)} | {(1, 2, 0), (1, 2, 1)}
-    assert len(bagged) == 10
-    expected = {n.member: n for result in evaluate(SETTINGS, wide, table) for n in networks_of(result.outcomes)}
-    for network in bagged:
-        other = expected[network.member]
-        assert (network.val_score, network.test_score) == pytest.approx((other.val_score, other.test_score), rel=1e-5)
-        for name, value in network.state.items():
-            torch.testing.assert_close(value, other.state[name], rtol=1e-4, atol=1e-5)
+    return networks
 
 
-def test_a_bag_no_larger_than_the_comparison_trains_nothing(
-    small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = read_table(DataSettings(csv=small_csv, target="price"))
-    narrow = evaluation(small_csv, 2)
-    networks = Networks(tmp_path, narrow, table, make_splits(table.n_rows, narrow.protocol, 0))
-    for result in evaluate(SETTINGS, narrow, table):
-        networks.keep(result.number, result.outcomes)
-    monkeypatch.setattr("actlab.runs.assembly.train_in_waves", None)
-    chosen = pd.DataFrame({"trial": 0, "repeat": 0, "fold": [0, 1, 2], "val": 0.1})
-    assert len(networks.bag(chosen, SETTINGS, 2)) == len(networks.bag(chosen, SETTINGS, 1)) == 6
+def test_the_models_networks_train_on_all_rows_outside_their_fold(small_csv: str, tmp_path: Path) -> None:
+    networks = networks_with(small_csv, tmp_path, evaluation(small_csv, 2))
+    # relu in folds 0 and 1, tanh in fold 2, which was not finite on validation there: none of those
+    rows = {"trial": [0, 0, 1], "repeat": 0, "fold": [0, 1, 2], "val": [0.1, 0.2, np.nan], "best_epoch": [3.5, 0.2, 4]}
+    found = networks.refit(pd.DataFrame(rows), SETTINGS, 4)
+    assert [(n.member.trial, n.member.split.fold, n.member.split.inner) for n in found] == [
+        (0, fold, inner) for fold in (0, 1) for inner in range(4)
+    ]
+    assert {n.member.split.fold: n.member.epochs for n in found} == {0: 5, 1: 1}
+    # as one population of this length alone would train them
+    members = [n.member for n in found if n.member.split.fold == 0]
+    splits = [member.split for member in members]
+    wide = replace(networks.evaluation, protocol=CompareSettings(folds=3, inner=4))
+    alone = networks_of(train(members, splits, wide, networks.table, []))
+    for network, other in zip(found, alone, strict=False):
+        torch.testing.assert_close(network.test_predictions, other.test_predictions, rtol=1e-4, atol=1e-5)
+    # their preprocessing knows the rows that the comparison's networks had for validation
+    ensemble = networks.ensemble(found, {}, {}, {})
+    assert len(ensemble.preprocessors) == 2
+    outside = np.setdiff1d(np.arange(120), networks.splits[Split(0, 0, 0)].test)
+    scaler = fit_target(networks.table.target, outside, "log")
+    assert ensemble.members[0].scaler == scaler
+    features = networks.table.features.iloc[networks.splits[Split(0, 0, 0)].test]
+    np.testing.assert_allclose(
+        ensemble.predict_by_fold(features)[0, 0].mean,
+        np.mean([n.test_predictions.numpy() for n in found[:4]], axis=0),
+        rtol=1e-5,
+    )
+
+
+def test_members_that_stop_early_and_others_do_not_mix(small_csv: str) -> None:
+    asked = evaluation(small_csv, 2)
+    members = [make_member(0, SETTINGS[0], Split(0, 0, inner), 0, epochs) for inner, epochs in enumerate((0, 5))]
+    with pytest.raises(ValueError, match="different training rows"):
+        train(members, [m.split for m in members], asked, read_table(asked.data), [])
+
+
+def test_the_model_needs_no_networks_where_every_setting_failed(small_csv: str, tmp_path: Path) -> None:
+    asked = evaluation(small_csv, 2)
+    networks = Networks(tmp_path, asked, read_table(asked.data), {})
+    rows = {"trial": [0], "repeat": [0], "fold": [0], "val": [np.nan], "best_epoch": [0.0]}
+    assert networks.refit(pd.DataFrame(rows), SETTINGS, 2) == []
 
 
 def test_the_first_inner_splits_are_the_comparisons_own() -> None:
@@ -121,19 +141,16 @@ def test_the_best_few_that_are_close_go_into_the_model() -> None:
 def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
     small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = read_table(DataSettings(csv=small_csv, target="price"))
-    asked = evaluation(small_csv, 2)
-    networks = Networks(tmp_path, asked, table, make_splits(table.n_rows, asked.protocol, 0))
-    results = evaluate(SETTINGS, asked, table)
-    for result in results:
-        networks.keep(result.number, result.outcomes)
+    networks = networks_with(small_csv, tmp_path, evaluation(small_csv, 2))
     chosen = pd.DataFrame(
         {
             "activation": ["relu"] * 3 + ["tanh"] * 3,
             "trial": [0] * 3 + [1] * 3,
             "repeat": 0,
             "fold": [0, 1, 2] * 2,
-            "val": [0.1] * 6,
+            # the first fold's best on validation is relu, the others' tanh
+            "val": [0.1, 0.3, 0.3, 0.2, 0.2, 0.2],
+            "best_epoch": [3] * 6,
             "score": [0.1] * 6,
         }
     )
@@ -143,12 +160,16 @@ def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
     shipped, found = ship(networks, chosen, SETTINGS, CompareSettings(folds=3, inner=2, ensemble=1))
     assert found["activations"] == {"tanh": 6}
     assert {network.member.trial for network in shipped} == {1}
-    everyone = [network for number in SETTINGS for network in networks.of(number, SETTINGS[number])]
+    everyone = networks.refit(chosen, SETTINGS, 2)
+
+    def those(trial_of: dict[int, int]) -> list[Network]:
+        return [network for network in everyone if network.member.trial == trial_of[network.member.split.fold]]
+
     # without fold 0: relu (1 + 5) / 2 against tanh (2 + 1) / 2
-    trial_of = {0: 1, 1: 1, 2: 0}
-    crossed = [network for network in everyone if network.member.trial == trial_of[network.member.split.fold]]
-    assert found["test_score_chosen_on_other_folds"] == networks.score(crossed)
-    assert found["test_score"] == networks.score(shipped) != networks.score(crossed)
+    assert found["test_score_chosen_on_other_folds"] == pytest.approx(networks.score(those({0: 1, 1: 1, 2: 0})))
+    assert found["test_score_chosen_on_validation"] == pytest.approx(networks.score(those({0: 0, 1: 1, 2: 1})))
+    assert found["test_score"] == pytest.approx(networks.score(those({0: 1, 1: 1, 2: 1})))
+    assert len({value for key, value in found.items() if key.startswith("test_score")}) == 3
 
 
 def test_a_comparison_ships_a_bag_and_scores_it_on_rows_that_it_did_not_see(small_csv: str, tmp_path: Path) -> None:
@@ -179,6 +200,8 @@ def test_a_comparison_ships_a_bag_and_scores_it_on_rows_that_it_did_not_see(smal
     # out-of-fold scoring of the file finds the rows of the further splits too
     on_rows = score(replace(asked, ckpt_path=str(run.checkpoint), data=DataSettings()), "test")
     assert on_rows == pytest.approx(np.sqrt(np.mean(np.square(rmse))), rel=1e-5)
+    with pytest.raises(InputError, match="trained on their validation rows too"):
+        score(replace(asked, ckpt_path=str(run.checkpoint), data=DataSettings()), "validation")
 
 
 def test_a_bag_of_nothing_is_refused() -> None:

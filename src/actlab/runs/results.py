@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from actlab.report.tensorboard_log import write_comparison
 from actlab.runs.assembly import Network, Networks
 from actlab.runs.confirm import confirm
 from actlab.runs.investigation import explain, explaining_frames, pre_activation_frame
+from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import mean_scores, reference_predictions
 from actlab.runs.shipping import ship
 from actlab.runs.trial_settings import baseline_of
@@ -134,7 +136,9 @@ class Results:
         found = summaries.summarise(members, ratio, baseline, self.rates, self.is_equal_budget, grid.rope)
         summary = self._header(len(done)) | found
         chosen = summaries.choose(members)
-        networks, summary["ensemble"] = ship(self.networks, chosen, settings, grid)
+        print("training the networks of the model on all rows outside their folds", file=sys.stderr)
+        with PopulationProgress() as progress:
+            networks, summary["ensemble"] = ship(self.networks, chosen, settings, grid, [progress])
         references = list(reference_predictions(self.table, self.splits, self.configuration.data))
         summary["references"] = mean_scores(references)
         if self.is_equal_budget:

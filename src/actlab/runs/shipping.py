@@ -4,12 +4,16 @@ A mean of networks predicts better than one of them, and by how much differs bet
 is about single networks, does not say whose mean is best. So activations are scored here as endless bags, and the
 best few go into the model in equal parts. In nested cross-validation that beat the winner alone, and weights fitted on
 out-of-fold predictions were no better than equal ones (docs/accuracy.md).
+
+What is shipped are new networks of these settings. Those of the comparison gave up rows to stop early and to choose
+the learning rate; both are known now, and the model trains on all rows outside a fold.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import pandas as pd
 
 from actlab.runs.assembly import FoldKey, Network, Networks
@@ -22,7 +26,11 @@ CLOSE = 0.05
 
 
 def ship(
-    networks: Networks, chosen: pd.DataFrame, settings: Mapping[int, Setting], grid: CompareSettings
+    networks: Networks,
+    chosen: pd.DataFrame,
+    settings: Mapping[int, Setting],
+    grid: CompareSettings,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> tuple[list[Network], dict[str, Any]]:
     """The networks of the model, and what summary.json says about it.
 
@@ -36,6 +44,7 @@ def ship(
         chosen: As `summary.choose` returns them.
         settings: Trial number to setting.
         grid: `ensemble` and `bag`.
+        callbacks: Passed on to the training.
     """
     scores = bag_scores(networks, chosen, settings)
     keys = fold_keys(chosen)
@@ -45,18 +54,18 @@ def ship(
         for repeat, fold in keys
     }
     own, elsewhere = (rows_of(chosen, names) for names in (dict.fromkeys(keys, inside), outside))
-    both = pd.concat([own, elsewhere]).drop_duplicates(["trial", *PAIR])
-    trained = networks.bag(both, settings, grid.bag)
-    shipped, crossed = networks_of_rows(trained, own), networks_of_rows(trained, elsewhere)
-    on_validation = networks.gather(chosen.sort_values("val").groupby(PAIR).head(1), settings)
+    on_validation = chosen.sort_values("val").groupby(PAIR).head(1)
+    wanted = pd.concat([own, elsewhere, on_validation]).drop_duplicates(["trial", *PAIR])
+    trained = networks.refit(wanted, settings, grid.bag, callbacks)
+    shipped = networks_of_rows(trained, own)
     label = dict(zip(own.trial, own.activation, strict=True))
     names = [label[network.member.trial] for network in shipped]
     return shipped, {
         "activations": {name: names.count(name) for name in sorted(set(names))},
         "n_members": len(shipped),
         "test_score": networks.score(shipped),
-        "test_score_chosen_on_other_folds": networks.score(crossed),
-        "test_score_chosen_on_validation": networks.score(on_validation),
+        "test_score_chosen_on_other_folds": networks.score(networks_of_rows(trained, elsewhere)),
+        "test_score_chosen_on_validation": networks.score(networks_of_rows(trained, on_validation)),
     }
 
 

@@ -166,7 +166,7 @@ def train_in_waves(
     return outcomes
 
 
-def make_member(number: int, setting: Setting, split: Split, seed: int) -> Member:
+def make_member(number: int, setting: Setting, split: Split, seed: int, epochs: int = 0) -> Member:
     return Member(
         trial=number,
         activation=setting.activation,
@@ -177,6 +177,7 @@ def make_member(number: int, setting: Setting, split: Split, seed: int) -> Membe
         dropout=setting.dropout,
         init=setting.init,
         weight_decay=setting.weight_decay,
+        epochs=epochs,
     )
 
 
@@ -195,8 +196,8 @@ def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[li
     return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]
 
 
-def _datamodule(splits: Sequence[Split], evaluation: Evaluation, table: Table) -> TabularDataModule:
-    datamodule = TabularDataModule(evaluation.protocol, evaluation.seed, splits, table)
+def _datamodule(splits: Sequence[Split], evaluation: Evaluation, table: Table, is_refit: bool) -> TabularDataModule:
+    datamodule = TabularDataModule(evaluation.protocol, evaluation.seed, splits, table, is_refit)
     datamodule.settings = evaluation.data
     return datamodule
 
@@ -208,10 +209,17 @@ def train(
     table: Table,
     callbacks: Sequence[pl.Callback],
 ) -> list[Outcome]:
-    """Train members as one population and score each on its test rows, once; outcomes in the order of the members."""
-    datamodule = _datamodule(splits, evaluation, table)
+    """Train members as one population and score each on its test rows, once; outcomes in the order of the members.
+
+    Either all members have a given length, or all stop early.
+    """
+    lengths = [member.epochs for member in members]
+    if any(lengths) and not all(lengths):
+        raise ValueError("members of a given length and members that stop early have different training rows")
+    datamodule = _datamodule(splits, evaluation, table, any(lengths))
     module = PopulationModule(members, evaluation.optimizer)
-    trainer = make_trainer(evaluation.trainer, callbacks)
+    options = {**evaluation.trainer, "max_epochs": max(lengths)} if any(lengths) else evaluation.trainer
+    trainer = make_trainer(options, callbacks)
     trainer.fit(module, datamodule=datamodule)
     trainer.test(module, datamodule=datamodule, verbose=False)
     return module.outcomes

@@ -31,7 +31,8 @@ Scores = dict[str, npt.NDArray[np.float64]]
 
 
 def cells_of(members: pd.DataFrame) -> pd.DataFrame:
-    """One row for each trial and (repeat, fold): learning_rate, and `val` and `score`, its inner splits averaged.
+    """One row for each trial and (repeat, fold): learning_rate, and `val`, `score` and `best_epoch`, its inner splits
+    averaged.
 
     Plain means: a member without a finite score makes its trial's mean nan, because leaving it out would reward the
     trial whose worse member diverged. A pruned member has no validation score that could be compared.
@@ -43,6 +44,7 @@ def cells_of(members: pd.DataFrame) -> pd.DataFrame:
             learning_rate=("learning_rate", "first"),
             val=("val_score", lambda scores: scores.mean(skipna=False)),
             score=("test_score", lambda scores: scores.mean(skipna=False)),
+            best_epoch=("best_epoch", "mean"),
         )
         .reset_index()
     )
@@ -55,8 +57,9 @@ def choose(members: pd.DataFrame) -> pd.DataFrame:
     is left. Of equals, the lowest trial number. Test scores play no part.
 
     Returns:
-        One row for each activation and (repeat, fold): trial, learning_rate, `val`, and `score`, the mean test score of
-        the chosen trial's members of that fold (nan when none of the activation's trials has finite scores).
+        One row for each activation and (repeat, fold): trial, learning_rate, `val`, the mean `best_epoch`, and `score`,
+        the mean test score of the chosen trial's members of that fold (nan when none of the activation's trials has
+        finite scores).
     """
     cells = cells_of(members)
     cells["order"] = cells.val.where(np.isfinite(cells.val), math.inf)
