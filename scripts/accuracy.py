@@ -15,6 +15,12 @@ trains some settings as a comparison does, and scores every way of making a mode
 each setting stands for an activation, and what goes into the model is decided by the networks' scores in their own
 folds. The networks are those that stopped early; what a comparison ships is trained again on all rows of its folds.
 
+    python scripts/accuracy.py refit --out DIR --lengths '[1.0, 1.5, 2.0]' --config configs/concrete.yaml
+
+trains one comparison and then its model several times, for so many best epochs each, and prints the score on the test
+rows of the comparison's own folds (in brackets with activations picked by the other folds), beside that of the networks
+that stopped early.
+
     python scripts/accuracy.py settings --config configs/house_prices.yaml [any flags of actlab compare]
 
 is the quick look for trying things: the outer folds are the comparison's own folds, every setting of the grid trains
@@ -43,10 +49,14 @@ from actlab.data.datamodule import prepare
 from actlab.data.table import Table, read_rows, read_table
 from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
-from actlab.runs.compare import compare
+from actlab.runs import assembly
+from actlab.runs.compare import Comparison, compare
 from actlab.runs.fit import evaluation_of
+from actlab.runs.results import frames
+from actlab.runs.shipping import bag_scores, best, fold_keys, rows_of, ship
 from actlab.runs.trial_settings import arms_of, setting_of
 from actlab.runs.trials import Setting, evaluate
+from actlab.verdict.summary import choose
 
 N_OUTER = 5
 # a bag of networks whose size is large enough to call it endless
@@ -55,15 +65,18 @@ MANY = 10_000
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["shipped", "nested", "settings"])
-    parser.add_argument("--out", type=Path, help="directory of the five comparisons (shipped)")
+    parser.add_argument("what", choices=["shipped", "nested", "refit", "settings"])
+    parser.add_argument("--out", type=Path, help="directory of the five comparisons (shipped), or of one (refit)")
+    parser.add_argument("--lengths", type=yaml.safe_load, default=[assembly.LENGTH], help="in best epochs (refit)")
     parser.add_argument("--pairs", type=yaml.safe_load, default=[], help="activations and learning rates (nested)")
     own, others = parser.parse_known_args(arguments)
     configuration = parse("compare", "", others)
+    if own.what in ("shipped", "refit") and own.out is None:
+        parser.error(f"{own.what} needs --out DIR")
     if own.what == "shipped":
-        if own.out is None:
-            parser.error("shipped needs --out DIR")
         shipped(configuration, own.out)
+    elif own.what == "refit":
+        refit(configuration, own.out, own.lengths)
     elif own.what == "nested":
         nested(configuration, [(str(name), float(rate)) for name, rate in own.pairs])
     else:
@@ -151,6 +164,31 @@ def nested(configuration: Configuration, pairs: list[tuple[str, float]]) -> None
             rows.setdefault(name, []).append(rmse(weights @ outside - truth[test]))
     for name, scores in rows.items():
         print(f"{name:<48} {np.mean(scores):.4f}  {' '.join(f'{score:.4f}' for score in scores)}")
+
+
+def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None:
+    """Train a comparison, then the networks of its model for several lengths, and print their scores."""
+    experiment = Comparison(replace(configuration, out=str(out)))
+    experiment.train()
+    done = experiment.study.done()
+    trials = [done[cell.key] for cell in experiment.cells]
+    settings = {
+        cell.number: setting_of(trial.params, configuration, 1)
+        for cell, trial in zip(experiment.cells, trials, strict=True)
+    }
+    experiment.study.close()
+    chosen, networks, grid = choose(frames(trials)[0]), experiment.networks, configuration.compare
+    scores = bag_scores(networks, chosen, settings)
+    early = rows_of(chosen, dict.fromkeys(fold_keys(chosen), best(scores, fold_keys(chosen), grid.ensemble)))
+    print(f"networks that stopped early: {networks.score(networks.gather(early, settings)):.4f}")
+    for length in lengths:
+        with mock.patch.object(assembly, "LENGTH", length):
+            _, found = ship(networks, chosen, settings, grid)
+        print(
+            f"trained again for {length:g} best epochs: {found['test_score']:.4f} "
+            f"({found['test_score_chosen_on_other_folds']:.4f}) by {', '.join(found['activations'])}",
+            flush=True,
+        )
 
 
 def predictions(

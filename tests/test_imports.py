@@ -30,7 +30,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"check", "datamodule"},
     ),
     "networks": (
-        {"activations", "metrics"},
+        {"activations", "memory", "metrics"},
         {"initialisation"},
         {"regressor"},
         {"population"},

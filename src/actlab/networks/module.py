@@ -17,6 +17,7 @@ from actlab.data.datamodule import EpochOrder, SplitData, TabularDataModule, bat
 from actlab.members import Member, Split
 from actlab.networks import activations
 from actlab.networks.initialisation import layer_shapes
+from actlab.networks.memory import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.population import Outcome, SplitTensors, StackTraining
 from actlab.networks.regressor import Regressor, stack_states
@@ -125,6 +126,7 @@ class PopulationModule(pl.LightningModule):
             torch.set_num_threads(1)
             self._pool = ThreadPoolExecutor(self._n_threads, initializer=_prepare_thread)
         torch.set_flush_denormal(True)
+        keep_freed_memory()
 
     def _on_each(self, work: Callable[[StackTraining], None]) -> None:
         def run(training: StackTraining) -> None:

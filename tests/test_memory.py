@@ -1,0 +1,41 @@
+"""Memory of a training step is kept for the next one."""
+
+import subprocess
+import sys
+
+import pytest
+
+# blocks as large as a stack's gradients, freed all together in a thread, as after a step
+PROGRAM = """
+import resource, sys, threading
+import numpy as np
+from actlab.networks.memory import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+
+def steps(n):
+    for _ in range(n):
+        blocks = [np.ones(1 << 20) for _ in range(3)]
+        del blocks
+
+def count():
+    steps(5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    steps(20)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=count)
+thread.start()
+thread.join()
+"""
+
+
+def page_faults(how: str) -> int:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_steps_after_the_first_ones_fault_no_pages_in() -> None:
+    assert page_faults("kept") < page_faults("as it is") / 20
