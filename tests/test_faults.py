@@ -160,6 +160,14 @@ def check(asked: Configuration, undisturbed: Path) -> None:
     assert [row["activation"] for row in own["ranking"]] == [row["activation"] for row in other["ranking"]]
 
 
+def check_secrets(asked: Configuration, server: PostgresServer) -> None:
+    """The password, which the environment held, is in no file that the run wrote and in nothing that it printed."""
+    written = [path for path in Path(str(asked.out)).rglob("*") if path.is_file()]
+    assert {"config.yaml", "report.html", "best.ckpt"} <= {path.name for path in written}
+    for path in [*written, Path(f"{asked.out}.log")]:
+        assert server.password.encode() not in path.read_bytes(), path
+
+
 def kill_at_random(crew: Crew, chance: random.Random, n_kills: int, disturb: Callable[[], Any] = int) -> None:
     for _ in range(n_kills):
         time.sleep(chance.uniform(0.0, 0.5))
@@ -230,6 +238,7 @@ def test_a_database_survives_kills(
     kill_at_random(crew, random.Random(seed), n_kills=5)
     assert crew.finish() == [0] * N_WORKERS
     check(crew.asked, undisturbed)
+    check_secrets(crew.asked, server)
 
 
 @needs_postgres
