@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,8 @@ def _checkpoints() -> list[Case]:
         case("checkpoint cut short", _cut_short, "cut short"),
         case("checkpoint with a byte changed", _flipped, "damaged"),
         case("checkpoint of another program", _foreign, "not written by actlab"),
-        case("checkpoint of a later version", _later, "format 99", "upgrade"),
+        case("checkpoint of a later version", partial(_of_format, 99), "format 99", "upgrade"),
+        case("checkpoint of an earlier version", partial(_of_format, 1), "format 1", "--fresh"),
         case("checkpoint with a pickle payload", _payload, "could run code"),
         case("plain pickle as checkpoint", _plain_pickle, "not a checkpoint"),
         case("CSV as checkpoint", lambda f: (f / "bad.ckpt").write_text(text(good())), "not a checkpoint"),
@@ -265,9 +267,9 @@ def _foreign(folder: Path) -> None:
     torch.save({"state_dict": {"layer.weight": torch.ones(2, 2)}, "epoch": 3}, folder / "bad.ckpt")
 
 
-def _later(folder: Path) -> None:
+def _of_format(number: int, folder: Path) -> None:
     content = torch.load(folder / "good.ckpt", weights_only=True)
-    content["actlab"]["format"] = 99
+    content["actlab"]["format"] = number
     torch.save(content, folder / "bad.ckpt")
 
 
