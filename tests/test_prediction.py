@@ -69,10 +69,15 @@ def test_the_target_changes_nothing(ckpt: Path, rows: pd.DataFrame, tmp_path: Pa
 def test_chunks_change_nothing(ckpt: Path, rows: pd.DataFrame, tmp_path: Path, chunk_rows: int) -> None:
     rows = rows.iloc[: 12 * chunk_rows]
     whole, _ = run(ckpt, rows, tmp_path, interval=0.8)
-    steps: list[int] = []
-    chunked, _ = run(ckpt, rows, tmp_path, interval=0.8, chunk_rows=chunk_rows, progress=steps.append, overwrite=True)
+    steps: list[tuple[int, int]] = []
+
+    def note(n_rows: int, n_about: int) -> None:
+        steps.append((n_rows, n_about))
+
+    chunked, _ = run(ckpt, rows, tmp_path, interval=0.8, chunk_rows=chunk_rows, progress=note, overwrite=True)
     pd.testing.assert_frame_equal(whole, chunked, rtol=1e-6)
-    assert steps == [min(end, len(rows)) for end in range(chunk_rows, len(rows) + chunk_rows, chunk_rows)]
+    ends = [min(end, len(rows)) for end in range(chunk_rows, len(rows) + chunk_rows, chunk_rows)]
+    assert steps == [(end, len(rows)) for end in ends]
 
 
 def test_interval_adds_its_ends_in_the_unit_of_the_target(

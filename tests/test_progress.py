@@ -20,7 +20,7 @@ from actlab.networks.population import Outcome
 from actlab.runs import display as display_module
 from actlab.runs import progress as progress_module
 from actlab.runs import team_progress as team_progress_module
-from actlab.runs.display import Leader
+from actlab.runs.display import Leader, RowProgress
 from actlab.runs.progress import PopulationProgress, expected_member_epochs, find_leader
 from actlab.runs.team_progress import TeamProgress
 from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
@@ -159,6 +159,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     for module in (team_progress_module, display_module):
         monkeypatch.setattr(module, "time", clock)
     return clock
+
+
+def test_rows_of_a_file_are_shown_with_what_remains(clock: Clock) -> None:
+    out = io.StringIO()
+    progress = RowProgress(Console(file=out, width=200))
+    clock.now = 5.0
+    progress.show(100_000, 1_000_000)
+    assert out.getvalue() == ""
+    clock.now = 20.0
+    progress.show(400_000, 1_000_000)
+    progress.close()
+    assert out.getvalue() == "400,000 of about 1,000,000 rows, 20,000 rows/s, about 0:30 left\n"
 
 
 def tell(study: Study, number: int, value: float, n_epochs: int) -> None:

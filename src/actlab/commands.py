@@ -1,7 +1,7 @@
 """The commands: their arguments, and what each calls. Heavy imports happen inside them."""
 
-import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -140,20 +140,18 @@ def _predict(arguments: Arguments) -> None:
     parser.add_allow_code()
     asked = parser.parse(arguments, needed=("ckpt_path", "input", "output"))
     from actlab.model.prediction import predict_file
+    from actlab.runs.display import RowProgress
 
-    def show(n_rows: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{n_rows:,} rows", end="", file=sys.stderr, flush=True)
-
-    done = predict_file(
-        asked.ckpt_path,
-        asked.input,
-        asked.output,
-        asked.interval,
-        progress=show,
-        overwrite=asked.overwrite,
-        allow_code=asked.allow_code,
-    )
+    with closing(RowProgress()) as progress:
+        done = predict_file(
+            asked.ckpt_path,
+            asked.input,
+            asked.output,
+            asked.interval,
+            progress=progress.show,
+            overwrite=asked.overwrite,
+            allow_code=asked.allow_code,
+        )
     print(f"{done.n_rows:,} rows predicted: {asked.output}")
 
 

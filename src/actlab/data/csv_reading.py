@@ -113,6 +113,12 @@ def iterate_blocks(csv_file: CsvFile, n_rows: int) -> Iterator[Block]:
             yield _block(cells, lines)
 
 
+def count_lines(path: str) -> int:
+    """Line ends in the file: the rows of a table, its header included, but for line ends inside quotes."""
+    with readable(path), open(path, "rb") as file:
+        return sum(part.count(b"\n") for part in iter(lambda: file.read(SCAN_BYTES), b""))
+
+
 def _block(cells: list[list[str]], lines: list[int]) -> Block:
     return Block(list(zip(*cells, strict=True)), np.array(lines, dtype=np.int64))
 

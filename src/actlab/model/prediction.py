@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from actlab.data.cells import PLAIN
-from actlab.data.csv_reading import listed, shown
+from actlab.data.csv_reading import count_lines, listed, shown
 from actlab.data.table import Table, read_rows
 from actlab.model.averaging import Ensemble
 from actlab.model.ensemble import load
@@ -62,7 +62,7 @@ def predict_file(
     interval: float | None = None,
     chunk_rows: int = CHUNK_ROWS,
     warn: Callable[[str], None] = print_warning,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
     allow_code: bool = False,
 ) -> Prediction:
@@ -78,7 +78,7 @@ def predict_file(
         interval: Coverage of `lower` and `upper`; without them when None.
         chunk_rows: Rows in memory at a time.
         warn: Told each warning, when it comes up.
-        progress: Told the number of rows done, after each chunk.
+        progress: Told the number of rows done and about how many there are, after each chunk.
         overwrite: Whether an output file that is there and not empty may be replaced.
         allow_code: As in `ensemble.load`.
 
@@ -91,14 +91,14 @@ def predict_file(
         check_level(ensemble.residuals, interval)
     warnings = Warnings(warn)
     tables = read_rows(str(input_path), ensemble.schema, chunk_rows)
-    n_rows = 0
+    n_rows, n_about = 0, count_lines(str(input_path)) - 1 if progress is not None else 0
 
     def write(temporary: Path) -> None:
         nonlocal n_rows
         with temporary.open("w", encoding="utf-8", newline="") as file:
             for n_rows in _write_rows(file, ensemble, tables, interval, warnings):
                 if progress is not None:
-                    progress(n_rows)
+                    progress(n_rows, max(n_rows, n_about))
 
     write_output(output, write)
     return Prediction(n_rows, tuple(warnings.told))

@@ -53,6 +53,32 @@ def counts(
     )
 
 
+class RowProgress:
+    """Rows done, pace and remaining time of a file that is read through once.
+
+    Args:
+        console: As in `Display`.
+        interval_s: As in `Display`.
+    """
+
+    def __init__(self, console: Console | None = None, interval_s: float = 10.0) -> None:
+        self.display = Display(console, interval_s)
+        self.started = time.monotonic()
+
+    def show(self, n_rows: int, n_about: int) -> None:
+        """After some rows, of about so many."""
+        now = time.monotonic()
+        if self.display.is_due(now):
+            pace = n_rows / (now - self.started)
+            left = duration((n_about - n_rows) / pace)
+            line = f"{n_rows:,} of about {n_about:,} rows, {pace:,.0f} rows/s, about {left} left"
+            self.display.show(now, n_rows / n_about, line, None)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self.display.close()
+
+
 class Display:
     """Where progress goes: stderr unless given a console.
 
