@@ -1,8 +1,10 @@
 """Section `choices`: stack size, threads or processes, memory layout, each by what it gives."""
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -23,8 +25,9 @@ from benchmarks.tasks import N_CORES, Task, constant_length
 STACK_SIZES = (2_000_000, 4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
 TEXT = """## How the choices were made
 
-Networks per minute of MEMBERS members of the article's network by stack size (weights, gradients and two moments)
-and by how the cores are used; microseconds a member of the first layer, forward and backward, by memory layout.
+Networks per minute of MEMBERS members of the article's network by stack size (weights, gradients and two moments), by
+how the cores are used, and by whether the C library keeps what a step frees; microseconds a member of the first layer,
+forward and backward, by memory layout.
 """
 
 
@@ -79,6 +82,26 @@ def _population_here(members: Sequence[Member]) -> int:
     return len(fit_population(plain_loop.task_here(), members))
 
 
+def freed_memory(task: Task, members: Sequence[Member], n_threads: int) -> dict[str, float]:
+    """Networks per minute with freed memory kept and given back, each in a fresh process: there is no way back."""
+    found = {}
+    for title, is_kept in (("freed memory kept", True), ("freed memory given back", False)):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            seconds = pool.submit(_train_in_fresh_process, task, members, is_kept, n_threads).result()
+        found[title] = 60 * len(members) / seconds
+    return found
+
+
+def _train_in_fresh_process(task: Task, members: Sequence[Member], is_kept: bool, n_threads: int) -> float:
+    torch.set_num_threads(n_threads)
+    with nullcontext() if is_kept else mock.patch.object(module_of_stacks, "keep_freed_memory", int):
+        # the first fit pays for what is imported late
+        fit_population(task, members[:2])
+        started = time.perf_counter()
+        fit_population(task, members)
+    return time.perf_counter() - started
+
+
 def layouts(n_members: int, batch: int, n_in: int, n_out: int, at_least_s: float = 0.3) -> dict[str, float]:
     """Microseconds a member of the first layer forward and backward, by how its weights lie; one thread."""
     inputs = torch.randn(n_members, batch, n_in)
@@ -111,7 +134,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     with Processes(task) as processes:
         for _ in range(bench.plan.rounds):
             sizes.append(stack_sizes(task, members))
-            threads.append(threadings(task, members, processes))
+            threads.append(threadings(task, members, processes) | freed_memory(task, members, torch.get_num_threads()))
             lying.append(layouts(len(members), 24, 288, 144))
     return {
         "members": len(members),

@@ -57,7 +57,7 @@ Measured while actlab was built, on two cores, on the article's network unless s
 - **`torch.compile`**: no gain on a CPU at this size, and 10 to 39 s to compile.
 - **Lightning's `barebones=True`**: nothing over switching features off one by one. What costs is the call per batch, so
   a Lightning batch is an epoch of the whole population.
-- **Other settings of malloc**, and **`MKL_CBWR=AUTO`** for reproducible products: no difference.
+- **`MKL_CBWR=AUTO`** for reproducible products: no difference. (Keeping freed memory does help, see above.)
 - **scikit-learn's `OneHotEncoder` on columns of text**: it looks at every cell for NaN in Python, 7.6 s of the start of
   a House Prices comparison under a profiler. Columns are factorised first, and it only decides which categories are
   rare where there are many: 0.2 s.
