@@ -199,7 +199,9 @@ def main() -> None:
         found[name] = measure(parse("compare", "", ["--config", str(config)]), asked.out / name)
     paths = "" if tuple(asked.configs) == CONFIGS else "".join(f" {config}" for config in asked.configs)
     errors = ", ".join(f"{np.sqrt(0.09 / len(t.truth)):.1%} for {name}" for name, t in found.items())
-    sections = [INTRODUCTION.format(command=f"python scripts/interval_coverage.py --out runs/intervals{paths}", errors=errors)]
+    sections = [
+        INTRODUCTION.format(command=f"python scripts/interval_coverage.py --out runs/intervals{paths}", errors=errors)
+    ]
     for name, tested in found.items():
         sections.append("\n".join([f"## {name}", "", *level_table(tested), "", fold_sentence(tested), ""]))
     head = "| | least third predicted | middle | largest | folds agree most | middle | least |"
