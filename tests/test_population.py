@@ -15,7 +15,8 @@ from actlab.members import Member, Split, stream_seed
 from actlab.networks import activations, module
 from actlab.networks.initialisation import draw
 from actlab.networks.module import PopulationModule, plan_stacks
-from actlab.networks.population import Outcome, StackTraining, schedule_factor
+from actlab.networks.optimizer import schedule_factor
+from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor, keep_mask
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings

@@ -15,7 +15,9 @@ from torch import Tensor
 from actlab.data.datamodule import TabularDataModule
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
-from actlab.networks.population import RowAdamW, SplitTensors, StackTraining
+from actlab.data.datamodule import SplitTensors
+from actlab.networks.optimizer import RowAdamW
+from actlab.networks.population import StackTraining
 from actlab.networks.regressor import Regressor
 from benchmarks.markdown import Section, table
 from benchmarks.plans import Bench

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import TabularDataModule, batch_order
+from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_order
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
-from actlab.networks.population import Outcome, SplitTensors
+from actlab.networks.population import Outcome
 from actlab.runs.trials import make_trainer
 from benchmarks.plain_loop import Best, network
 from benchmarks.tasks import VMAP_MEMBERS, Task, Trained

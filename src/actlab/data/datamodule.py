@@ -46,6 +46,28 @@ class SplitData:
         return int(self.features.shape[1])
 
 
+class SplitTensors:
+    """The rows of all splits on the device: features (S, N, F), standardised targets (S, N), F padded with zeros."""
+
+    def __init__(self, data: dict[Split, SplitData], device: torch.device, dtype: torch.dtype) -> None:
+        widest = max(split.n_features for split in data.values())
+        n_rows = len(next(iter(data.values())).targets)
+        self.place = {split: place for place, split in enumerate(data)}
+        self.n_rows = n_rows
+        self.features = torch.zeros(len(data), n_rows, widest, device=device, dtype=dtype)
+        self.targets = torch.zeros(len(data), n_rows, device=device, dtype=dtype)
+        for place, split in enumerate(data.values()):
+            self.features[place, :, : split.n_features] = split.features.to(device, dtype)
+            self.targets[place] = split.targets.to(device, dtype)
+        self.flat_features = self.features.view(-1, widest)
+        self.flat_targets = self.targets.view(-1)
+
+    def gather(self, flat_rows: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
+        """Features (P, B, F) and targets (P, B) of flat row numbers (P, B) = place * N + row."""
+        features = self.flat_features.index_select(0, flat_rows.reshape(-1)).view(*flat_rows.shape, -1)
+        return features[..., :n_features], self.flat_targets[flat_rows]
+
+
 class EpochOrder(NamedTuple):
     """What one training epoch visits: for each stream, row numbers (steps, B) in the order of visit."""
 

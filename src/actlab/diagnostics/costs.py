@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from actlab.members import Member, Split
-from actlab.networks.population import RowAdamW
+from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 
 # Members of the stack that is timed, and steps of which the fastest counts in a round.

@@ -11,7 +11,8 @@ from torch import Tensor
 from actlab.diagnostics.health import HealthRecord, Moment, measure
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
-from actlab.networks.population import SplitTensors, StackTraining
+from actlab.data.datamodule import SplitTensors
+from actlab.networks.population import StackTraining
 from actlab.networks.regressor import Regressor
 
 # Members measured at once: bounds the memory of their activations and gradients, and of the weights that wait.

@@ -13,13 +13,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from actlab.data.datamodule import EpochOrder, SplitData, TabularDataModule, batch_shape
+from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, TabularDataModule, batch_shape
 from actlab.members import Member, Split
 from actlab.networks import activations
 from actlab.networks.initialisation import layer_shapes
 from actlab.networks.memory import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
-from actlab.networks.population import Outcome, SplitTensors, StackTraining
+from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor, stack_states
 from actlab.settings import OptimizerSettings
 
@@ -100,6 +100,8 @@ class PopulationModule(pl.LightningModule):
         data = self.datamodule.data
         first = next(iter(self.stacks.parameters()))
         tensors = SplitTensors(data, first.device, first.dtype)
+        # elsewhere kernels are launched by the thousand anyway, and autocast is autograd's
+        is_compiled = first.device.type == "cpu" and self.trainer.precision in ("32-true", "64-true")
         self.training_stacks = [
             StackTraining(
                 stack,
@@ -109,6 +111,7 @@ class PopulationModule(pl.LightningModule):
                 self.optimizer_settings,
                 self.max_epochs,
                 self.datamodule.settings.batch_size,
+                is_compiled,
             )
             for stack, positions in zip(self._regressors(), self._positions, strict=True)
         ]

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import EpochOrder, SplitData, batch_shape, whole_lanes
+from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape, whole_lanes
 from actlab.members import Member, Split
+from actlab.networks.chunks import Chunks, chunk_size
+from actlab.networks.compiled import compiled_steps
 from actlab.networks.metrics import MemberRMSE
+from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor, unstack
 from actlab.settings import OptimizerSettings
 
@@ -42,103 +45,6 @@ class Outcome:
     test_predictions: Tensor | None = None
 
 
-def schedule_factor(schedule: str, epoch: int, max_epochs: int) -> float:
-    """What the learning rate is multiplied by in an epoch: 1, or the half cosine from 1 towards 0."""
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * epoch / max_epochs))
-    return 1.0
-
-
-class RowAdamW:
-    """A stock AdamW over the members of a stack, each with its own learning rate and weight decay.
-
-    Neighbouring members with equal settings share a parameter group of slices of the stacked tensors, so the fused
-    kernel runs over long rows. The slices share the storage of the stack; gradients are handed over before a step.
-    """
-
-    def __init__(self, stack: Regressor) -> None:
-        self.tensors = list(stack.stacked().values())
-        self.bounds = _equal_runs([(m.learning_rate, m.weight_decay, m.epochs) for m in stack.members])
-        groups = [
-            {
-                "params": [torch.nn.Parameter(tensor.detach()[start:stop]) for tensor in self.tensors],
-                "lr": stack.members[start].learning_rate,
-                "initial_lr": stack.members[start].learning_rate,
-                "weight_decay": stack.members[start].weight_decay,
-                "epochs": stack.members[start].epochs,
-            }
-            for start, stop in self.bounds
-        ]
-        self.adamw = torch.optim.AdamW(groups, fused=True)
-
-    def step(self) -> None:
-        """One update from the gradients of the stacked tensors, which are given up."""
-        for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
-            for part, whole in zip(group["params"], self.tensors, strict=True):
-                part.grad = whole.grad[start:stop] if whole.grad is not None else None
-        self.adamw.step()
-        for whole in self.tensors:
-            whole.grad = None
-
-    def start_epoch(self, epoch: int, schedule: str, max_epochs: int) -> None:
-        """Set every learning rate for the epoch to come; members of a given length have the cosine over it."""
-        for group in self.adamw.param_groups:
-            own = ("cosine", group["epochs"]) if group["epochs"] else (schedule, max_epochs)
-            group["lr"] = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
-
-    def moments(self, position: int, rows: Tensor) -> dict[str, Tensor]:
-        """Step count and moments (rows, ...) of some members for the tensor at a position; empty before any step."""
-        states = [self.adamw.state[group["params"][position]] for group in self.adamw.param_groups]
-        if not states[0]:
-            return {}
-        whole = {key: torch.cat([state[key] for state in states]) for key in ("exp_avg", "exp_avg_sq")}
-        return {"step": states[0]["step"], **{key: value.index_select(0, rows) for key, value in whole.items()}}
-
-    def take_moments(self, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
-        """Go on from other optimisers: this one's rows are their rows, one source after the other.
-
-        All sources have made the same number of steps.
-        """
-        for position in range(len(self.tensors)):
-            parts = [source.moments(position, rows) for source, rows in sources]
-            if not parts[0]:
-                return
-            whole = {key: torch.cat([part[key] for part in parts]) for key in ("exp_avg", "exp_avg_sq")}
-            for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
-                self.adamw.state[group["params"][position]] = {
-                    "step": parts[0]["step"].clone(),
-                    **{key: value[start:stop].clone() for key, value in whole.items()},
-                }
-
-
-def _equal_runs(values: Sequence[object]) -> list[tuple[int, int]]:
-    """Half-open bounds of the runs of equal neighbours."""
-    starts = [i for i in range(len(values)) if i == 0 or values[i] != values[i - 1]]
-    return list(zip(starts, [*starts[1:], len(values)], strict=True))
-
-
-class SplitTensors:
-    """The rows of all splits on the device: features (S, N, F), standardised targets (S, N), F padded with zeros."""
-
-    def __init__(self, data: dict[Split, SplitData], device: torch.device, dtype: torch.dtype) -> None:
-        widest = max(split.n_features for split in data.values())
-        n_rows = len(next(iter(data.values())).targets)
-        self.place = {split: place for place, split in enumerate(data)}
-        self.n_rows = n_rows
-        self.features = torch.zeros(len(data), n_rows, widest, device=device, dtype=dtype)
-        self.targets = torch.zeros(len(data), n_rows, device=device, dtype=dtype)
-        for place, split in enumerate(data.values()):
-            self.features[place, :, : split.n_features] = split.features.to(device, dtype)
-            self.targets[place] = split.targets.to(device, dtype)
-        self.flat_features = self.features.view(-1, widest)
-        self.flat_targets = self.targets.view(-1)
-
-    def gather(self, flat_rows: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
-        """Features (P, B, F) and targets (P, B) of flat row numbers (P, B) = place * N + row."""
-        features = self.flat_features.index_select(0, flat_rows.reshape(-1)).view(*flat_rows.shape, -1)
-        return features[..., :n_features], self.flat_targets[flat_rows]
-
-
 class StackTraining:
     """One stack in training.
 
@@ -150,6 +56,7 @@ class StackTraining:
         optimizer: Patience and schedule.
         max_epochs: Length of the schedule.
         batch_size: Rows of a batch.
+        is_compiled: Train by `actlab.networks.compiled` where it knows the activation, else by autograd.
     """
 
     def __init__(
@@ -161,6 +68,7 @@ class StackTraining:
         optimizer: OptimizerSettings,
         max_epochs: int,
         batch_size: int,
+        is_compiled: bool = False,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         self.outcomes = {
@@ -177,11 +85,14 @@ class StackTraining:
         self.batch = batch_shape(len(data[stack.members[0].split].rows.training), batch_size)
         # filled up to whole lanes with rows whose outputs are cut off again: see LANES
         filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % max(1, self.n_validation)]
-        self._take(stack, RowAdamW(stack))
+        self.steps = compiled_steps(stack.members[0].activation) if is_compiled else None
+        self.chunk = chunk_size(stack, self.batch[1]) if self.steps is not None else None
+        self._take(stack, RowAdamW(stack, self.chunk))
         self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
+        self.chunks = Chunks(stack, optimizer, self.chunk, self.steps) if self.chunk and self.steps else None
         device, members = stack.first_weight.device, stack.members
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
@@ -201,13 +112,7 @@ class StackTraining:
         self.optimizer.start_epoch(order.epoch, self.settings.schedule, self.max_epochs)
         members = self.stack.members
         rows = torch.stack([order.rows[member.stream] for member in members], dim=1) + self.first_rows.unsqueeze(1)
-        total = torch.zeros(self.n_members, device=self.sd.device, dtype=torch.float64)
-        for step_rows in rows:
-            features, targets = self.tensors.gather(step_rows, self.n_features)
-            loss = (self.stack(features) - targets).square().mean(dim=1)
-            loss.sum().backward()
-            self.optimizer.step()
-            total += loss.detach()
+        total = self.chunks.train(rows, self.tensors) if self.chunks else self._train_by_autograd(rows)
         scores = ((total / len(rows)).sqrt() * self.sd).tolist()
         share = (time.perf_counter() - started) / self.n_members
         for position, score in zip(self.positions, scores, strict=True):
@@ -215,6 +120,17 @@ class StackTraining:
             outcome.train_curve.append(score)
             outcome.epochs += 1
             outcome.seconds += share
+
+    def _train_by_autograd(self, rows: Tensor) -> Tensor:
+        """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses."""
+        total = torch.zeros(self.n_members, device=self.sd.device, dtype=torch.float64)
+        for step_rows in rows:
+            features, targets = self.tensors.gather(step_rows, self.n_features)
+            loss = (self.stack(features) - targets).square().mean(dim=1)
+            loss.sum().backward()
+            self.optimizer.step()
+            total += loss.detach()
+        return total
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -290,7 +206,7 @@ class StackTraining:
         self._go_on(self.stack.select(staying), [(self.optimizer, index)])
 
     def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
-        optimizer = RowAdamW(stack)
+        optimizer = RowAdamW(stack, self.chunk)
         optimizer.take_moments(sources)
         self._take(stack, optimizer)
 

@@ -56,16 +56,49 @@ class Streams:
             return (tiled * scaled).reshape(signal.shape)
         return signal * scaled[self.rows]
 
+    def of_steps(
+        self, n_steps: int, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
+    ) -> list[Tensor]:
+        """What `drop` would multiply signals (P, B, H) of some layers with, for the next steps of an epoch.
+
+        Args:
+            n_steps: How many.
+            shapes: (B, H) of each layer that drops.
+            probability: Of a zero.
+            dtype: Of the signals.
+
+        Returns:
+            (n_steps, S, B, H) of each layer for the S streams; member i has that of stream `rows[i]`.
+        """
+        counts = [rows * width for rows, width in shapes]
+        words = [(count + 3) // 4 for count in counts]
+        drawn = torch.stack([random_words(n_steps * sum(words), g).view(n_steps, -1) for g in self.generators], dim=1)
+        masks, start = [], 0
+        for (rows, width), count, own in zip(shapes, counts, words, strict=True):
+            bits = drawn[..., start : start + own].contiguous().view(torch.int16)[..., :count]
+            kept = (bits >= least_kept(probability)).to(dtype) / (1 - probability)
+            masks.append(kept.view(n_steps, len(self.keys), rows, width))
+            start += own
+        return masks
+
 
 def keep_mask(shape: Sequence[int], probability: float, generator: torch.Generator) -> Tensor:
     """One member's dropout mask, true where a unit stays; on the generator's device."""
     count = 1
     for size in shape:
         count *= size
-    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=generator.device)
-    words.random_(-(2**63), None, generator=generator)
-    threshold = round(probability * DROPOUT_LEVELS) - DROPOUT_LEVELS // 2
-    return (words.view(torch.int16)[:count] >= threshold).view(*shape)
+    return (random_words((count + 3) // 4, generator).view(torch.int16)[:count] >= least_kept(probability)).view(*shape)
+
+
+def random_words(count: int, generator: torch.Generator) -> Tensor:
+    """So many 64-bit numbers, all equally likely, on the generator's device; two draws are as one of both lengths."""
+    words = torch.empty(count, dtype=torch.int64, device=generator.device)
+    return words.random_(-(2**63), None, generator=generator)
+
+
+def least_kept(probability: float) -> int:
+    """Of 16-bit numbers, the least that lets a unit stay."""
+    return round(probability * DROPOUT_LEVELS) - DROPOUT_LEVELS // 2
 
 
 class Regressor(nn.Module):

@@ -1,0 +1,124 @@
+"""A stack in training a few members at a time, so few that what a step touches stays in the processor's cache."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actlab.data.datamodule import SplitTensors
+from actlab.networks.compiled import Steps
+from actlab.networks.optimizer import RowAdamW
+from actlab.networks.regressor import Regressor
+
+# Weights, gradients, two moments and signals of a chunk: docs/benchmarks.md, "How the choices were made".
+CHUNK_BYTES = 4_000_000
+# Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
+MOST_STEPS, MASK_BYTES = 256, 64_000_000
+
+
+def chunk_size(stack: Regressor, batch: int) -> int:
+    """Members of a chunk."""
+    tensors = stack.stacked().values()
+    n_parameters = sum(value[0].numel() for value in tensors)
+    widths = sum(value.shape[-1] for value in tensors if value.dim() == 3)
+    # of each layer: pre-activations, outputs, and the gradients by both
+    n_signals = batch * (stack.first_weight.shape[1] + 4 * widths)
+    return max(1, CHUNK_BYTES // (stack.first_weight.element_size() * (4 * n_parameters + n_signals)))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some neighbouring members of a stack: slices of its tensors and of its optimiser's.
+
+    Args:
+        rows: Which members.
+        weights: (P, in, k out) of each layer.
+        biases: (P, k out) of each layer.
+        groups: Runs of members with equal settings, from the chunk's first member on.
+        numbers: The optimiser's parameter groups of these runs.
+    """
+
+    rows: slice
+    weights: list[Tensor]
+    biases: list[Tensor]
+    groups: list[tuple[int, int]]
+    numbers: list[int]
+
+
+class Chunks:
+    """The chunks of a stack, and how they train.
+
+    Args:
+        stack: The networks; without learned activations.
+        optimizer: Made with this size of chunks.
+        size: Members of a chunk.
+        steps: Compiled for the stack's activation.
+    """
+
+    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, steps: Steps) -> None:
+        self.stack, self.optimizer, self.steps = stack, optimizer, steps
+        layers = range(len(stack.activation) + 1)
+        self.names = [*(f"weight_{depth}" for depth in layers), *(f"bias_{depth}" for depth in layers)]
+        self.chunks = [
+            self._cut(slice(start, min(start + size, stack.n_members))) for start in range(0, stack.n_members, size)
+        ]
+
+    def _cut(self, rows: slice) -> Chunk:
+        tensors = {name: value.detach()[rows] for name, value in self.stack.stacked().items()}
+        own = [tensors[name] for name in self.names]
+        numbers = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
+        groups = [(start - rows.start, stop - rows.start) for start, stop in (self.optimizer.bounds[i] for i in numbers)]
+        return Chunk(rows, own[: len(own) // 2], own[len(own) // 2 :], groups, numbers)
+
+    @torch.no_grad()
+    def train(self, rows: Tensor, data: SplitTensors) -> Tensor:
+        """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses, float64."""
+        n_steps, n_members, batch = rows.shape
+        total = torch.zeros(n_members, dtype=torch.float64, device=rows.device)
+        at_once = self._steps_at_once(batch)
+        for start in range(0, n_steps, at_once):
+            part = rows[start : start + at_once]
+            masks = self._masks(len(part), batch)
+            for chunk in self.chunks:
+                total[chunk.rows] += self._train_chunk(chunk, part[:, chunk.rows], data, masks)
+        return total
+
+    def _steps_at_once(self, batch: int) -> int:
+        if self.stack.masks is None:
+            return MOST_STEPS
+        bytes_of_step = 4 * len(self.stack.masks.keys) * batch * sum(self.stack.members[0].hidden)
+        return max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))
+
+    def _masks(self, n_steps: int, batch: int) -> list[Tensor]:
+        if self.stack.masks is None:
+            return []
+        shapes = [(batch, width) for width in self.stack.members[0].hidden]
+        return self.stack.masks.of_steps(n_steps, shapes, self.stack.dropout, self.stack.first_weight.dtype)
+
+    def _train_chunk(self, chunk: Chunk, rows: Tensor, data: SplitTensors, masks: list[Tensor]) -> Tensor:
+        groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
+        place = {name: i for i, name in enumerate(self.stack.stacked())}
+        states = [
+            [self.optimizer.adamw.state[group["params"][place[name]]] for name in self.names] for group in groups
+        ]
+        beta1, beta2 = groups[0]["betas"]
+        streams = self.stack.masks.rows[chunk.rows] if self.stack.masks is not None else rows.new_zeros(0)
+        total: Tensor = self.steps(
+            rows,
+            data.flat_features,
+            data.flat_targets,
+            chunk.weights,
+            chunk.biases,
+            masks,
+            streams,
+            chunk.groups,
+            [[state["exp_avg"] for state in group] for group in states],
+            [[state["exp_avg_sq"] for state in group] for group in states],
+            [[state["step"] for state in group] for group in states],
+            [group["lr"] for group in groups],
+            [group["weight_decay"] for group in groups],
+            beta1,
+            beta2,
+            groups[0]["eps"],
+        )
+        return total

@@ -1,0 +1,152 @@
+"""Training steps of a few members of a stack without Python in between, compiled by TorchScript.
+
+The arithmetic of these networks is so small that what stands between two kernels decides: with a derivative written
+out there are no graphs to build and no gradients to allocate, so few members are enough to make a step worth its calls,
+and so few that their weights, gradients and moments stay in the processor's cache from one step to the next. TorchScript
+because it holds no interpreter lock: two threads of Python would wait for each other at every kernel. It is deprecated
+in torch (2.10 on) and has no successor that runs kernels one by one; where it is gone, or an activation has no
+derivative in the table, autograd trains instead, with the same numbers up to rounding.
+"""
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from actlab.networks import activations
+from actlab.networks.derivatives import DERIVATIVES, Derivative
+
+
+class Steps(nn.Module):
+    """Steps of stacks with this activation in every hidden layer."""
+
+    def __init__(self, activation: nn.Module, derivative: Derivative) -> None:
+        super().__init__()
+        self.activation, self.derivative = activation, derivative
+
+    def forward(
+        self,
+        rows: Tensor,
+        features: Tensor,
+        targets: Tensor,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        masks: list[Tensor],
+        streams: Tensor,
+        groups: list[tuple[int, int]],
+        averages: list[list[Tensor]],
+        squares: list[list[Tensor]],
+        counts: list[list[Tensor]],
+        rates: list[float],
+        decays: list[float],
+        beta1: float,
+        beta2: float,
+        eps: float,
+    ) -> Tensor:
+        """Train P members in place, one step for each of `rows`; returns the sum (P,) of their losses, float64.
+
+        The loss of a member is the mean squared error of its batch. See `actlab.networks.regressor` for the network and
+        `actlab.networks.population` for what the groups are.
+
+        Args:
+            rows: (steps, P, B) flat row numbers.
+            features: (N, F') of all splits, F' >= F: the columns from F on are left out.
+            targets: (N,).
+            weights: Of each layer, (P, in, k out); the last layer has one output.
+            biases: Of each layer, (P, k out).
+            masks: Of each hidden layer, (steps, S, B, H), what outputs are multiplied with; none without dropout.
+            streams: (P,) place in S of each member.
+            groups: Half-open runs of members with equal settings.
+            averages: AdamW's first moments, for each group and tensor (weights, then biases).
+            squares: The second moments.
+            counts: The steps made so far.
+            rates: Learning rate of each group.
+            decays: Weight decay of each group.
+            beta1: AdamW's.
+            beta2: AdamW's.
+            eps: AdamW's.
+        """
+        n_steps, n_members, batch = rows.shape
+        n_hidden = len(weights) - 1
+        n_features = weights[0].size(1)
+        total = torch.zeros([n_members], dtype=torch.float64, device=rows.device)
+        none: list[Tensor] = []
+        by_weight = [torch.empty_like(weight) for weight in weights]
+        by_bias = [torch.empty_like(bias) for bias in biases]
+        parameters = [[w[start:stop] for w in weights] + [b[start:stop] for b in biases] for start, stop in groups]
+        gradients = [[w[start:stop] for w in by_weight] + [b[start:stop] for b in by_bias] for start, stop in groups]
+        signals = [
+            torch.empty([n_members, batch, weight.size(2)], dtype=weight.dtype, device=weight.device)
+            for weight in weights[:n_hidden]
+        ]
+        gathered = torch.empty([n_members * batch, features.size(1)], dtype=features.dtype, device=features.device)
+        for step in range(n_steps):
+            flat = rows[step].reshape(-1)
+            torch.index_select(features, 0, flat, out=gathered)
+            signal = gathered.view([n_members, batch, -1])[:, :, :n_features]
+            wanted = targets.index_select(0, flat).view([n_members, batch])
+            inputs = [signal]
+            outputs: list[Tensor] = []
+            kept: list[Tensor] = []
+            for depth in range(n_hidden):
+                z = signals[depth]
+                torch.baddbmm(biases[depth].unsqueeze(1), signal, weights[depth], out=z)
+                h = self.activation(z)
+                outputs.append(h)
+                signal = h
+                if len(masks) > 0:
+                    mask = masks[depth][step].index_select(0, streams)
+                    kept.append(mask)
+                    signal = h * mask
+                inputs.append(signal)
+            last = weights[n_hidden].transpose(1, 2)
+            errors = (signal * last).sum(-1) + biases[n_hidden] - wanted
+            total += errors.square().mean(1)
+            by_output = (errors * (2.0 / batch)).unsqueeze(-1)
+            torch.sum(signal * by_output, [1], out=by_weight[n_hidden].squeeze(-1))
+            torch.sum(by_output.squeeze(-1), [1], keepdim=True, out=by_bias[n_hidden])
+            by_signal = by_output * last
+            for i in range(n_hidden):
+                depth = n_hidden - 1 - i
+                if len(masks) > 0:
+                    by_signal = by_signal * kept[depth]
+                by_z = self.derivative(by_signal, signals[depth], outputs[depth])
+                torch.bmm(inputs[depth].transpose(1, 2), by_z, out=by_weight[depth])
+                torch.sum(by_z, [1], out=by_bias[depth])
+                if depth > 0:
+                    by_signal = torch.bmm(by_z, weights[depth].transpose(1, 2))
+            for g in range(len(groups)):
+                torch.ops.aten._foreach_add_(counts[g], 1)
+                torch.ops.aten._fused_adamw_(
+                    parameters[g],
+                    gradients[g],
+                    averages[g],
+                    squares[g],
+                    none,
+                    counts[g],
+                    lr=rates[g],
+                    beta1=beta1,
+                    beta2=beta2,
+                    weight_decay=decays[g],
+                    eps=eps,
+                    amsgrad=False,
+                    maximize=False,
+                )
+        return total
+
+
+@cache
+def compiled_steps(activation: str) -> Steps | None:
+    """The steps of stacks of that activation, compiled; None where only autograd knows how."""
+    if activation not in DERIVATIVES:
+        return None
+    steps = Steps(activations.get(activation).build(), DERIVATIVES[activation])
+    with warnings.catch_warnings():
+        # the deprecation is known, and what happens when it is carried out is said above
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            compiled: Steps = torch.jit.script(steps)
+        except (AttributeError, RuntimeError):
+            return None
+    return compiled
