@@ -30,9 +30,11 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"check", "datamodule"},
     ),
     "networks": (
-        {"activations", "memory", "metrics"},
-        {"initialisation"},
+        {"activations", "derivatives", "memory", "metrics", "streams"},
+        {"compiled", "initialisation"},
         {"regressor"},
+        {"optimizer"},
+        {"chunks"},
         {"population"},
         {"module"},
     ),

@@ -17,7 +17,8 @@ from actlab.networks.initialisation import draw
 from actlab.networks.module import PopulationModule, plan_stacks
 from actlab.networks.optimizer import schedule_factor
 from actlab.networks.population import Outcome, StackTraining
-from actlab.networks.regressor import Regressor, keep_mask
+from actlab.networks.regressor import Regressor
+from actlab.networks.streams import keep_mask
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 

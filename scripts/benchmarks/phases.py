@@ -12,10 +12,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import TabularDataModule
+from actlab.data.datamodule import SplitTensors, TabularDataModule
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
-from actlab.data.datamodule import SplitTensors
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.population import StackTraining
 from actlab.networks.regressor import Regressor

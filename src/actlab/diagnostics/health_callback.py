@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from actlab.data.datamodule import SplitTensors
 from actlab.diagnostics.health import HealthRecord, Moment, measure
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
-from actlab.data.datamodule import SplitTensors
 from actlab.networks.population import StackTraining
 from actlab.networks.regressor import Regressor
 

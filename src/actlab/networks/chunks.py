@@ -1,5 +1,6 @@
 """A stack in training a few members at a time, so few that what a step touches stays in the processor's cache."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from actlab.data.datamodule import SplitTensors
 from actlab.networks.compiled import Steps
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
+from actlab.networks.streams import MaskBank, masks_of_steps
 
 # Weights, gradients, two moments and signals of a chunk: docs/benchmarks.md, "How the choices were made".
 CHUNK_BYTES = 4_000_000
@@ -53,10 +55,12 @@ class Chunks:
         optimizer: Made with this size of chunks.
         size: Members of a chunk.
         steps: Compiled for the stack's activation.
+        bank: Dropout masks of the whole population.
     """
 
-    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, steps: Steps) -> None:
-        self.stack, self.optimizer, self.steps = stack, optimizer, steps
+    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, steps: Steps, bank: MaskBank) -> None:
+        self.stack, self.optimizer, self.steps, self.bank = stack, optimizer, steps, bank
+        self.places = torch.tensor([bank.place[member.stream] for member in stack.members], device=bank.device)
         layers = range(len(stack.activation) + 1)
         self.names = [*(f"weight_{depth}" for depth in layers), *(f"bias_{depth}" for depth in layers)]
         self.chunks = [
@@ -67,42 +71,51 @@ class Chunks:
         tensors = {name: value.detach()[rows] for name, value in self.stack.stacked().items()}
         own = [tensors[name] for name in self.names]
         numbers = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
-        groups = [(start - rows.start, stop - rows.start) for start, stop in (self.optimizer.bounds[i] for i in numbers)]
+        groups = [
+            (start - rows.start, stop - rows.start) for start, stop in (self.optimizer.bounds[i] for i in numbers)
+        ]
         return Chunk(rows, own[: len(own) // 2], own[len(own) // 2 :], groups, numbers)
 
     @torch.no_grad()
-    def train(self, rows: Tensor, data: SplitTensors) -> Tensor:
+    def train(self, epoch: int, rows: Tensor, data: SplitTensors) -> Tensor:
         """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses, float64."""
-        n_steps, n_members, batch = rows.shape
-        total = torch.zeros(n_members, dtype=torch.float64, device=rows.device)
-        at_once = self._steps_at_once(batch)
-        for start in range(0, n_steps, at_once):
-            part = rows[start : start + at_once]
-            masks = self._masks(len(part), batch)
+        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+        for start, masks, places in self._parts(epoch, rows):
+            part = rows[start : start + MOST_STEPS] if not masks else rows[start : start + len(masks[0])]
             for chunk in self.chunks:
-                total[chunk.rows] += self._train_chunk(chunk, part[:, chunk.rows], data, masks)
+                total[chunk.rows] += self._train_chunk(chunk, part[:, chunk.rows], data, masks, places)
         return total
 
-    def _steps_at_once(self, batch: int) -> int:
-        if self.stack.masks is None:
-            return MOST_STEPS
-        bytes_of_step = 4 * len(self.stack.masks.keys) * batch * sum(self.stack.members[0].hidden)
-        return max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))
-
-    def _masks(self, n_steps: int, batch: int) -> list[Tensor]:
-        if self.stack.masks is None:
-            return []
+    def _parts(self, epoch: int, rows: Tensor) -> Iterator[tuple[int, list[Tensor], Tensor]]:
+        """First step, masks and each member's place among them, of as many steps as go at once."""
+        n_steps, _, batch = rows.shape
+        streams = self.stack.masks
+        if streams is None:
+            for start in range(0, n_steps, MOST_STEPS):
+                yield start, [], rows.new_zeros(0)
+            return
         shapes = [(batch, width) for width in self.stack.members[0].hidden]
-        return self.stack.masks.of_steps(n_steps, shapes, self.stack.dropout, self.stack.first_weight.dtype)
+        dtype = self.stack.first_weight.dtype
+        whole = self.bank.epoch(epoch, n_steps, shapes, self.stack.dropout, dtype)
+        if whole is not None:
+            for start in range(0, n_steps, MOST_STEPS):
+                yield start, [mask[start : start + MOST_STEPS] for mask in whole], self.places
+            return
+        bytes_of_step = dtype.itemsize * len(streams.keys) * batch * sum(self.stack.members[0].hidden)
+        at_once = max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))
+        for start in range(0, n_steps, at_once):
+            count = min(at_once, n_steps - start)
+            yield start, masks_of_steps(streams.generators, count, shapes, self.stack.dropout, dtype), streams.rows
 
-    def _train_chunk(self, chunk: Chunk, rows: Tensor, data: SplitTensors, masks: list[Tensor]) -> Tensor:
+    def _train_chunk(
+        self, chunk: Chunk, rows: Tensor, data: SplitTensors, masks: list[Tensor], places: Tensor
+    ) -> Tensor:
         groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
         place = {name: i for i, name in enumerate(self.stack.stacked())}
-        states = [
-            [self.optimizer.adamw.state[group["params"][place[name]]] for name in self.names] for group in groups
-        ]
+        states = [[self.optimizer.adamw.state[group["params"][place[name]]] for name in self.names] for group in groups]
         beta1, beta2 = groups[0]["betas"]
-        streams = self.stack.masks.rows[chunk.rows] if self.stack.masks is not None else rows.new_zeros(0)
+        streams = places[chunk.rows]
+        follow = torch.equal(streams, torch.arange(len(streams)) + streams[:1])
         total: Tensor = self.steps(
             rows,
             data.flat_features,
@@ -111,6 +124,7 @@ class Chunks:
             chunk.biases,
             masks,
             streams,
+            int(streams[0]) if masks and follow else -1,
             chunk.groups,
             [[state["exp_avg"] for state in group] for group in states],
             [[state["exp_avg_sq"] for state in group] for group in states],

@@ -1,11 +1,11 @@
 """Training steps of a few members of a stack without Python in between, compiled by TorchScript.
 
-The arithmetic of these networks is so small that what stands between two kernels decides: with a derivative written
-out there are no graphs to build and no gradients to allocate, so few members are enough to make a step worth its calls,
-and so few that their weights, gradients and moments stay in the processor's cache from one step to the next. TorchScript
-because it holds no interpreter lock: two threads of Python would wait for each other at every kernel. It is deprecated
-in torch (2.10 on) and has no successor that runs kernels one by one; where it is gone, or an activation has no
-derivative in the table, autograd trains instead, with the same numbers up to rounding.
+These networks are so small that what stands between two kernels decides. With derivatives written out there are no
+graphs to build and no gradients to allocate, so that few members are enough to make a step worth its calls, and few
+enough that their weights, gradients and moments stay in the processor's cache from one step to the next. TorchScript,
+because it holds no interpreter lock: two threads of Python wait for each other at every kernel. torch 2.13 calls it
+deprecated and has no other way to run kernels one by one outside Python; where it is gone, or an activation has no
+derivative in the table, autograd trains, to the same bits.
 """
 
 import warnings
@@ -34,6 +34,7 @@ class Steps(nn.Module):
         biases: list[Tensor],
         masks: list[Tensor],
         streams: Tensor,
+        first_stream: int,
         groups: list[tuple[int, int]],
         averages: list[list[Tensor]],
         squares: list[list[Tensor]],
@@ -57,6 +58,7 @@ class Steps(nn.Module):
             biases: Of each layer, (P, k out).
             masks: Of each hidden layer, (steps, S, B, H), what outputs are multiplied with; none without dropout.
             streams: (P,) place in S of each member.
+            first_stream: That of the first one, where they follow each other, else negative.
             groups: Half-open runs of members with equal settings.
             averages: AdamW's first moments, for each group and tensor (weights, then biases).
             squares: The second moments.
@@ -96,7 +98,10 @@ class Steps(nn.Module):
                 outputs.append(h)
                 signal = h
                 if len(masks) > 0:
-                    mask = masks[depth][step].index_select(0, streams)
+                    if first_stream >= 0:
+                        mask = masks[depth][step].narrow(0, first_stream, n_members)
+                    else:
+                        mask = masks[depth][step].index_select(0, streams)
                     kept.append(mask)
                     signal = h * mask
                 inputs.append(signal)
@@ -110,7 +115,7 @@ class Steps(nn.Module):
             for i in range(n_hidden):
                 depth = n_hidden - 1 - i
                 if len(masks) > 0:
-                    by_signal = by_signal * kept[depth]
+                    by_signal.mul_(kept[depth])
                 by_z = self.derivative(by_signal, signals[depth], outputs[depth])
                 torch.bmm(inputs[depth].transpose(1, 2), by_z, out=by_weight[depth])
                 torch.sum(by_z, [1], out=by_bias[depth])
@@ -146,7 +151,6 @@ def compiled_steps(activation: str) -> Steps | None:
         # the deprecation is known, and what happens when it is carried out is said above
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            compiled: Steps = torch.jit.script(steps)
+            return torch.jit.script(steps)  # type: ignore[return-value]  # called like the module it is made from
         except (AttributeError, RuntimeError):
             return None
-    return compiled

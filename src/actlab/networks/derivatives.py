@@ -5,7 +5,7 @@ with the kernel that autograd would call. What is not listed here (learned slope
 trains by autograd.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ def swiglu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 
 Derivative = Callable[[Tensor, Tensor, Tensor], Tensor]
-DERIVATIVES: dict[str, Derivative] = {
+DERIVATIVES: Mapping[str, Derivative] = {
     function.__name__: function
     for function in (
         *(identity, sigmoid, tanh, relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, hardswish, hardtanh, relu6),

@@ -21,6 +21,7 @@ from actlab.networks.memory import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor, stack_states
+from actlab.networks.streams import MaskBank
 from actlab.settings import OptimizerSettings
 
 # Weights, gradients and two moments of a stack should stay in the cache from one step to the next, and a stack of few
@@ -102,6 +103,7 @@ class PopulationModule(pl.LightningModule):
         tensors = SplitTensors(data, first.device, first.dtype)
         # elsewhere kernels are launched by the thousand anyway, and autocast is autograd's
         is_compiled = first.device.type == "cpu" and self.trainer.precision in ("32-true", "64-true")
+        bank = MaskBank(self.datamodule.streams, first.device) if is_compiled else None
         self.training_stacks = [
             StackTraining(
                 stack,
@@ -111,7 +113,7 @@ class PopulationModule(pl.LightningModule):
                 self.optimizer_settings,
                 self.max_epochs,
                 self.datamodule.settings.batch_size,
-                is_compiled,
+                bank,
             )
             for stack, positions in zip(self._regressors(), self._positions, strict=True)
         ]

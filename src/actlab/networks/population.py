@@ -18,6 +18,7 @@ from actlab.networks.compiled import compiled_steps
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor, unstack
+from actlab.networks.streams import MaskBank
 from actlab.settings import OptimizerSettings
 
 
@@ -56,7 +57,8 @@ class StackTraining:
         optimizer: Patience and schedule.
         max_epochs: Length of the schedule.
         batch_size: Rows of a batch.
-        is_compiled: Train by `actlab.networks.compiled` where it knows the activation, else by autograd.
+        bank: Dropout masks of the whole population. Where given, the stack trains by `actlab.networks.compiled` if
+            that knows its activation; else by autograd.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class StackTraining:
         optimizer: OptimizerSettings,
         max_epochs: int,
         batch_size: int,
-        is_compiled: bool = False,
+        bank: MaskBank | None = None,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         self.outcomes = {
@@ -85,14 +87,17 @@ class StackTraining:
         self.batch = batch_shape(len(data[stack.members[0].split].rows.training), batch_size)
         # filled up to whole lanes with rows whose outputs are cut off again: see LANES
         filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % max(1, self.n_validation)]
-        self.steps = compiled_steps(stack.members[0].activation) if is_compiled else None
+        self.bank = bank
+        self.steps = compiled_steps(stack.members[0].activation) if bank is not None else None
         self.chunk = chunk_size(stack, self.batch[1]) if self.steps is not None else None
         self._take(stack, RowAdamW(stack, self.chunk))
         self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
-        self.chunks = Chunks(stack, optimizer, self.chunk, self.steps) if self.chunk and self.steps else None
+        self.chunks = None
+        if self.chunk and self.steps and self.bank:
+            self.chunks = Chunks(stack, optimizer, self.chunk, self.steps, self.bank)
         device, members = stack.first_weight.device, stack.members
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
@@ -112,7 +117,7 @@ class StackTraining:
         self.optimizer.start_epoch(order.epoch, self.settings.schedule, self.max_epochs)
         members = self.stack.members
         rows = torch.stack([order.rows[member.stream] for member in members], dim=1) + self.first_rows.unsqueeze(1)
-        total = self.chunks.train(rows, self.tensors) if self.chunks else self._train_by_autograd(rows)
+        total = self.chunks.train(order.epoch, rows, self.tensors) if self.chunks else self._train_by_autograd(rows)
         scores = ((total / len(rows)).sqrt() * self.sd).tolist()
         share = (time.perf_counter() - started) / self.n_members
         for position, score in zip(self.positions, scores, strict=True):

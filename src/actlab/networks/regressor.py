@@ -13,92 +13,10 @@ from torch import Tensor, nn
 
 from actlab.members import Member, stream_seed
 from actlab.networks import activations, initialisation
+from actlab.networks.streams import Streams
 
-# dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
-DROPOUT_LEVELS = 1 << 16
 # the only tensor of a member whose shape depends on its features
 FIRST_WEIGHT = "weight_0"
-
-
-class Streams:
-    """The random numbers of the members of one stack, from generators that belong to them alone.
-
-    Members of one stream (seed and split) get equal numbers, so that a member does not depend on its neighbours.
-    """
-
-    def __init__(self, members: Sequence[Member], purpose: str, device: torch.device) -> None:
-        self.purpose = purpose
-        self.keys = sorted({member.stream for member in members})
-        row_of = {key: row for row, key in enumerate(self.keys)}
-        self.rows = torch.tensor([row_of[member.stream] for member in members], device=device)
-        # the same streams in the same order over and over, as in an untouched stack: masks need no copy per member
-        self.is_tiled = self.rows.tolist() == list(range(len(self.keys))) * (len(members) // len(self.keys))
-        self.generators = [torch.Generator(device) for _ in self.keys]
-        self.seed(0)
-
-    def seed(self, epoch: int) -> None:
-        """Start every stream at the state that belongs to (seed, split, purpose, epoch)."""
-        for key, generator in zip(self.keys, self.generators, strict=True):
-            generator.manual_seed(stream_seed(key, self.purpose, epoch))
-
-    def uniform(self, shape: torch.Size) -> Tensor:
-        """Numbers in [0, 1) of shape (P, ...), float32."""
-        device = self.rows.device
-        drawn = [torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators]
-        return torch.stack(drawn)[self.rows]
-
-    def drop(self, signal: Tensor, probability: float) -> Tensor:
-        """Inverted dropout of (P, ...): zero with `probability` (rounded to 1/65536), else scaled up."""
-        masks = torch.stack([keep_mask(signal.shape[1:], probability, g) for g in self.generators])
-        scaled = masks.to(signal.dtype) / (1 - probability)
-        if self.is_tiled:
-            tiled = signal.reshape(-1, len(self.keys), *signal.shape[1:])
-            return (tiled * scaled).reshape(signal.shape)
-        return signal * scaled[self.rows]
-
-    def of_steps(
-        self, n_steps: int, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
-    ) -> list[Tensor]:
-        """What `drop` would multiply signals (P, B, H) of some layers with, for the next steps of an epoch.
-
-        Args:
-            n_steps: How many.
-            shapes: (B, H) of each layer that drops.
-            probability: Of a zero.
-            dtype: Of the signals.
-
-        Returns:
-            (n_steps, S, B, H) of each layer for the S streams; member i has that of stream `rows[i]`.
-        """
-        counts = [rows * width for rows, width in shapes]
-        words = [(count + 3) // 4 for count in counts]
-        drawn = torch.stack([random_words(n_steps * sum(words), g).view(n_steps, -1) for g in self.generators], dim=1)
-        masks, start = [], 0
-        for (rows, width), count, own in zip(shapes, counts, words, strict=True):
-            bits = drawn[..., start : start + own].contiguous().view(torch.int16)[..., :count]
-            kept = (bits >= least_kept(probability)).to(dtype) / (1 - probability)
-            masks.append(kept.view(n_steps, len(self.keys), rows, width))
-            start += own
-        return masks
-
-
-def keep_mask(shape: Sequence[int], probability: float, generator: torch.Generator) -> Tensor:
-    """One member's dropout mask, true where a unit stays; on the generator's device."""
-    count = 1
-    for size in shape:
-        count *= size
-    return (random_words((count + 3) // 4, generator).view(torch.int16)[:count] >= least_kept(probability)).view(*shape)
-
-
-def random_words(count: int, generator: torch.Generator) -> Tensor:
-    """So many 64-bit numbers, all equally likely, on the generator's device; two draws are as one of both lengths."""
-    words = torch.empty(count, dtype=torch.int64, device=generator.device)
-    return words.random_(-(2**63), None, generator=generator)
-
-
-def least_kept(probability: float) -> int:
-    """Of 16-bit numbers, the least that lets a unit stay."""
-    return round(probability * DROPOUT_LEVELS) - DROPOUT_LEVELS // 2
 
 
 class Regressor(nn.Module):

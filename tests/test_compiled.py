@@ -1,0 +1,129 @@
+"""Compiled steps equal autograd: derivative by derivative, population by population, mask by mask."""
+
+from unittest import mock
+
+import pytest
+import torch
+
+from actlab.data.datamodule import TabularDataModule
+from actlab.members import Member, Split
+from actlab.networks import activations, chunks, population, streams
+from actlab.networks.compiled import compiled_steps
+from actlab.networks.derivatives import DERIVATIVES
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import Outcome
+from actlab.networks.streams import MaskBank, Streams, masks_of_steps
+from actlab.runs.trials import make_trainer
+from actlab.settings import OptimizerSettings, ProtocolSettings
+
+BATCH = 32
+# softsign's derivative is a composite in autograd; written out it is rounded otherwise
+ROUNDED = {"softsign"}
+
+
+def members(activation: str, rates: tuple[float, ...] = (0.01, 0.02), dropout: float = 0.0) -> list[Member]:
+    return [
+        Member(0, activation, rate, Split(0, fold, inner), 0, (24, 16, 8), dropout, "auto", 0.05)
+        for rate in rates
+        for fold in range(3)
+        for inner in range(2)
+    ]
+
+
+def train(csv: str, own: list[Member], epochs: int = 4, precision: str = "32-true") -> list[Outcome]:
+    data = TabularDataModule(ProtocolSettings(folds=3, inner=2), 0, csv=csv, target="price", batch_size=BATCH)
+    module = PopulationModule(own, OptimizerSettings(patience=1000))
+    make_trainer({"max_epochs": epochs, "accelerator": "cpu", "precision": precision}, []).fit(module, datamodule=data)
+    return module.outcomes
+
+
+def by_autograd() -> mock._patch:  # type: ignore[type-arg]
+    return mock.patch.object(population, "compiled_steps", return_value=None)
+
+
+@pytest.mark.parametrize("name", sorted(DERIVATIVES))
+def test_a_derivative_is_that_of_autograd(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    width = activations.get(name).width_factor * 8
+    z = 3 * torch.randn(4, BATCH, width, generator=generator)
+    # at the kinks, and where pieces are equal
+    z[0, 0], z[0, 1], z[0, 2] = 0.0, 1.0, 6.0
+    z.requires_grad_(True)
+    h = activations.get(name).build()(z)
+    gradient = torch.randn(h.shape, generator=generator)
+    (wanted,) = torch.autograd.grad(h, z, gradient)
+    found = DERIVATIVES[name](gradient, z.detach(), h.detach())
+    if name in ROUNDED:
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    else:
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_every_row_of_the_table_without_learned_or_random_slopes_is_compiled() -> None:
+    compiled = {row.name for row in activations.ACTIVATIONS if compiled_steps(row.name) is not None}
+    assert compiled == {row.name for row in activations.ACTIVATIONS} - {"prelu", "rrelu", "snake"}
+    assert compiled_steps("torch.nn.ReLU") is None
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "mish", "maxout", "swiglu"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_compiled_population_is_that_of_autograd_to_the_bit(small_csv: str, name: str, dropout: float) -> None:
+    found = train(small_csv, members(name, dropout=dropout))
+    with by_autograd():
+        wanted = train(small_csv, members(name, dropout=dropout))
+    assert [outcome.train_curve for outcome in found] == [outcome.train_curve for outcome in wanted]
+    assert [outcome.val_curve for outcome in found] == [outcome.val_curve for outcome in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.state is not None
+        assert other.state is not None
+        assert all(torch.equal(value, other.state[key]) for key, value in one.state.items())
+
+
+def test_in_float64_they_agree_too(small_csv: str) -> None:
+    found = train(small_csv, members("gelu"), precision="64-true")
+    with by_autograd():
+        wanted = train(small_csv, members("gelu"), precision="64-true")
+    torch.testing.assert_close(
+        [outcome.val_curve[-1] for outcome in found],
+        [outcome.val_curve[-1] for outcome in wanted],
+        rtol=1e-12,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100_000, 1_000_000_000])
+def test_the_size_of_chunks_changes_no_bits(small_csv: str, chunk_bytes: int) -> None:
+    usual = train(small_csv, members("relu", (0.01, 0.02, 0.03), dropout=0.1))
+    with mock.patch.object(chunks, "CHUNK_BYTES", chunk_bytes):
+        other = train(small_csv, members("relu", (0.01, 0.02, 0.03), dropout=0.1))
+    assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
+
+
+@pytest.mark.parametrize("limits", [{"BANK_BYTES": 0}, {"MOST_STEPS": 1}, {"BANK_BYTES": 0, "MASK_BYTES": 1}])
+def test_how_many_steps_go_at_once_changes_no_bits(small_csv: str, limits: dict[str, int]) -> None:
+    usual = train(small_csv, members("silu", dropout=0.3))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(streams if name == "BANK_BYTES" else chunks, name, value)
+        other = train(small_csv, members("silu", dropout=0.3))
+    assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
+
+
+def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
+    own = [Member(0, "relu", 0.1, Split(0, 0, i), 0, (7, 5), 0.3, "auto", 0.0) for i in range(3)]
+    shapes, ones = [(6, 7), (6, 5)], torch.ones
+    stepwise, at_once = Streams(own, "dropout", torch.device("cpu")), Streams(own, "dropout", torch.device("cpu"))
+    stepwise.seed(4)
+    at_once.seed(4)
+    wanted = [[stepwise.drop(ones(3, *shape), 0.3) for shape in shapes] for _ in range(5)]
+    masks = masks_of_steps(at_once.generators, 5, shapes, 0.3, torch.float32)
+    for step in range(5):
+        for layer in range(2):
+            assert torch.equal(masks[layer][step], wanted[step][layer])
+    bank = MaskBank([member.stream for member in reversed(own)], torch.device("cpu"))
+    banked = bank.epoch(4, 5, shapes, 0.3, torch.float32)
+    assert banked is not None
+    assert all(torch.equal(one, other) for one, other in zip(banked, masks, strict=True))
+    later = bank.epoch(5, 5, shapes, 0.3, torch.float32)
+    assert later is not None
+    assert not torch.equal(later[0], masks[0])
