@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actlab.members import Member
+from actlab.networks import chunks, population
 from actlab.networks import module as module_of_stacks
 from actlab.networks.module import PopulationModule
 from benchmarks import plain_loop
@@ -22,12 +23,14 @@ from benchmarks.roofline import seconds_of
 from benchmarks.stacked import fit_population
 from benchmarks.tasks import N_CORES, Task, constant_length
 
-STACK_SIZES = (2_000_000, 4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000)
+STACK_SIZES = (4_000_000, 16_000_000, 32_000_000, 64_000_000)
+CHUNK_SIZES = (1_000_000, 2_000_000, 4_000_000, 6_000_000, 8_000_000, 16_000_000, 32_000_000)
 TEXT = """## How the choices were made
 
-Networks per minute of MEMBERS members of the article's network by stack size (weights, gradients and two moments), by
-how the cores are used, and by whether the C library keeps what a step frees; microseconds a member of the first layer,
-forward and backward, by memory layout.
+Networks per minute of MEMBERS members of the article's network by the size of chunks (a few members, with weights,
+gradients, moments and signals, that train an epoch before the next few) and of stacks (which are validated and thinned
+out together; without signals), by what makes the gradients, by how the cores are used, and by whether the C library
+keeps what a step frees; microseconds a member of the first layer, forward and backward, by memory layout.
 """
 
 
@@ -43,7 +46,24 @@ def stack_sizes(task: Task, members: Sequence[Member], sizes: Sequence[int] = ST
     found = {}
     for size in sizes:
         with mock.patch.object(module_of_stacks, "STACK_BYTES", size):
-            found[f"{size / 1e6:g} MB"] = rate(task, lambda: fit_population(task, members), len(members))
+            found[f"stacks of {size / 1e6:g} MB"] = rate(task, lambda: fit_population(task, members), len(members))
+    return found
+
+
+def chunk_sizes(task: Task, members: Sequence[Member]) -> dict[str, float]:
+    """Networks per minute by the size of chunks, bytes."""
+    found = {}
+    for size in CHUNK_SIZES:
+        with mock.patch.object(chunks, "CHUNK_BYTES", size):
+            found[f"chunks of {size / 1e6:g} MB"] = rate(task, lambda: fit_population(task, members), len(members))
+    return found
+
+
+def gradients(task: Task, members: Sequence[Member]) -> dict[str, float]:
+    """Networks per minute of compiled steps and of autograd."""
+    found = {"compiled steps": rate(task, lambda: fit_population(task, members), len(members))}
+    with mock.patch.object(population, "compiled_steps", return_value=None):
+        found["autograd"] = rate(task, lambda: fit_population(task, members), len(members))
     return found
 
 
@@ -133,19 +153,19 @@ def measure(bench: Bench) -> dict[str, Any]:
     sizes, threads, lying = [], [], []
     with Processes(task) as processes:
         for _ in range(bench.plan.rounds):
-            sizes.append(stack_sizes(task, members))
+            sizes.append(chunk_sizes(task, members) | stack_sizes(task, members) | gradients(task, members))
             threads.append(threadings(task, members, processes) | freed_memory(task, members, torch.get_num_threads()))
             lying.append(layouts(len(members), 24, 288, 144))
     return {
         "members": len(members),
-        "stack_sizes": {key: spread([own[key] for own in sizes]) for key in sizes[0]},
+        "sizes": {key: spread([own[key] for own in sizes]) for key in sizes[0]},
         "threads": {key: spread([own[key] for own in threads]) for key in threads[0]},
         "layouts_us": {key: spread([own[key] for own in lying]) for key in lying[0]},
     }
 
 
 def render(found: dict[str, Any]) -> str:
-    rates = {**{f"stacks of {key}": own for key, own in found["stack_sizes"].items()}, **found["threads"]}
+    rates = {**found["sizes"], **found["threads"]}
     layouts = found["layouts_us"].items()
     return (
         table(("", "networks a minute"), [(key, span(own)) for key, own in rates.items()])

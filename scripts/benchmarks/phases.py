@@ -11,13 +11,13 @@ from unittest import mock
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from actlab.data.datamodule import SplitTensors, TabularDataModule
+from actlab.data.datamodule import TabularDataModule
 from actlab.members import Member
+from actlab.networks.chunks import Chunks
 from actlab.networks.module import PopulationModule
-from actlab.networks.optimizer import RowAdamW
 from actlab.networks.population import StackTraining
-from actlab.networks.regressor import Regressor
 from benchmarks.markdown import Section, table
 from benchmarks.plans import Bench
 from benchmarks.stacked import fit_population
@@ -26,9 +26,19 @@ from benchmarks.tasks import Task, constant_length
 TEXT = """## Where the time goes
 
 Shares of one fit with one thread, with TensorBoard logging switched on; ReLU networks that train for EPOCHS epochs.
-`loss and the loop` is what remains of an epoch, `Lightning` what remains of the fit. Setting up happens once a fit, so
-its share is as large as here only in fits as short as these.
+An epoch's time is divided by what torch's profiler says of the kernels of a second fit: matrix products forward
+(`baddbmm`) and backward (`bmm`), the gather of batches, the optimiser, and the rest (activations, dropout, sums, loss,
+the calls themselves). `between kernels` is what an epoch takes outside the compiled steps, `Lightning` what remains of
+the fit. Setting up happens once a fit, so its share is as large as here only in fits as short as these.
 """
+KERNELS = {
+    "aten::baddbmm": "forward products",
+    "aten::bmm": "backward products",
+    "aten::index_select": "gather",
+    "aten::_fused_adamw_": "optimiser",
+    "aten::_foreach_add_": "optimiser",
+}
+REST = "the rest of a step"
 TITLES = {"article": "article, batch 24", "comparison": "comparison, batch 128, its dropout"}
 
 
@@ -38,12 +48,9 @@ def timers() -> Iterator[dict[str, float]]:
     spent: dict[str, float] = defaultdict(float)
     stack: list[float] = []
     parts: list[tuple[str, type, str]] = [
-        ("epoch", StackTraining, "train_epoch"),
+        ("steps", Chunks, "train"),
+        ("between kernels", StackTraining, "train_epoch"),
         ("validation", StackTraining, "validate"),
-        ("gather", SplitTensors, "gather"),
-        ("forward", Regressor, "forward"),
-        ("backward", Tensor, "backward"),
-        ("optimiser", RowAdamW, "step"),
         ("retiring", PopulationModule, "retire"),
         ("logging", PopulationModule, "_log_means"),
         ("orders", TabularDataModule, "order"),
@@ -53,9 +60,6 @@ def timers() -> Iterator[dict[str, float]]:
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            if part in ("gather", "forward") and within["validation"]:
-                return function(*args, **kwargs)
-            within[part] += 1
             stack.append(0.0)
             started = time.perf_counter()
             try:
@@ -65,19 +69,34 @@ def timers() -> Iterator[dict[str, float]]:
                 spent[part] += total - stack.pop()
                 if stack:
                     stack[-1] += total
-                within[part] -= 1
 
         return run
 
-    within: dict[str, int] = defaultdict(int)
     with ExitStack() as patches:
         for part, owner, name in parts:
             patches.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
         yield spent
 
 
+@contextmanager
+def profiled(spent: dict[str, float]) -> Iterator[None]:
+    """Add the seconds that the kernels of training steps take while this is open."""
+    original = Chunks.train
+
+    def run(self: Chunks, *args: Any) -> Tensor:
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            total = original(self, *args)
+        for event in profiler.key_averages():
+            spent[KERNELS.get(event.key, REST)] += event.self_cpu_time_total / 1e6
+        return total
+
+    with mock.patch.object(Chunks, "train", run):
+        yield
+
+
 def phases(task: Task, members: Sequence[Member]) -> dict[str, float]:
     """Seconds of one fit by what they went into; one thread, so that parts add up."""
+    kernels: dict[str, float] = defaultdict(float)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -86,10 +105,13 @@ def phases(task: Task, members: Sequence[Member]) -> dict[str, float]:
             started = time.perf_counter()
             fit_population(task, members, logger=logger, log_every_n_steps=1)
             total = time.perf_counter() - started
+        with profiled(kernels):
+            fit_population(task, members)
     finally:
         torch.set_num_threads(n_threads)
     found = dict(spent)
-    found["loss and the loop"] = found.pop("epoch")
+    steps = found.pop("steps")
+    found |= {part: steps * seconds / sum(kernels.values()) for part, seconds in kernels.items()}
     return {**found, "Lightning": total - sum(found.values()), "total": total}
 
 
