@@ -30,7 +30,7 @@ class StepCost:
 
 
 def step_costs(
-    widths: Mapping[str, tuple[int, ...]], n_features: int, batch_size: int, n_rounds: int = 15
+    widths: Mapping[str, tuple[int, ...]], n_features: int, batch_size: int, n_rounds: int = 9
 ) -> dict[str, StepCost]:
     """Time the steps of some activations on the CPU, by turns, so that a busy moment hits all of them.
 

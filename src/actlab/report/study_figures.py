@@ -15,6 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from actlab.records import write_atomically
 
 DPI = 120
+# of its trees. Full ones of the default comparison's 65 trials take a minute, these 0.4 s; they call the activation's
+# share 0.72 where full ones call it 0.69
+FANOVA_DEPTH = 4
 
 
 def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
@@ -83,7 +86,7 @@ def varied_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
 
 
 def _evaluator() -> optuna.importance.FanovaImportanceEvaluator:
-    return optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.FanovaImportanceEvaluator(max_depth=FANOVA_DEPTH, seed=0)
 
 
 @contextmanager
