@@ -41,15 +41,23 @@ TRIED = """## What was tried and did not help
 
 Measured while actlab was built, on two cores, on the article's network unless said otherwise.
 
-- **Small stacks.** 200 House Prices networks, 6 epochs: 9.0 s in stacks of 4 MB, 8.3 s at 8, 6.9 to 7.8 s at 16, 6.8 s
-  at 32. Staying in a cache matters less than the fixed price of calling a kernel.
+- **Autograd.** Its graph and its fresh gradients cost about as much as the arithmetic of four members, so under
+  autograd stacks had to be large, and large ones leave the cache at every step: 195 us a member and step of both cores
+  with 64 members in each thread, 282 with 4. Derivatives written out, with 4: 133 (ReLU; a slower day than those of the
+  tables).
+- **The same written out in Python.** 208 us with one thread, 254 with two: they wait for each other's interpreter lock
+  at every kernel. TorchScript holds none.
+- **Autograd inside TorchScript**: 227 us for whole networks; 167 for the activations alone, so these have their
+  derivatives in a table too.
+- **Dropout masks drawn by each stack**: 35 to 105 us a member and step. Members of one split and seed have equal masks,
+  whatever their activation and rate, so an epoch's are drawn once for all stacks.
 - **Two threads inside each product.** Matrices this small gain little from them. Two Python threads, each with a stack
   and one thread of arithmetic, gain nearly twofold; processes of one thread each, in the table above, pay for their
   imports and for a copy of the data besides.
 - **Adam written by hand with a vector of learning rates**, one for each member: 80 to 130 us a member and step. Stock
   fused AdamW with a parameter group for each run of equal learning rates: 34 to 50 us. `foreach`: 96 to 170 us.
 - **`torch.func.vmap` over `functional_call`**: 340 us a member and step with the fused optimiser, 630 without, where
-  explicit stacks take 145 to 250 on one core.
+  explicit stacks under autograd took 145 to 250 on one core.
 - **Weights as (P, out, in)**, as `nn.Linear` has them: the gradient of the first layer then needs a copy that turns it
   round, 115 us a member and step. They lie (P, in, out).
 - **One flat (P, D) row a member with views for the layers**: autograd makes a zero-padded gradient of the whole row for

@@ -36,6 +36,7 @@ class Chunk:
         rows: Which members.
         weights: (P, in, k out) of each layer.
         biases: (P, k out) of each layer.
+        learned: (P,) of each hidden layer, where the activation learns a number.
         groups: Runs of members with equal settings, from the chunk's first member on.
         numbers: The optimiser's parameter groups of these runs.
     """
@@ -43,6 +44,7 @@ class Chunk:
     rows: slice
     weights: list[Tensor]
     biases: list[Tensor]
+    learned: list[Tensor]
     groups: list[tuple[int, int]]
     numbers: list[int]
 
@@ -51,7 +53,7 @@ class Chunks:
     """The chunks of a stack, and how they train.
 
     Args:
-        stack: The networks; without learned activations.
+        stack: The networks.
         optimizer: Made with this size of chunks.
         size: Members of a chunk.
         steps: Compiled for the stack's activation.
@@ -62,19 +64,23 @@ class Chunks:
         self.stack, self.optimizer, self.steps, self.bank = stack, optimizer, steps, bank
         self.places = torch.tensor([bank.place[member.stream] for member in stack.members], device=bank.device)
         layers = range(len(stack.activation) + 1)
-        self.names = [*(f"weight_{depth}" for depth in layers), *(f"bias_{depth}" for depth in layers)]
+        self.weights, self.biases = [f"weight_{depth}" for depth in layers], [f"bias_{depth}" for depth in layers]
+        self.learned = [f"{name}_{depth}" for depth, names in enumerate(stack.learned) for name in names]
+        self.names = [*self.weights, *self.biases, *self.learned]
         self.chunks = [
             self._cut(slice(start, min(start + size, stack.n_members))) for start in range(0, stack.n_members, size)
         ]
 
     def _cut(self, rows: slice) -> Chunk:
         tensors = {name: value.detach()[rows] for name, value in self.stack.stacked().items()}
-        own = [tensors[name] for name in self.names]
+        weights, biases, learned = (
+            [tensors[name] for name in names] for names in (self.weights, self.biases, self.learned)
+        )
         numbers = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
         groups = [
             (start - rows.start, stop - rows.start) for start, stop in (self.optimizer.bounds[i] for i in numbers)
         ]
-        return Chunk(rows, own[: len(own) // 2], own[len(own) // 2 :], groups, numbers)
+        return Chunk(rows, weights, biases, learned, groups, numbers)
 
     @torch.no_grad()
     def train(self, epoch: int, rows: Tensor, data: SplitTensors) -> Tensor:
@@ -122,6 +128,7 @@ class Chunks:
             data.flat_targets,
             chunk.weights,
             chunk.biases,
+            chunk.learned,
             masks,
             streams,
             int(streams[0]) if masks and follow else -1,

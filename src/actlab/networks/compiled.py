@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from actlab.networks import activations
-from actlab.networks.derivatives import DERIVATIVES, Derivative
+from actlab.networks.derivatives import DERIVATIVES, LEARNED, Derivative, Learned
 
 
 class Steps(nn.Module):
@@ -25,6 +25,17 @@ class Steps(nn.Module):
         super().__init__()
         self.activation, self.derivative = activation, derivative
 
+    def outputs(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
+        """Outputs (P, B, H) of the activation of a hidden layer."""
+        h: Tensor = self.activation(z)
+        return h
+
+    def gradient(
+        self, by_signal: Tensor, z: Tensor, h: Tensor, depth: int, learned: list[Tensor], by_learned: list[Tensor]
+    ) -> Tensor:
+        """The gradient by z; that by what the activation learns is left in `by_learned`."""
+        return self.derivative(by_signal, z, h)
+
     def forward(
         self,
         rows: Tensor,
@@ -32,6 +43,7 @@ class Steps(nn.Module):
         targets: Tensor,
         weights: list[Tensor],
         biases: list[Tensor],
+        learned: list[Tensor],
         masks: list[Tensor],
         streams: Tensor,
         first_stream: int,
@@ -56,11 +68,12 @@ class Steps(nn.Module):
             targets: (N,).
             weights: Of each layer, (P, in, k out); the last layer has one output.
             biases: Of each layer, (P, k out).
+            learned: Of each hidden layer, (P,), where the activation learns a number.
             masks: Of each hidden layer, (steps, S, B, H), what outputs are multiplied with; none without dropout.
             streams: (P,) place in S of each member.
             first_stream: That of the first one, where they follow each other, else negative.
             groups: Half-open runs of members with equal settings.
-            averages: AdamW's first moments, for each group and tensor (weights, then biases).
+            averages: AdamW's first moments, for each group and tensor (weights, biases, learned).
             squares: The second moments.
             counts: The steps made so far.
             rates: Learning rate of each group.
@@ -76,8 +89,9 @@ class Steps(nn.Module):
         none: list[Tensor] = []
         by_weight = [torch.empty_like(weight) for weight in weights]
         by_bias = [torch.empty_like(bias) for bias in biases]
-        parameters = [[w[start:stop] for w in weights] + [b[start:stop] for b in biases] for start, stop in groups]
-        gradients = [[w[start:stop] for w in by_weight] + [b[start:stop] for b in by_bias] for start, stop in groups]
+        by_learned = [torch.empty_like(own) for own in learned]
+        parameters = [[t[start:stop] for t in weights + biases + learned] for start, stop in groups]
+        gradients = [[t[start:stop] for t in by_weight + by_bias + by_learned] for start, stop in groups]
         signals = [
             torch.empty([n_members, batch, weight.size(2)], dtype=weight.dtype, device=weight.device)
             for weight in weights[:n_hidden]
@@ -94,7 +108,7 @@ class Steps(nn.Module):
             for depth in range(n_hidden):
                 z = signals[depth]
                 torch.baddbmm(biases[depth].unsqueeze(1), signal, weights[depth], out=z)
-                h = self.activation(z)
+                h = self.outputs(z, depth, learned)
                 outputs.append(h)
                 signal = h
                 if len(masks) > 0:
@@ -116,7 +130,7 @@ class Steps(nn.Module):
                 depth = n_hidden - 1 - i
                 if len(masks) > 0:
                     by_signal.mul_(kept[depth])
-                by_z = self.derivative(by_signal, signals[depth], outputs[depth])
+                by_z = self.gradient(by_signal, signals[depth], outputs[depth], depth, learned, by_learned)
                 torch.bmm(inputs[depth].transpose(1, 2), by_z, out=by_weight[depth])
                 torch.sum(by_z, [1], out=by_bias[depth])
                 if depth > 0:
@@ -141,12 +155,33 @@ class Steps(nn.Module):
         return total
 
 
+class LearnedSteps(Steps):
+    """Steps of stacks whose activation learns one number a layer."""
+
+    def __init__(self, learned: Learned) -> None:
+        super().__init__(nn.Identity(), DERIVATIVES["identity"])
+        self.function, self.gradients = learned
+
+    def outputs(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
+        return self.function(z, learned[depth].view(-1, 1, 1))
+
+    def gradient(
+        self, by_signal: Tensor, z: Tensor, h: Tensor, depth: int, learned: list[Tensor], by_learned: list[Tensor]
+    ) -> Tensor:
+        by_z, by_own = self.gradients(by_signal, z, learned[depth].view(-1, 1, 1))
+        by_learned[depth].copy_(by_own)
+        return by_z
+
+
 @cache
 def compiled_steps(activation: str) -> Steps | None:
     """The steps of stacks of that activation, compiled; None where only autograd knows how."""
-    if activation not in DERIVATIVES:
+    if activation in LEARNED:
+        steps: Steps = LearnedSteps(LEARNED[activation])
+    elif activation in DERIVATIVES:
+        steps = Steps(activations.get(activation).build(), DERIVATIVES[activation])
+    else:
         return None
-    steps = Steps(activations.get(activation).build(), DERIVATIVES[activation])
     with warnings.catch_warnings():
         # the deprecation is known, and what happens when it is carried out is said above
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,8 +1,8 @@
 """Derivatives of the activations of the table, as functions of tensors that TorchScript compiles.
 
 Each maps the gradient of the loss by the outputs h (..., H) and the pre-activations z (..., k H) to the gradient by z,
-with the kernel that autograd would call. What is not listed here (learned slopes, random ones, classes of one's own)
-trains by autograd.
+with the kernel that autograd would call. Those with a learned number per layer, `own` (P, 1, 1), are written out both
+ways. What is not listed here (random slopes, classes of one's own) trains by autograd.
 """
 
 from collections.abc import Callable, Mapping
@@ -105,6 +105,26 @@ def swiglu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
     return _gated(gradient, aten.silu_backward(gradient * value, gate), aten.silu(gate))
 
 
+def prelu(z: Tensor, own: Tensor) -> Tensor:
+    return torch.where(z >= 0, z, own * z)
+
+
+def by_prelu(gradient: Tensor, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    below = torch.where(z >= 0, 0.0, gradient)
+    return torch.where(z >= 0, gradient, 0.0) + below * own, (below * z).sum([1, 2])
+
+
+def snake(z: Tensor, own: Tensor) -> Tensor:
+    return z + torch.sin(own * z).square() / (own + 1e-9)
+
+
+def by_snake(gradient: Tensor, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    sine, above = torch.sin(own * z), own + 1e-9
+    slope = 2 * sine * torch.cos(own * z) / above
+    by_own = gradient * (slope * z - (sine / above).square())
+    return gradient * (1 + slope * own), by_own.sum([1, 2])
+
+
 Derivative = Callable[[Tensor, Tensor, Tensor], Tensor]
 DERIVATIVES: Mapping[str, Derivative] = {
     function.__name__: function
@@ -113,3 +133,7 @@ DERIVATIVES: Mapping[str, Derivative] = {
         *(relu_squared, softsign, maxout, geglu, reglu, swiglu),
     )
 } | {"celu": elu}
+
+# the function of z and `own`, and the gradients (by z and by each member's own number)
+Learned = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]]
+LEARNED: Mapping[str, Learned] = {"prelu": (prelu, by_prelu), "snake": (snake, by_snake)}
