@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from actlab.data.datamodule import SplitTensors
-from actlab.networks.compiled import Steps
+from actlab.networks.compiled import compiled_steps
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 from actlab.networks.streams import MaskBank, masks_of_steps
@@ -56,12 +56,11 @@ class Chunks:
         stack: The networks.
         optimizer: Made with this size of chunks.
         size: Members of a chunk.
-        steps: Compiled for the stack's activation.
         bank: Dropout masks of the whole population.
     """
 
-    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, steps: Steps, bank: MaskBank) -> None:
-        self.stack, self.optimizer, self.steps, self.bank = stack, optimizer, steps, bank
+    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, bank: MaskBank) -> None:
+        self.stack, self.optimizer, self.bank = stack, optimizer, bank
         self.places = torch.tensor([bank.place[member.stream] for member in stack.members], device=bank.device)
         layers = range(len(stack.activation) + 1)
         self.weights, self.biases = [f"weight_{depth}" for depth in layers], [f"bias_{depth}" for depth in layers]
@@ -122,7 +121,8 @@ class Chunks:
         beta1, beta2 = groups[0]["betas"]
         streams = places[chunk.rows]
         follow = torch.equal(streams, torch.arange(len(streams)) + streams[:1])
-        total: Tensor = self.steps(
+        # compiled only now, in the thread that needs it
+        total: Tensor = compiled_steps(self.stack.row.name)(
             rows,
             data.flat_features,
             data.flat_targets,

@@ -8,6 +8,7 @@ deprecated and has no other way to run kernels one by one outside Python; where 
 derivative in the table, autograd trains, to the same bits.
 """
 
+import threading
 import warnings
 from functools import cache
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from actlab.networks import activations
 from actlab.networks.derivatives import DERIVATIVES, LEARNED, Derivative, Learned
+
+_compiling = threading.Lock()
 
 
 class Steps(nn.Module):
@@ -173,19 +176,26 @@ class LearnedSteps(Steps):
         return by_z
 
 
+def can_compile(activation: str) -> bool:
+    """Whether there are compiled steps for stacks of that activation; else only autograd knows how."""
+    return (activation in DERIVATIVES or activation in LEARNED) and hasattr(torch.jit, "script")
+
+
+def compiled_steps(activation: str) -> Steps:
+    """The steps of stacks of that activation, compiled, which takes some 40 ms the first time."""
+    # TorchScript takes one class at a time
+    with _compiling:
+        return _compiled(activation)
+
+
 @cache
-def compiled_steps(activation: str) -> Steps | None:
-    """The steps of stacks of that activation, compiled; None where only autograd knows how."""
-    if activation in LEARNED:
-        steps: Steps = LearnedSteps(LEARNED[activation])
-    elif activation in DERIVATIVES:
-        steps = Steps(activations.get(activation).build(), DERIVATIVES[activation])
-    else:
-        return None
+def _compiled(activation: str) -> Steps:
+    steps = (
+        LearnedSteps(LEARNED[activation])
+        if activation in LEARNED
+        else Steps(activations.get(activation).build(), DERIVATIVES[activation])
+    )
     with warnings.catch_warnings():
         # the deprecation is known, and what happens when it is carried out is said above
         warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            return torch.jit.script(steps)  # type: ignore[return-value]  # called like the module it is made from
-        except (AttributeError, RuntimeError):
-            return None
+        return torch.jit.script(steps)  # type: ignore[return-value]  # called like the module it is made from

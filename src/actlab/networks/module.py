@@ -24,9 +24,8 @@ from actlab.networks.regressor import Regressor, stack_states
 from actlab.networks.streams import MaskBank
 from actlab.settings import OptimizerSettings
 
-# Weights, gradients and two moments of a stack should stay in the cache from one step to the next, and a stack of few
-# members costs nearly as much as a full one. 200 House Prices networks, 6 epochs, two cores: 9.0 s at 4 MB, 8.3 s at 8,
-# 6.9 to 7.8 s at 16, 6.8 s at 32.
+# Weights, gradients and two moments of a stack. Whoever trains a few members at a time has no need of small stacks;
+# larger ones are copied whole whenever a member leaves them, and leave less to share out among threads.
 STACK_BYTES = 32_000_000
 # members of a stack under which its cost is that of calling the kernels
 SMALL = 8

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from actlab.networks.regressor import Regressor
 
+# AdamW's names
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
 
 def schedule_factor(schedule: str, epoch: int, max_epochs: int) -> float:
     """What the learning rate is multiplied by in an epoch: 1, or the half cosine from 1 towards 0."""
@@ -25,9 +28,13 @@ class RowAdamW:
     Args:
         stack: The networks.
         chunk: No group reaches over a multiple of so many members; None is no such bound.
+        sources: Optimisers to go on from, with the numbers of their members that are this one's, one source after the
+            other. All have made the same number of steps.
     """
 
-    def __init__(self, stack: Regressor, chunk: int | None = None) -> None:
+    def __init__(
+        self, stack: Regressor, chunk: int | None = None, sources: "Sequence[tuple[RowAdamW, Tensor]] | None" = None
+    ) -> None:
         self.tensors = list(stack.stacked().values())
         size = chunk or stack.n_members
         self.bounds = _equal_runs(
@@ -44,13 +51,12 @@ class RowAdamW:
             for start, stop in self.bounds
         ]
         self.adamw = torch.optim.AdamW(groups, fused=True)
-        for group in self.adamw.param_groups:
-            for parameter in group["params"]:
-                # as its first step would
-                self.adamw.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
+        for position, tensor in enumerate(self.tensors):
+            step, whole = _fresh(tensor.detach()) if sources is None else _joined(sources, position)
+            for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
+                self.adamw.state[group["params"][position]] = {
+                    "step": step.clone(),
+                    **{key: value[start:stop] for key, value in whole.items()},
                 }
 
     def step(self) -> None:
@@ -68,25 +74,26 @@ class RowAdamW:
             own = ("cosine", group["epochs"]) if group["epochs"] else (schedule, max_epochs)
             group["lr"] = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
 
-    def moments(self, position: int, rows: Tensor) -> dict[str, Tensor]:
-        """Step count and moments (rows, ...) of some members for the tensor at a position."""
-        states = [self.adamw.state[group["params"][position]] for group in self.adamw.param_groups]
-        whole = {key: torch.cat([state[key] for state in states]) for key in ("exp_avg", "exp_avg_sq")}
-        return {"step": states[0]["step"], **{key: value.index_select(0, rows) for key, value in whole.items()}}
+    def moments(self, position: int, rows: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """Step count and moments of some members, in ascending order, for the tensor at a position, group by group."""
+        found: dict[str, list[Tensor]] = {key: [] for key in MOMENTS}
+        for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
+            state = self.adamw.state[group["params"][position]]
+            own = rows[(rows >= start) & (rows < stop)] - start
+            for key in MOMENTS:
+                found[key].append(state[key].index_select(0, own))
+        return state["step"], found
 
-    def take_moments(self, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
-        """Go on from other optimisers: this one's rows are their rows, one source after the other.
 
-        All sources have made the same number of steps.
-        """
-        for position in range(len(self.tensors)):
-            parts = [source.moments(position, rows) for source, rows in sources]
-            whole = {key: torch.cat([part[key] for part in parts]) for key in ("exp_avg", "exp_avg_sq")}
-            for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
-                self.adamw.state[group["params"][position]] = {
-                    "step": parts[0]["step"].clone(),
-                    **{key: value[start:stop].clone() for key, value in whole.items()},
-                }
+def _fresh(tensor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Step count and moments as AdamW's first step would make them."""
+    step = torch.zeros((), dtype=torch.float32, device=tensor.device)
+    return step, {key: torch.zeros_like(tensor) for key in MOMENTS}
+
+
+def _joined(sources: Sequence[tuple[RowAdamW, Tensor]], position: int) -> tuple[Tensor, dict[str, Tensor]]:
+    parts = [source.moments(position, rows) for source, rows in sources]
+    return parts[0][0], {key: torch.cat([part for _, own in parts for part in own[key]]) for key in MOMENTS}
 
 
 def _equal_runs(values: Sequence[object]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape, whole_lanes
 from actlab.members import Member, Split
 from actlab.networks.chunks import Chunks, chunk_size
-from actlab.networks.compiled import compiled_steps
+from actlab.networks.compiled import can_compile
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor, unstack
@@ -88,16 +88,14 @@ class StackTraining:
         # filled up to whole lanes with rows whose outputs are cut off again: see LANES
         filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % max(1, self.n_validation)]
         self.bank = bank
-        self.steps = compiled_steps(stack.members[0].activation) if bank is not None else None
-        self.chunk = chunk_size(stack, self.batch[1]) if self.steps is not None else None
+        is_compiled = bank is not None and can_compile(stack.row.name)
+        self.chunk = chunk_size(stack, self.batch[1]) if is_compiled else None
         self._take(stack, RowAdamW(stack, self.chunk))
         self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
-        self.chunks = None
-        if self.chunk and self.steps and self.bank:
-            self.chunks = Chunks(stack, optimizer, self.chunk, self.steps, self.bank)
+        self.chunks = Chunks(stack, optimizer, self.chunk, self.bank) if self.chunk and self.bank else None
         device, members = stack.first_weight.device, stack.members
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
@@ -211,9 +209,7 @@ class StackTraining:
         self._go_on(self.stack.select(staying), [(self.optimizer, index)])
 
     def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
-        optimizer = RowAdamW(stack, self.chunk)
-        optimizer.take_moments(sources)
-        self._take(stack, optimizer)
+        self._take(stack, RowAdamW(stack, self.chunk, sources))
 
     def can_absorb(self, other: "StackTraining") -> bool:
         """Whether the members of both could have been planned as one stack."""
