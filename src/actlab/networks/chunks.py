@@ -37,15 +37,15 @@ class Chunk:
         weights: (P, in, k out) of each layer.
         biases: (P, k out) of each layer.
         learned: (P,) of each hidden layer, where the activation learns a number.
-        groups: Runs of members with equal settings, from the chunk's first member on.
-        numbers: The optimiser's parameter groups of these runs.
+        pieces: The slices of the optimiser's parameter groups, from the chunk's first member on.
+        numbers: These groups.
     """
 
     rows: slice
     weights: list[Tensor]
     biases: list[Tensor]
     learned: list[Tensor]
-    groups: list[tuple[int, int]]
+    pieces: list[list[tuple[int, int, int]]]
     numbers: list[int]
 
 
@@ -76,10 +76,12 @@ class Chunks:
             [tensors[name] for name in names] for names in (self.weights, self.biases, self.learned)
         )
         numbers = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
-        groups = [
-            (start - rows.start, stop - rows.start) for start, stop in (self.optimizer.bounds[i] for i in numbers)
+        place = [self.names.index(name) for name in self.optimizer.names]
+        pieces = [
+            [(place[i], start - rows.start, stop - rows.start) for i, start, stop in self.optimizer.pieces[number]]
+            for number in numbers
         ]
-        return Chunk(rows, weights, biases, learned, groups, numbers)
+        return Chunk(rows, weights, biases, learned, pieces, numbers)
 
     @torch.no_grad()
     def train(self, epoch: int, rows: Tensor, data: SplitTensors) -> Tensor:
@@ -116,8 +118,7 @@ class Chunks:
         self, chunk: Chunk, rows: Tensor, data: SplitTensors, masks: list[Tensor], places: Tensor
     ) -> Tensor:
         groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
-        place = {name: i for i, name in enumerate(self.stack.stacked())}
-        states = [[self.optimizer.adamw.state[group["params"][place[name]]] for name in self.names] for group in groups]
+        states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
         beta1, beta2 = groups[0]["betas"]
         streams = places[chunk.rows]
         follow = torch.equal(streams, torch.arange(len(streams)) + streams[:1])
@@ -132,7 +133,7 @@ class Chunks:
             masks,
             streams,
             int(streams[0]) if masks and follow else -1,
-            chunk.groups,
+            chunk.pieces,
             [[state["exp_avg"] for state in group] for group in states],
             [[state["exp_avg_sq"] for state in group] for group in states],
             [[state["step"] for state in group] for group in states],

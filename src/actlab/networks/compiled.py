@@ -50,7 +50,7 @@ class Steps(nn.Module):
         masks: list[Tensor],
         streams: Tensor,
         first_stream: int,
-        groups: list[tuple[int, int]],
+        pieces: list[list[tuple[int, int, int]]],
         averages: list[list[Tensor]],
         squares: list[list[Tensor]],
         counts: list[list[Tensor]],
@@ -75,8 +75,9 @@ class Steps(nn.Module):
             masks: Of each hidden layer, (steps, S, B, H), what outputs are multiplied with; none without dropout.
             streams: (P,) place in S of each member.
             first_stream: That of the first one, where they follow each other, else negative.
-            groups: Half-open runs of members with equal settings.
-            averages: AdamW's first moments, for each group and tensor (weights, biases, learned).
+            pieces: Of each group of equal settings, what AdamW takes as one tensor: the number of a tensor among
+                weights, biases and learned ones, and the slice of its members.
+            averages: AdamW's first moments, for each group and piece.
             squares: The second moments.
             counts: The steps made so far.
             rates: Learning rate of each group.
@@ -93,8 +94,9 @@ class Steps(nn.Module):
         by_weight = [torch.empty_like(weight) for weight in weights]
         by_bias = [torch.empty_like(bias) for bias in biases]
         by_learned = [torch.empty_like(own) for own in learned]
-        parameters = [[t[start:stop] for t in weights + biases + learned] for start, stop in groups]
-        gradients = [[t[start:stop] for t in by_weight + by_bias + by_learned] for start, stop in groups]
+        tensors, by_tensor = weights + biases + learned, by_weight + by_bias + by_learned
+        parameters = [[tensors[i][start:stop] for i, start, stop in own] for own in pieces]
+        gradients = [[by_tensor[i][start:stop] for i, start, stop in own] for own in pieces]
         signals = [
             torch.empty([n_members, batch, weight.size(2)], dtype=weight.dtype, device=weight.device)
             for weight in weights[:n_hidden]
@@ -138,7 +140,7 @@ class Steps(nn.Module):
                 torch.sum(by_z, [1], out=by_bias[depth])
                 if depth > 0:
                     by_signal = torch.bmm(by_z, weights[depth].transpose(1, 2))
-            for g in range(len(groups)):
+            for g in range(len(pieces)):
                 torch.ops.aten._foreach_add_(counts[g], 1)
                 torch.ops.aten._fused_adamw_(
                     parameters[g],

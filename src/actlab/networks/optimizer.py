@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from actlab.data.datamodule import LANES
 from actlab.networks.regressor import Regressor
 
 # AdamW's names
@@ -22,12 +23,15 @@ def schedule_factor(schedule: str, epoch: int, max_epochs: int) -> float:
 class RowAdamW:
     """A stock AdamW over the members of a stack.
 
-    Neighbouring members with equal settings share a parameter group of slices of the stacked tensors, so the fused
-    kernel runs over long rows. The slices share the storage of the stack; gradients are handed over before a step.
+    Neighbouring members with equal settings share a parameter group. Its parameters are slices of the stacked tensors,
+    as long as can be, so that the fused kernel runs over long rows; but one for each member where the numbers of a
+    member are no multiple of `LANES`: the kernel rounds what is left over of a slice otherwise, and a member's bits
+    must not depend on whom it lies beside. The slices share the storage of the stack; gradients are handed over before
+    a step.
 
     Args:
         stack: The networks.
-        chunk: No group reaches over a multiple of so many members; None is no such bound.
+        chunk: No slice reaches over a multiple of so many members; None is no such bound.
         sources: Optimisers to go on from, with the numbers of their members that are this one's, one source after the
             other. All have made the same number of steps.
     """
@@ -35,35 +39,56 @@ class RowAdamW:
     def __init__(
         self, stack: Regressor, chunk: int | None = None, sources: "Sequence[tuple[RowAdamW, Tensor]] | None" = None
     ) -> None:
-        self.tensors = list(stack.stacked().values())
+        self.names, self.tensors = list(stack.stacked()), list(stack.stacked().values())
+        self.steps = 0 if sources is None else sources[0][0].steps_made()
+        self.moments = [
+            {key: _moments(tensor.detach(), position, key, sources) for key in MOMENTS}
+            for position, tensor in enumerate(self.tensors)
+        ]
         size = chunk or stack.n_members
         self.bounds = _equal_runs(
             [(m.learning_rate, m.weight_decay, m.epochs, row // size) for row, m in enumerate(stack.members)]
         )
+        # of each group, in the order of its parameters: which tensor, and the slice's first and last member but one
+        self.pieces = [self._cut(start, stop) for start, stop in self.bounds]
         groups = [
             {
-                "params": [torch.nn.Parameter(tensor.detach()[start:stop]) for tensor in self.tensors],
-                "lr": stack.members[start].learning_rate,
-                "initial_lr": stack.members[start].learning_rate,
-                "weight_decay": stack.members[start].weight_decay,
-                "epochs": stack.members[start].epochs,
+                "params": [torch.nn.Parameter(self.tensors[i].detach()[start:stop]) for i, start, stop in own],
+                "lr": stack.members[first].learning_rate,
+                "initial_lr": stack.members[first].learning_rate,
+                "weight_decay": stack.members[first].weight_decay,
+                "epochs": stack.members[first].epochs,
             }
-            for start, stop in self.bounds
+            for own, (first, _) in zip(self.pieces, self.bounds, strict=True)
         ]
         self.adamw = torch.optim.AdamW(groups, fused=True)
-        for position, tensor in enumerate(self.tensors):
-            step, whole = _fresh(tensor.detach()) if sources is None else _joined(sources, position)
-            for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
-                self.adamw.state[group["params"][position]] = {
-                    "step": step.clone(),
-                    **{key: value[start:stop] for key, value in whole.items()},
+        for own, group in zip(self.pieces, self.adamw.param_groups, strict=True):
+            for (i, start, stop), parameter in zip(own, group["params"], strict=True):
+                # what its first step would make
+                self.adamw.state[parameter] = {
+                    "step": torch.tensor(float(self.steps), dtype=torch.float32, device=parameter.device),
+                    **{key: value[start:stop] for key, value in self.moments[i].items()},
                 }
+
+    def _cut(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        pieces = []
+        for i, tensor in enumerate(self.tensors):
+            is_whole = tensor[0].numel() % LANES == 0 or tensor.device.type != "cpu"
+            length = stop - start if is_whole else 1
+            pieces += [(i, at, at + length) for at in range(start, stop, length)]
+        return pieces
+
+    def steps_made(self) -> int:
+        """How many steps there have been, those of its sources included."""
+        state = next(iter(self.adamw.state.values()))
+        return int(state["step"])
 
     def step(self) -> None:
         """One update from the gradients of the stacked tensors, which are given up."""
-        for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
-            for part, whole in zip(group["params"], self.tensors, strict=True):
-                part.grad = whole.grad[start:stop] if whole.grad is not None else None
+        for own, group in zip(self.pieces, self.adamw.param_groups, strict=True):
+            for (i, start, stop), part in zip(own, group["params"], strict=True):
+                gradient = self.tensors[i].grad
+                part.grad = gradient[start:stop] if gradient is not None else None
         self.adamw.step()
         for whole in self.tensors:
             whole.grad = None
@@ -74,26 +99,11 @@ class RowAdamW:
             own = ("cosine", group["epochs"]) if group["epochs"] else (schedule, max_epochs)
             group["lr"] = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
 
-    def moments(self, position: int, rows: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
-        """Step count and moments of some members, in ascending order, for the tensor at a position, group by group."""
-        found: dict[str, list[Tensor]] = {key: [] for key in MOMENTS}
-        for (start, stop), group in zip(self.bounds, self.adamw.param_groups, strict=True):
-            state = self.adamw.state[group["params"][position]]
-            own = rows[(rows >= start) & (rows < stop)] - start
-            for key in MOMENTS:
-                found[key].append(state[key].index_select(0, own))
-        return state["step"], found
 
-
-def _fresh(tensor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Step count and moments as AdamW's first step would make them."""
-    step = torch.zeros((), dtype=torch.float32, device=tensor.device)
-    return step, {key: torch.zeros_like(tensor) for key in MOMENTS}
-
-
-def _joined(sources: Sequence[tuple[RowAdamW, Tensor]], position: int) -> tuple[Tensor, dict[str, Tensor]]:
-    parts = [source.moments(position, rows) for source, rows in sources]
-    return parts[0][0], {key: torch.cat([part for _, own in parts for part in own[key]]) for key in MOMENTS}
+def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[RowAdamW, Tensor]] | None) -> Tensor:
+    if sources is None:
+        return torch.zeros_like(tensor)
+    return torch.cat([source.moments[position][key].index_select(0, rows) for source, rows in sources])
 
 
 def _equal_runs(values: Sequence[object]) -> list[tuple[int, int]]:
