@@ -23,7 +23,7 @@ ROUNDED = {"softsign"}
 
 def members(activation: str, rates: tuple[float, ...] = (0.01, 0.02), dropout: float = 0.0) -> list[Member]:
     return [
-        Member(0, activation, rate, Split(0, fold, inner), 0, (24, 16, 8), dropout, "auto", 0.05)
+        Member(0, activation, rate, Split(0, fold, inner), 0, (24, 18, 5), dropout, "auto", 0.05)
         for rate in rates
         for fold in range(3)
         for inner in range(2)
@@ -117,6 +117,15 @@ def test_the_size_of_chunks_changes_no_bits(small_csv: str, chunk_bytes: int) ->
     with mock.patch.object(chunks, "CHUNK_BYTES", chunk_bytes):
         other = train(small_csv, members("relu", (0.01, 0.02, 0.03), dropout=0.1))
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
+
+
+@pytest.mark.parametrize("name", ["relu", "prelu"])
+def test_a_member_has_the_same_bits_alone_where_no_width_is_a_whole_number_of_lanes(small_csv: str, name: str) -> None:
+    own = members(name, (0.01, 0.02, 0.03), dropout=0.1)
+    together = train(small_csv, own)
+    for place in (0, 7, 17):
+        alone = train(small_csv, own[place : place + 1])
+        assert alone[0].val_curve == together[place].val_curve
 
 
 @pytest.mark.parametrize("limits", [{"BANK_BYTES": 0}, {"MOST_STEPS": 1}, {"BANK_BYTES": 0, "MASK_BYTES": 1}])

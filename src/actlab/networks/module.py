@@ -91,9 +91,10 @@ class PopulationModule(pl.LightningModule):
         self._positions = plan_stacks(
             self.members, data, self.datamodule.settings.batch_size, self._n_threads, STACK_BYTES if on_cpu else None
         )
+        width = max(split.n_features for split in data.values())
         for positions in self._positions:
             members = [self.members[p] for p in positions]
-            self.stacks.append(Regressor(members, [data[m.split].n_features for m in members]))
+            self.stacks.append(Regressor(members, [data[m.split].n_features for m in members], width=width))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One stock AdamW a stack, made here because the stacks lie on the device only now."""

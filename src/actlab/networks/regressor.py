@@ -27,10 +27,16 @@ class Regressor(nn.Module):
         n_features: Input columns of each member, F_i. The stack takes the largest; a member with fewer columns has
             zero weights there, which stay zero.
         parameters: Tensors with a leading axis P to use instead of drawing initial ones.
+        width: Input columns of the stack, where the members beside it in a population may be wider: products of other
+            sizes are rounded otherwise.
     """
 
     def __init__(
-        self, members: Sequence[Member], n_features: Sequence[int], parameters: dict[str, Tensor] | None = None
+        self,
+        members: Sequence[Member],
+        n_features: Sequence[int],
+        parameters: dict[str, Tensor] | None = None,
+        width: int = 0,
     ) -> None:
         super().__init__()
         first = members[0]
@@ -38,7 +44,7 @@ class Regressor(nn.Module):
         self.dropout = first.dropout
         self.row = activations.get(first.activation)
         self.activation = nn.ModuleList(self.row.build() for _ in first.hidden)
-        stacked = parameters if parameters is not None else self._draw()
+        stacked = parameters if parameters is not None else self._draw(width)
         for name, value in stacked.items():
             self.register_parameter(name, nn.Parameter(value))
         # the template modules only lend their code: what they learn is stacked, and lies in this module
@@ -47,7 +53,7 @@ class Regressor(nn.Module):
         self.masks: Streams | None = None
         self.noise: Streams | None = None
 
-    def _draw(self) -> dict[str, Tensor]:
+    def _draw(self, width: int) -> dict[str, Tensor]:
         # members that differ in their learning rate alone begin with equal weights
         drawn: dict[object, dict[str, Tensor]] = {}
         states = []
@@ -56,7 +62,7 @@ class Regressor(nn.Module):
             if key not in drawn:
                 drawn[key] = self._draw_member(member, n_features)
             states.append(drawn[key])
-        return stack_states(states)
+        return stack_states(states, width)
 
     def _draw_member(self, member: Member, n_features: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
@@ -157,19 +163,19 @@ class Regressor(nn.Module):
         return outputs
 
 
-def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def stack_states(states: Sequence[dict[str, Tensor]], width: int = 0) -> dict[str, Tensor]:
     """Tensors of single members, as `Regressor.member_state` gives, to the parameters of a stack.
 
     Weights (out, in) become (P, in, out), which makes their gradient one product without a copy to turn it round;
-    narrower first layers are padded with zeros.
+    narrower first layers are padded with zeros, to `width` at least.
     """
-    return {name: _stacked(name, [state[name] for state in states]) for name in states[0]}
+    return {name: _stacked(name, [state[name] for state in states], width) for name in states[0]}
 
 
-def _stacked(name: str, values: Sequence[Tensor]) -> Tensor:
+def _stacked(name: str, values: Sequence[Tensor], width: int) -> Tensor:
     shape = [*values[0].shape]
     if name == FIRST_WEIGHT:
-        shape[-1] = max(value.shape[-1] for value in values)
+        shape[-1] = max(width, *(value.shape[-1] for value in values))
     if name.startswith("weight_"):
         shape.reverse()
     whole = values[0].new_zeros(len(values), *shape)
