@@ -30,7 +30,9 @@ each thread. Floating-point operations are those of the matrix products, 2 B (3 
 them in the first layer, whose inputs need no gradient. Bytes are 40 a parameter (weights read forward and backward,
 gradient written, the optimiser's four reads and three writes) and four times the batch's inputs. The roofline adds both
 times: its share is (FLOP / FLOP rate + bytes / copy rate) / time; `in cache` takes the rate of copies as large as a
-stack instead, which are faster, so that less of the time is excused. ReLU networks without dropout.
+stack instead, which are faster, so that less of the time is excused. A share above 100 % is no error: a few members
+train an epoch before the next few, and most of the bytes that a step counts never leave the cache. ReLU networks
+without dropout.
 """
 SHARES = ("matrix_share", "copy_share", "roofline_share", "roofline_share_in_cache")
 # bytes of a parameter that a step moves: read for forward and backward, gradient written, and the optimiser's reads of
