@@ -12,7 +12,8 @@ from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 from actlab.networks.streams import MaskBank, masks_of_steps
 
-# Weights, gradients, two moments and signals of a chunk: docs/benchmarks.md, "How the choices were made".
+# Weights, gradients, two moments and signals of a chunk. 64 of the article's networks, two cores: 609 networks a minute
+# at 2 MB, 750 at 4, 731 at 6, 601 at 12 (`scripts/bench.py --sections choices` measures more sizes).
 CHUNK_BYTES = 4_000_000
 # Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
 MOST_STEPS, MASK_BYTES = 256, 64_000_000

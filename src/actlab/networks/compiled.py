@@ -63,7 +63,7 @@ class Steps(nn.Module):
         """Train P members in place, one step for each of `rows`; returns the sum (P,) of their losses, float64.
 
         The loss of a member is the mean squared error of its batch. See `actlab.networks.regressor` for the network and
-        `actlab.networks.population` for what the groups are.
+        `actlab.networks.optimizer` for what the groups are.
 
         Args:
             rows: (steps, P, B) flat row numbers.

@@ -49,7 +49,7 @@ class RowAdamW:
         self.bounds = _equal_runs(
             [(m.learning_rate, m.weight_decay, m.epochs, row // size) for row, m in enumerate(stack.members)]
         )
-        # of each group, in the order of its parameters: which tensor, and the slice's first and last member but one
+        # of each group, in the order of its parameters: which tensor, and the half-open slice of members
         self.pieces = [self._cut(start, stop) for start, stop in self.bounds]
         groups = [
             {
