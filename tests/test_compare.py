@@ -70,7 +70,7 @@ def test_plain_optuna_reads_the_study(run: RunDirectory) -> None:
 def test_a_grid_is_cut_in_two_populations_a_worker_and_whole_activations_for_unknown_many(
     asked: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("actlab.runs.compare"), "POPULATION_MEMBERS", 1000)
+    monkeypatch.setattr(importlib.import_module("actlab.runs.experiment"), "POPULATION_MEMBERS", 1000)
     larger = replace(
         asked,
         compare=replace(asked.compare, learning_rates=[1e-4, 1e-3, 1e-2, 1e-1]),

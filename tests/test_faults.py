@@ -24,6 +24,7 @@ from actlab.configuration import Configuration
 from actlab.engine.studies import CELL, Study, open_storage
 from actlab.records import RunDirectory
 from actlab.runs.compare import Comparison
+from actlab.runs.experiment import Experiment
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from postgres_server import PostgresServer, binaries
 
@@ -60,7 +61,7 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     # a dead worker of a database shows after seconds instead of minutes
     database.HEARTBEAT_S, database.GRACE_S = 1, 4
     # two cells a population
-    sys.modules[Comparison.__module__].POPULATION_MEMBERS = 4  # type: ignore[attr-defined]
+    sys.modules[Experiment.__module__].POPULATION_MEMBERS = 4  # type: ignore[attr-defined]
     experiment.LONGEST_WAIT_S = 1.0
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))

@@ -86,7 +86,7 @@ class Counting:
         self.trained: list[int] = []
         self.n_calls = 0
         monkeypatch.setattr(experiments, "evaluate", self)
-        monkeypatch.setattr(sys.modules[Comparison.__module__], "POPULATION_MEMBERS", 2)
+        monkeypatch.setattr(experiments, "POPULATION_MEMBERS", 2)
 
     def __call__(self, settings: dict[int, Any], *arguments: Any) -> Any:
         self.n_calls += 1

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from actlab.configuration import Configuration
 from actlab.engine.pruning import mean_score, n_promoted, rungs, verdict
 from actlab.engine.studies import Study, open_storage
+from actlab.engine.workers import Worker
 from actlab.errors import InputError
 from actlab.runs import experiment as experiments
 from actlab.runs import results
@@ -63,19 +64,20 @@ def study_of(asked: Configuration) -> Study:
 
 
 def test_rungs_lie_in_the_first_part_of_training() -> None:
-    assert rungs(200) == [8, 24]
-    assert rungs(1000) == [8, 24, 72, 216]
-    assert rungs(20) == []
+    assert rungs(200) == [12, 36]
+    assert rungs(1000) == [12, 36, 108]
+    assert rungs(39) == []
     assert rungs(120, first=3, spacing=3) == [3, 9, 27]
 
 
-def test_the_better_half_goes_on_and_a_trial_alone_always_does() -> None:
-    assert [n_promoted(n) for n in (1, 2, 3, 8, 9)] == [1, 1, 2, 4, 5]
-    assert verdict(0.5, [], 10) == ""
-    assert verdict(0.5, [0.4, 0.6, 0.7, 0.8], 10) == ""
-    assert verdict(0.5, [0.3, 0.4, 0.6], 10) == "epoch 10: validation score 0.5 is number 3 of 4"
-    assert verdict(0.5, [0.4], 10) == "epoch 10: validation score 0.5 is number 2 of 2"
-    assert verdict(math.inf, [0.4, 0.5], 10) != ""
+def test_the_better_part_goes_on_and_a_trial_alone_always_does() -> None:
+    assert [n_promoted(n, 0.4) for n in (1, 2, 3, 5, 8, 9, 26)] == [1, 1, 2, 2, 4, 4, 11]
+    assert verdict(0.5, [], 10, 0.4) == ""
+    assert verdict(0.5, [0.4, 0.6, 0.7, 0.8], 10, 0.4) == ""
+    assert verdict(0.5, [0.3, 0.4, 0.6], 10, 0.4) == "epoch 10: validation score 0.5 is number 3 of 4"
+    assert verdict(0.5, [0.3, 0.4, 0.6], 10, 0.75) == ""
+    assert verdict(0.5, [0.4], 10, 0.4) == "epoch 10: validation score 0.5 is number 2 of 2"
+    assert verdict(math.inf, [0.4, 0.5], 10, 0.4) != ""
 
 
 def test_a_search_begins_at_powers_of_ten_near_the_middle_of_the_range() -> None:
@@ -86,7 +88,7 @@ def test_a_search_begins_at_powers_of_ten_near_the_middle_of_the_range() -> None
     assert first_rates(2e-3, 8e-3) == [pytest.approx(4e-3)]
 
 
-@pytest.mark.parametrize(("n_trials", "n_swept"), [(1, 1), (2, 2), (3, 2), (6, 3), (8, 4), (20, 4)])
+@pytest.mark.parametrize(("n_trials", "n_swept"), [(1, 1), (2, 2), (4, 2), (5, 3), (8, 4), (20, 4)])
 def test_every_activation_is_tried_before_the_sampler_proposes(
     asked: Configuration, n_trials: int, n_swept: int
 ) -> None:
@@ -96,6 +98,23 @@ def test_every_activation_is_tried_before_the_sampler_proposes(
     swept = [(cell.params["activation"], cell.params["learning_rate"]) for cell in cells if cell.params]
     assert swept == [("relu", 1e-2), ("tanh", 1e-2), ("relu", 1e-3), ("tanh", 1e-3)][:n_swept]
     assert all(cell.params for cell in cells[:n_swept])
+
+
+def test_the_sweep_is_one_population_and_workers_share_it(
+    asked: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = replace(asked, search=replace(asked.search, n_trials=12, batch=1))
+    begun = Search(wide)
+    assert begun.batch == 4
+    assert Search(wide, Worker(0, 1, 2)).batch == 2
+    assert Search(replace(wide, search=replace(wide.search, batch=8), out=f"{asked.out}-8")).batch == 8
+    begun.study.enqueue_missing(begun.cells, 3)
+    for trial in begun.study.claim(3).values():
+        trial.set_user_attr("members", [])
+        begun.study.optuna.tell(trial, 0.5)
+    assert begun.batch == 1
+    monkeypatch.setattr(experiments, "POPULATION_MEMBERS", 4)
+    assert Search(replace(wide, out=f"{asked.out}-4")).batch == 2
 
 
 def test_what_the_sweep_leaves_open_is_drawn_and_what_it_fixes_stays(asked: Configuration) -> None:
@@ -109,7 +128,7 @@ def test_what_the_sweep_leaves_open_is_drawn_and_what_it_fixes_stays(asked: Conf
 
 
 def test_equals_are_not_pruned_against_each_other() -> None:
-    assert verdict(0.5, [0.5, 0.5, 0.5], 10) == ""
+    assert verdict(0.5, [0.5, 0.5, 0.5], 10, 0.4) == ""
 
 
 def test_a_search_prunes_losers_and_records_why(asked: Configuration) -> None:

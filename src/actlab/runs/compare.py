@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import optuna
-import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from actlab.configuration import Configuration
@@ -14,10 +13,6 @@ from actlab.networks import activations
 from actlab.records import RunDirectory
 from actlab.runs.experiment import Experiment
 from actlab.runs.trial_settings import arms_of
-
-# The most members that train as one population, and so what an interruption can lose: the default comparison is one.
-# In several, threads would run dry at the end of each, when few members are left. A GPU wants them larger still.
-POPULATION_MEMBERS, GPU_FACTOR = 720, 8
 
 
 def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
@@ -60,17 +55,12 @@ class Comparison(Experiment):
 
     @property
     def batch(self) -> int:
-        members = POPULATION_MEMBERS * (GPU_FACTOR if self._has_gpu() else 1)
-        largest = max(1, members // len(self.splits))
+        largest = self.largest_batch
         if self.configuration.storage is not None:
             # nobody knows how many workers there are: one activation at a time
             return min(largest, len(self.rates))
-        n_workers = self.worker.n_workers if self.worker is not None else 1
         # two populations a worker, so that one who gets the slow activations is not waited for long
-        return min(largest, -(-len(self.cells) // (2 * n_workers))) if n_workers > 1 else largest
-
-    def _has_gpu(self) -> bool:
-        return self.configuration.trainer.get("accelerator") != "cpu" and torch.accelerator.is_available()
+        return min(largest, -(-len(self.cells) // (2 * self.n_workers))) if self.n_workers > 1 else largest
 
     @property
     def rates(self) -> list[float]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import numpy as np
 import optuna
+import torch
 
 from actlab.configuration import Configuration
 from actlab.data.splits import make_splits
@@ -37,6 +38,9 @@ from actlab.runs.trials import Evaluation, TrialResult, evaluate
 
 # which process wrote the results, as an attribute of the study
 WRITER = "written_by"
+# The most members that train as one population, and so what an interruption can lose: the default comparison is one.
+# In several, threads would run dry at the end of each, when few members are left. A GPU wants them larger still.
+POPULATION_MEMBERS, GPU_FACTOR = 720, 8
 # how long a worker with nothing to do waits before it looks again
 WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 
@@ -93,6 +97,17 @@ class Experiment(ABC):
     @abstractmethod
     def batch(self) -> int:
         """Trials that train as one population."""
+
+    @property
+    def largest_batch(self) -> int:
+        """The most trials that may train as one population."""
+        has_gpu = self.configuration.trainer.get("accelerator") != "cpu" and torch.accelerator.is_available()
+        return max(1, POPULATION_MEMBERS * (GPU_FACTOR if has_gpu else 1) // len(self.splits))
+
+    @property
+    def n_workers(self) -> int:
+        """Processes on this machine that share the run."""
+        return self.worker.n_workers if self.worker is not None else 1
 
     @property
     @abstractmethod

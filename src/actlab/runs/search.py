@@ -43,14 +43,21 @@ class Search(Experiment):
         space = space_of(self.configuration)
         names, limits = candidates(self.configuration), self.configuration.search.learning_rate
         first = [{"activation": name, "learning_rate": rate} for rate in first_rates(*limits) for name in names]
-        # every activation once; then at most half of the trials are not the sampler's
-        n_first = max(len(names), self.configuration.search.n_trials // 2)
+        # every activation once; then the sampler has two fifths of the trials at least
+        n_first = max(len(names), 3 * self.configuration.search.n_trials // 5)
         swept = [Cell(f"trial {number}", number, params, space) for number, params in enumerate(first[:n_first])]
         return [*swept, *(Cell(f"trial {number}", number) for number in range(len(swept), n_trials))][:n_trials]
 
     @property
     def batch(self) -> int:
-        return self.configuration.search.batch
+        """The sweep at once, for the first rung can tell winners from losers only among many; then as configured."""
+        asked = self.configuration.search.batch
+        if self.configuration.storage is not None:
+            # nobody knows how many workers there are
+            return asked
+        done = self.study.done()
+        n_swept = sum(bool(cell.params) and cell.key not in done for cell in self.cells)
+        return max(asked, min(self.largest_batch, -(-n_swept // self.n_workers)))
 
     @property
     def rates(self) -> list[float]:
