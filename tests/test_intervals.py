@@ -1,4 +1,4 @@
-"""CV+ intervals: the paper's definition in a double loop, what it promises, and what is refused."""
+"""Prediction intervals: their definition in a double loop, what they promise, and what is refused."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 
 from actlab.errors import InputError
 from actlab.model.averaging import FoldKey, FoldPrediction, FoldResiduals
-from actlab.model.intervals import Values, check_level, cv_plus, fit_scale
+from actlab.model.intervals import Values, check_level, fit_scale, interval_of
 
 
 def residuals_of(*parts: Sequence[float], repeat: int = 0, seed: int | None = None) -> tuple[FoldResiduals, ...]:
@@ -31,22 +31,24 @@ def said(mean: Values, spread: float | Values = 0.0) -> FoldPrediction:
 def by_definition(
     by_fold: Mapping[FoldKey, FoldPrediction], residuals: Sequence[FoldResiduals], level: float
 ) -> list[tuple[float, float]]:
-    """Barber et al. 2021, equation (1.8) with the K-fold mu and scores in units of a scale: plain loops over rows."""
-    n_rows = len(next(iter(by_fold.values())).mean)
+    """Barber et al. 2021, equation (1.8), around the mean of folds, in units of its error: plain loops over rows."""
+    scales = [fit_scale([other for other in residuals if other.fold != part.fold]) for part in residuals]
+    scores = [
+        np.abs(part.residuals.numpy()) / scale(FoldPrediction(part.means.numpy(), part.spreads.numpy()))
+        for part, scale in zip(residuals, scales, strict=True)
+    ]
+    mean_square = np.mean(np.concatenate(scores) ** 2)
     ends = []
-    for row in range(n_rows):
-        low, high = [], []
-        for part in residuals:
-            scale = fit_scale([other for other in residuals if other.fold != part.fold])
-            own = scale(FoldPrediction(part.means.numpy(), part.spreads.numpy()))
-            prediction = by_fold[part.repeat, part.fold]
-            mu, unit = prediction.mean[row], scale(prediction)[row]
-            for error, of_error in zip(part.residuals.tolist(), own.tolist(), strict=True):
-                low.append(mu - unit * (abs(error) / of_error))
-                high.append(mu + unit * (abs(error) / of_error))
-        n = len(low)
-        alpha_rank = math.floor(round((1 - level) * (n + 1), 6))
-        ends.append((sorted(low)[alpha_rank - 1], sorted(high)[math.ceil(round(level * (n + 1), 6)) - 1]))
+    for row in range(len(next(iter(by_fold.values())).mean)):
+        means = np.array([prediction.mean[row] for prediction in by_fold.values()])
+        apart = np.mean((means - np.mean(means)) ** 2) / mean_square
+        candidates = []
+        for part, scale, own in zip(residuals, scales, scores, strict=True):
+            of_fold = scale(by_fold[part.repeat, part.fold])[row]
+            unit = np.sqrt(max(of_fold**2 - apart, apart))
+            candidates += [unit * score for score in own]
+        half = sorted(candidates)[math.ceil(round(level * (len(candidates) + 1), 6)) - 1]
+        ends.append((np.mean(means) - half, np.mean(means) + half))
     return ends
 
 
@@ -57,8 +59,10 @@ def test_ends_are_those_of_the_definition(level: float, spread: float, seed: int
     rng = np.random.default_rng(0)
     residuals = residuals_of(*(rng.normal(size=n) for n in (40, 41, 39, 1, 60)), seed=seed)
     by_fold = {(0, fold): said(12 + spread * rng.normal(size=50), rng.uniform(0, 2, size=50)) for fold in range(5)}
-    lower, upper = cv_plus(by_fold, residuals, level)
-    np.testing.assert_array_equal(np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level))
+    lower, upper = interval_of(by_fold, residuals, level)
+    np.testing.assert_allclose(
+        np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
@@ -67,28 +71,58 @@ def test_ties_and_equal_folds_change_nothing(level: float) -> None:
     # multiples of 0.1 in steps that round differently: sums that ought to be equal are not, and many are
     residuals = residuals_of([0.1] * 20, *(rng.integers(-3, 4, size=20) * 0.1 for _ in range(3)))
     by_fold = {(0, fold): said(12.1 + 0.1 * rng.integers(-3, 4, size=200)) for fold in range(4)}
-    lower, upper = cv_plus(by_fold, residuals, level)
-    np.testing.assert_array_equal(np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level))
+    lower, upper = interval_of(by_fold, residuals, level)
+    np.testing.assert_allclose(
+        np.stack([lower, upper], axis=1), by_definition(by_fold, residuals, level), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_a_prediction_that_is_not_finite_has_no_interval_and_its_neighbours_keep_theirs() -> None:
     residuals = residuals_of(np.ones(20), np.ones(20))
-    lower, upper = cv_plus({(0, 0): said(np.array([0.0, np.nan, np.inf])), (0, 1): said(np.zeros(3))}, residuals, 0.9)
+    lower, upper = interval_of(
+        {(0, 0): said(np.array([0.0, np.nan, np.inf])), (0, 1): said(np.zeros(3))}, residuals, 0.9
+    )
     np.testing.assert_array_equal(lower, [-1, np.nan, np.nan])
     np.testing.assert_array_equal(upper, [1, np.nan, np.nan])
+
+
+def test_the_mean_of_folds_errs_less_than_they_do_by_what_they_are_apart() -> None:
+    """By hand: all errors are 2, two folds say 1 - d and 1 + d; half of the width is sqrt(4 - d^2), at least d."""
+    residuals = residuals_of(np.full(20, 2.0), np.full(20, -2.0))
+    apart = np.array([0.0, 1.0, 1.9, 5.0])
+    lower, upper = interval_of({(0, 0): said(1 - apart), (0, 1): said(1 + apart)}, residuals, 0.9)
+    half = np.array([2.0, np.sqrt(3), 1.9, 5.0])
+    np.testing.assert_allclose(lower, 1 - half)
+    np.testing.assert_allclose(upper, 1 + half)
+
+
+def test_the_centre_is_the_weighted_mean_of_folds() -> None:
+    residuals, by_fold = (
+        residuals_of(np.full(20, 2.0), np.full(20, 2.0)),
+        {(0, 0): said(np.zeros(1)), (0, 1): said(np.ones(1))},
+    )
+    lower, upper = interval_of(by_fold, residuals, 0.9, {(0, 0): 1.0, (0, 1): 3.0})
+    np.testing.assert_allclose((lower + upper) / 2, 0.75)
+    # mean square distance: (1 * 0.75^2 + 3 * 0.25^2) / 4
+    np.testing.assert_allclose((upper - lower) / 2, np.sqrt(4 - 0.1875))
+
+
+def test_folds_that_were_never_wrong_make_no_width() -> None:
+    lower, upper = interval_of({(0, 0): said(np.ones(2))}, residuals_of(np.zeros(20)), 0.9)
+    np.testing.assert_array_equal([lower, upper], np.ones((2, 2)))
 
 
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     residuals = residuals_of(rng.normal(size=30), rng.normal(size=30))
     by_fold = {(0, fold): said(rng.normal(size=100), rng.uniform(size=100)) for fold in range(2)}
-    whole = cv_plus(by_fold, residuals, 0.9)
+    whole = interval_of(by_fold, residuals, 0.9)
     monkeypatch.setattr("actlab.model.intervals.BLOCK_CANDIDATES", 7)
-    np.testing.assert_array_equal(cv_plus(by_fold, residuals, 0.9), whole)
+    np.testing.assert_array_equal(interval_of(by_fold, residuals, 0.9), whole)
 
 
 def test_no_rows_give_no_intervals() -> None:
-    lower, upper = cv_plus({(0, 0): said(np.empty(0))}, residuals_of(np.ones(50)), 0.9)
+    lower, upper = interval_of({(0, 0): said(np.empty(0))}, residuals_of(np.ones(50)), 0.9)
     assert len(lower) == len(upper) == 0
 
 
@@ -96,15 +130,15 @@ def test_the_sign_of_an_error_does_not_matter() -> None:
     errors = np.random.default_rng(2).normal(size=50)
     by_fold = {(0, 0): said(np.zeros(1))}
     np.testing.assert_array_equal(
-        cv_plus(by_fold, residuals_of(errors), 0.9), cv_plus(by_fold, residuals_of(-errors), 0.9)
+        interval_of(by_fold, residuals_of(errors), 0.9), interval_of(by_fold, residuals_of(-errors), 0.9)
     )
 
 
 def test_a_repeat_that_says_the_same_changes_nothing() -> None:
     errors = np.random.default_rng(3).normal(size=99)
-    once = cv_plus({(0, 0): said(np.zeros(2))}, residuals_of(errors), 0.9)
+    once = interval_of({(0, 0): said(np.zeros(2))}, residuals_of(errors), 0.9)
     both = residuals_of(errors) + residuals_of(errors, repeat=1)
-    np.testing.assert_array_equal(cv_plus({(0, 0): said(np.zeros(2)), (1, 0): said(np.zeros(2))}, both, 0.9), once)
+    np.testing.assert_array_equal(interval_of({(0, 0): said(np.zeros(2)), (1, 0): said(np.zeros(2))}, both, 0.9), once)
 
 
 def test_coverage_is_what_was_asked_for() -> None:
@@ -115,7 +149,7 @@ def test_coverage_is_what_was_asked_for() -> None:
     means = [np.mean(np.delete(y, np.arange(100 * k, 100 * k + 100))) for k in range(5)]
     residuals = residuals_of(*(part - mean for part, mean in zip(folds, means, strict=True)))
     fresh = rng.normal(size=4000)
-    lower, upper = cv_plus({(0, k): said(np.full(4000, means[k])) for k in range(5)}, residuals, 0.9)
+    lower, upper = interval_of({(0, k): said(np.full(4000, means[k])) for k in range(5)}, residuals, 0.9)
     # the standard error of the coverage: sqrt(0.09 / 4000 + 0.09 / 500) = 0.014
     assert 0.865 < np.mean((lower <= fresh) & (fresh <= upper)) < 0.935
 
@@ -140,7 +174,7 @@ def test_intervals_are_as_wide_as_the_networks_disagree() -> None:
     # less than ten times: the floors pull small scales up
     assert 4 < wide[1] / wide[0] < 10
     spread, errors = rows(6000)
-    lower, upper = cv_plus({(0, fold): said(np.zeros(6000), spread) for fold in range(5)}, parts, 0.9)
+    lower, upper = interval_of({(0, fold): said(np.zeros(6000), spread) for fold in range(5)}, parts, 0.9)
     for third in np.array_split(spread.argsort(), 3):
         assert 0.8 < np.mean((lower <= errors)[third] & (errors <= upper)[third]) < 0.998
 

@@ -99,7 +99,7 @@ class Ensemble:
         schema: How files to predict on are read.
         metric: Of all scores, `log_rmse` or `rmse`.
         config: The resolved configuration of the run, plain types.
-        residuals: For CV+ intervals; empty where there are none.
+        residuals: For prediction intervals; empty where there are none.
         scores: Of the ensemble and its references, plain types.
         versions: Of actlab and its libraries.
     """
@@ -136,6 +136,11 @@ class Ensemble:
         """Each (repeat, fold) with the positions of its members, in order."""
         keys = sorted({one.fold for one in self.members})
         return {key: tuple(i for i, one in enumerate(self.members) if one.fold == key) for key in keys}
+
+    @cached_property
+    def fold_weights(self) -> dict[FoldKey, float]:
+        """Each (repeat, fold) with the sum of its members' weights, in order."""
+        return {key: sum(self.members[i].weight for i in positions) for key, positions in self.folds.items()}
 
     @cached_property
     def _stacks(self) -> dict[Preprocessor, list[tuple[tuple[int, ...], Regressor]]]:
@@ -187,9 +192,9 @@ class Ensemble:
 
         The mean over members is taken on the scale trained on, so that under a log it is a geometric mean of prices.
         """
-        weights = [sum(self.members[i].weight for i in positions) for positions in self.folds.values()]
-        folds = np.stack([by_fold[key].mean for key in self.folds])
-        return self.transform.inverse(np.asarray(weights) @ folds / sum(weights))
+        folds = np.stack([by_fold[key].mean for key in self.fold_weights])
+        weights = np.array(list(self.fold_weights.values()))
+        return self.transform.inverse(weights @ folds / weights.sum())
 
     @torch.inference_mode()
     def _write_outputs(self, features: pd.DataFrame, out: NDArray[np.float64]) -> None:

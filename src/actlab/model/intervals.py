@@ -1,17 +1,22 @@
-"""CV+ prediction intervals (Barber, Candes, Ramdas & Tibshirani 2021, section 3), as wide as a row is uncertain.
+"""Prediction intervals from errors out of fold, in the way of CV+, as wide as a row is uncertain.
 
-Each training row i was predicted by members that never saw it: those of its fold k(i), with the error |y_i - mu_i|. A
-new row x is predicted by the members of every fold. In the paper its interval reaches from a low quantile of the
-mu_k(i)(x) - |y_i - mu_i| to a high quantile of the mu_k(i)(x) + |y_i - mu_i|, over all i. Here errors are in units of a
-scale s: the score is R_i = |y_i - mu_i| / s_i and the candidates are mu_k(i)(x) +- s_k(i)(x) R_i (the normalised score
-of Papadopoulos, Gammerman & Vovk 2008 in the general form of CV+ of Gupta, Kuchibhotla & Ramdas 2022, section 5).
+Each training row i was predicted by members that never saw it: those of its fold k(i), with the error |y_i - mu_i|. In
+CV+ (Barber, Candes, Ramdas & Tibshirani 2021, section 3) the interval of a new row x reaches from a low quantile of the
+mu_k(i)(x) - |y_i - mu_i| to a high quantile of the mu_k(i)(x) + |y_i - mu_i|, over all i. Two things differ here.
 
-The scale of a fold is a log-linear function of what its members say of a row: how far they are apart, their mean and
-its square. It is fitted to the errors of the other folds of the repeat, so that no row has a say in its own scale.
-Under a log everything is on the log scale, and the ends are turned back, which keeps their coverage.
+Errors are in units of a scale s: the score is R_i = |y_i - mu_i| / s_i (the normalised score of Papadopoulos, Gammerman
+& Vovk 2008). The scale of a fold is a log-linear function of what its members say of a row: how far they are apart,
+their mean and its square. It is fitted to the errors of the other folds of the repeat, so that no row has a say in its
+own scale.
 
-The theorem promises a coverage of 1 - 2 alpha, less a term that shrinks with the number of rows, for any network and
-any distribution if rows are exchangeable; in practice it is near the 1 - alpha asked for (docs/intervals.md).
+What is predicted is mu(x), the mean over the folds, and its error is smaller than theirs. On every row
+mean_k (y - mu_k)^2 = (y - mu)^2 + mean_k (mu_k - mu)^2, and the last term v(x) is known there. So candidates are set
+around mu(x), in units u_k(x)^2 = s_k(x)^2 - v(x) / mean R^2, but no smaller than v(x) / mean R^2: where folds disagree
+more than their errors explain, disagreement is what is known of the error. CV+ as it is holds more than it is asked for
+and is wider (docs/intervals.md has both).
+
+Under a log everything is on the log scale, and the ends are turned back, which keeps their coverage. What coverage is
+to be expected is measured (docs/intervals.md); the theorem of CV+, at least 1 - 2 alpha, is about the plain form.
 """
 
 import math
@@ -80,31 +85,52 @@ def prediction_interval(
     Raises:
         InputError: as `check_level`.
     """
-    lower, upper = cv_plus(by_fold, ensemble.residuals, level)
+    lower, upper = interval_of(by_fold, ensemble.residuals, level, ensemble.fold_weights)
     return ensemble.transform.inverse(lower), ensemble.transform.inverse(upper)
 
 
-def cv_plus(
-    by_fold: Mapping[FoldKey, FoldPrediction], residuals: Sequence[FoldResiduals], level: float
+def interval_of(
+    by_fold: Mapping[FoldKey, FoldPrediction],
+    residuals: Sequence[FoldResiduals],
+    level: float,
+    weights: Mapping[FoldKey, float] | None = None,
 ) -> tuple[Values, Values]:
     """Lower and upper ends (N,) on the scale trained on; arguments and errors as in `prediction_interval`.
 
-    They are NaN where the prediction of a fold is not finite.
+    They are NaN where the prediction of a fold is not finite. Folds have equal weights unless others are given.
     """
     rank = check_level(residuals, level)
-    predicted = [by_fold[part.repeat, part.fold] for part in residuals]
     scale_of = [fit_scale([other for other in residuals if _is_other(other, part)]) for part in residuals]
-    scales = np.stack([scale(one) for scale, one in zip(scale_of, predicted, strict=True)])
-    means = np.stack([one.mean for one in predicted])
-    is_finite = np.isfinite(means).all(axis=0) & np.isfinite(scales).all(axis=0)
-    centres, units = np.where(is_finite, means, 0.0), np.where(is_finite, scales, 1.0)
     scores = [
         np.sort(np.abs(part.residuals.double().numpy()) / scale(said_of(part)))
         for scale, part in zip(scale_of, residuals, strict=True)
     ]
-    # the floor(alpha (n + 1))-th smallest of mu - s R is the mirror image of an upper end
-    lower, upper = -_smallest(-centres, units, scores, rank), _smallest(centres, units, scores, rank)
-    return np.where(is_finite, lower, np.nan), np.where(is_finite, upper, np.nan)
+    scales = np.stack([scale(by_fold[part.repeat, part.fold]) for scale, part in zip(scale_of, residuals, strict=True)])
+    means = np.stack([said.mean for said in by_fold.values()])
+    is_finite = np.isfinite(means).all(axis=0) & np.isfinite(scales).all(axis=0)
+    means, scales = np.where(is_finite, means, 0.0), np.where(is_finite, scales, 1.0)
+    shares = np.array([1.0 if weights is None else weights[key] for key in by_fold])
+    centre = shares @ means / shares.sum()
+    apart = shares @ (means - centre) ** 2 / shares.sum()
+    half = _smallest(_units(scales, apart, scores), scores, rank)
+    return np.where(is_finite, centre - half, np.nan), np.where(is_finite, centre + half, np.nan)
+
+
+def _units(scales: Values, apart: Values, scores: Sequence[Values]) -> Values:
+    """(K, N) units of the scores for the mean over folds, from those of each fold.
+
+    Args:
+        scales: (K, N), of each fold alone.
+        apart: (N,) mean square distance of the folds from their mean.
+        scores: K arrays.
+    """
+    mean_square = np.mean(np.concatenate(scores) ** 2)
+    if not mean_square > 0:
+        # no fold was ever wrong
+        return scales
+    known = apart / mean_square
+    units: Values = np.sqrt(np.maximum(scales**2 - known, known))
+    return units
 
 
 def _is_other(part: FoldResiduals, own: FoldResiduals) -> bool:
@@ -136,62 +162,55 @@ def fit_scale(parts: Sequence[FoldResiduals]) -> Scale:
     return lambda said: np.exp(inputs(said) @ coefficients)
 
 
-def _smallest(centres: Values, units: Values, scores: Sequence[Values], rank: int) -> Values:
-    """For each row the `rank`-th smallest of all `centres[k] + units[k] * scores[k][i]`, exactly.
+def _smallest(units: Values, scores: Sequence[Values], rank: int) -> Values:
+    """For each row the `rank`-th smallest of all `units[k] * scores[k][i]`, exactly.
 
     Args:
-        centres: (K, N).
         units: (K, N), > 0.
         scores: K arrays, each ascending, >= 0.
         rank: From 1 to the number of scores.
     """
-    low, high = _enclose(centres, units, scores, rank)
-    folds = list(zip(centres, units, scores, strict=True))
-    starts = np.stack([np.searchsorted(r, (low - mu) / s, "left") for mu, s, r in folds])
-    stops = np.stack([np.searchsorted(r, (high - mu) / s, "right") for mu, s, r in folds])
-    result = np.empty(centres.shape[1])
+    low, high = _enclose(units, scores, rank)
+    folds = list(zip(units, scores, strict=True))
+    starts = np.stack([np.searchsorted(r, low / u, "left") for u, r in folds])
+    stops = np.stack([np.searchsorted(r, high / u, "right") for u, r in folds])
+    result = np.empty(units.shape[1])
     n_rows = max(1, BLOCK_CANDIDATES // (len(scores) * int((stops - starts).max(initial=1))))
     for first in range(0, len(result), n_rows):
         rows = slice(first, first + n_rows)
-        result[rows] = _select(centres[:, rows], units[:, rows], scores, starts[:, rows], stops[:, rows], rank)
+        result[rows] = _select(units[:, rows], scores, starts[:, rows], stops[:, rows], rank)
     return result
 
 
-def _enclose(centres: Values, units: Values, scores: Sequence[Values], rank: int) -> tuple[Values, Values]:
+def _enclose(units: Values, scores: Sequence[Values], rank: int) -> tuple[Values, Values]:
     """Bounds (N,), close together, of the `rank`-th smallest value of each row; arguments as in `_smallest`.
 
     Let v_k be fold k's own quantile, its ceil(rank n_k / N)-th smallest value: up to the largest v_k there are at least
     `rank` values, and below the least v_k there are fewer. From there the bounds are halved.
     """
     n_values = sum(map(len, scores))
-    folds = list(zip(centres, units, scores, strict=True))
-    own = np.stack([mu + s * r[-(-rank * len(r) // n_values) - 1] for mu, s, r in folds])
+    folds = list(zip(units, scores, strict=True))
+    own = np.stack([u * r[-(-rank * len(r) // n_values) - 1] for u, r in folds])
     low, high = own.min(axis=0), own.max(axis=0)
     for _ in range(N_HALVINGS):
         middle = (low + high) / 2
-        below = sum(np.searchsorted(r, (middle - mu) / s, "right") for mu, s, r in folds)
+        below = sum(np.searchsorted(r, middle / u, "right") for u, r in folds)
         is_enough = np.asarray(below) >= rank
         low, high = np.where(is_enough, low, middle), np.where(is_enough, middle, high)
-    # (bound - centre) / unit is rounded otherwise than centre + unit * score, and many values may be equal
-    largest = np.abs(centres).max(axis=0) + units.max(axis=0) * max(r[-1] for r in scores)
-    slack = 8 * np.finfo(np.float64).eps * largest
+    # bound / unit is rounded otherwise than unit * score, and many values may be equal
+    slack = 8 * np.finfo(np.float64).eps * high
     return low - slack, high + slack
 
 
 def _select(
-    centres: Values,
-    units: Values,
-    scores: Sequence[Values],
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
-    rank: int,
+    units: Values, scores: Sequence[Values], starts: NDArray[np.int64], stops: NDArray[np.int64], rank: int
 ) -> Values:
     """The `rank`-th smallest per row, given windows (K, N) of each fold's scores that hold it."""
     window = int((stops - starts).max(initial=1))
-    candidates = np.full((centres.shape[1], len(scores), window), np.inf)
+    candidates = np.full((units.shape[1], len(scores), window), np.inf)
     for k, r in enumerate(scores):
         places = starts[k][:, None] + np.arange(window)
-        values = centres[k][:, None] + units[k][:, None] * r[np.minimum(places, len(r) - 1)]
+        values = units[k][:, None] * r[np.minimum(places, len(r) - 1)]
         candidates[:, k] = np.where(places < stops[k][:, None], values, np.inf)
     flat = candidates.reshape(len(candidates), -1)
     flat.sort(axis=1)
