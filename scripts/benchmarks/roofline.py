@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
+from itertools import product
 from statistics import median
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,7 +110,7 @@ class Machine:
 def machine(is_smoke: bool = False) -> Machine:
     """The limits, with the threads that torch has now."""
     n_threads = torch.get_num_threads()
-    size, large, least_s = (128, 1 << 20, 0.01) if is_smoke else (2048, 1 << 28, 1.0)
+    size, large, least_s = (128, 1 << 20, 0.01) if is_smoke else (2048, 1 << 28, 0.5)
     return Machine(
         matrix_rate(size, n_threads, least_s),
         copy_bandwidth(large, n_threads, least_s),
@@ -150,8 +152,8 @@ def shares_of(task: Task, members: Sequence[Member], step_s: float, limit: Machi
     }
 
 
-def shares(task: Task, members: Sequence[Member], limit: Machine) -> dict[str, float]:
-    """Training steps of a population against the machine's limits. Members must not stop before the last epoch."""
+def step_seconds(task: Task, members: Sequence[Member]) -> tuple[float, float]:
+    """Seconds of a step of one member, in training alone and in all of a fit; members must not stop early."""
     with training_seconds() as epochs:
         started = time.perf_counter()
         fit_population(task, members)
@@ -159,25 +161,29 @@ def shares(task: Task, members: Sequence[Member], limit: Machine) -> dict[str, f
     steps, _ = batch_shape(len(task.data[members[0].split].rows.training), task.settings.batch_size)
     # the first epoch touches fresh memory
     per_epoch = steps * len(members)
-    found = shares_of(task, members, median(epochs[1:] or epochs) / per_epoch, limit)
-    return {"members": len(members), **found, "fit_step_us": 1e6 * fit_s / len(epochs) / per_epoch}
+    return median(epochs[1:] or epochs) / per_epoch, fit_s / len(epochs) / per_epoch
+
+
+def mean_of(limits: Sequence[Machine]) -> Machine:
+    """Of the machine before and after: its speed changes within minutes."""
+    return Machine(*(float(np.mean(values)) for values in zip(*map(astuple, limits), strict=True)))
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Both batch sizes at several populations, the machine's limits taken anew in every round."""
+    """Both batch sizes at several populations, each between two looks at the machine's limits, whose mean counts."""
     article = constant_length(bench.tasks["article"], bench.plan.epochs, "relu")
     tasks = {
         "batch of 24": article,
         "batch of 128": replace(article, settings=replace(article.settings, batch_size=128)),
     }
     rows: list[dict[str, Any]] = []
-    limits = []
+    limits = [machine(bench.is_smoke)]
     for _ in range(bench.plan.rounds):
-        limits.append(machine(bench.is_smoke))
-        for name, task in tasks.items():
-            rows += [
-                {"task": name, **shares(task, task.members[:count], limits[-1])} for count in bench.plan.limit_members
-            ]
+        for (name, task), count in product(tasks.items(), bench.plan.limit_members):
+            step, fit_step = step_seconds(task, task.members[:count])
+            limits.append(machine(bench.is_smoke))
+            found = shares_of(task, task.members[:count], step, mean_of(limits[-2:]))
+            rows.append({"task": name, "members": count, **found, "fit_step_us": 1e6 * fit_step})
     return {"machines": [asdict(limit) for limit in limits], "rows": medians(rows, ("task", "members"))}
 
 

@@ -29,6 +29,8 @@ from actlab.settings import OptimizerSettings
 STACK_BYTES = 32_000_000
 # members of a stack under which its cost is that of calling the kernels
 SMALL = 8
+# stacks that every thread has at least, if they are not small: the last of an epoch makes up for unequal ones before
+STACKS_A_THREAD = 2
 
 
 class PopulationModule(pl.LightningModule):
@@ -227,7 +229,7 @@ def merged(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTrainin
     n_stacks = len(stacks)
     for training in sorted(stacks, key=lambda training: training.n_members):
         into = next((t for t in left if t.n_members + training.n_members <= SMALL and t.can_absorb(training)), None)
-        if into is None or n_stacks <= 2 * n_threads:
+        if into is None or n_stacks <= STACKS_A_THREAD * n_threads:
             left.append(training)
         else:
             into.absorb(training)
@@ -261,7 +263,7 @@ def plan_stacks(
     """Positions of the members of each stack.
 
     Members of a stack are equal in activation, widths, dropout and number of steps, and lie in the order of learning
-    rate; a stack is cut where its training state would outgrow `stack_bytes`, or to give every thread one.
+    rate; a stack is cut where its training state would outgrow `stack_bytes`, or to give every thread enough.
     """
     groups: dict[object, list[int]] = {}
     for position, member in enumerate(members):
@@ -270,7 +272,8 @@ def plan_stacks(
         key = (member.activation, member.hidden, member.dropout, shape)
         groups.setdefault(key, []).append(position)
     stacks = []
-    n_stacks_wanted = -(-n_threads // len(groups))
+    enough = STACKS_A_THREAD if len(members) >= STACKS_A_THREAD * n_threads * SMALL else 1
+    n_stacks_wanted = -(-enough * n_threads // len(groups)) if n_threads > 1 else 1
     for positions in groups.values():
         positions.sort(key=lambda p: _order(members[p]))
         size = -(-len(positions) // n_stacks_wanted)
