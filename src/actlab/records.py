@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def _not_a_run(path: Path) -> InputError:
 
 def to_frame(records: Iterable[Any], record_type: type[Any]) -> pd.DataFrame:
     """Records of one dataclass as a frame with its fields as columns, also when there are none."""
-    return pd.DataFrame([asdict(record) for record in records], columns=[field.name for field in fields(record_type)])
+    return pd.DataFrame([vars(record) for record in records], columns=[field.name for field in fields(record_type)])
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -137,7 +137,7 @@ class Chunks:
             chunk.pieces,
             [[state["exp_avg"] for state in group] for group in states],
             [[state["exp_avg_sq"] for state in group] for group in states],
-            [[state["step"] for state in group] for group in states],
+            states[0][0]["step"],
             [group["lr"] for group in groups],
             [group["weight_decay"] for group in groups],
             beta1,

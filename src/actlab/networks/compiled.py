@@ -53,7 +53,7 @@ class Steps(nn.Module):
         pieces: list[list[tuple[int, int, int]]],
         averages: list[list[Tensor]],
         squares: list[list[Tensor]],
-        counts: list[list[Tensor]],
+        count: Tensor,
         rates: list[float],
         decays: list[float],
         beta1: float,
@@ -79,7 +79,7 @@ class Steps(nn.Module):
                 weights, biases and learned ones, and the slice of its members.
             averages: AdamW's first moments, for each group and piece.
             squares: The second moments.
-            counts: The steps made so far.
+            count: The steps made so far, of all of them.
             rates: Learning rate of each group.
             decays: Weight decay of each group.
             beta1: AdamW's.
@@ -97,6 +97,7 @@ class Steps(nn.Module):
         tensors, by_tensor = weights + biases + learned, by_weight + by_bias + by_learned
         parameters = [[tensors[i][start:stop] for i, start, stop in own] for own in pieces]
         gradients = [[by_tensor[i][start:stop] for i, start, stop in own] for own in pieces]
+        counts = [[count for _ in own] for own in pieces]
         signals = [
             torch.empty([n_members, batch, weight.size(2)], dtype=weight.dtype, device=weight.device)
             for weight in weights[:n_hidden]
@@ -140,8 +141,8 @@ class Steps(nn.Module):
                 torch.sum(by_z, [1], out=by_bias[depth])
                 if depth > 0:
                     by_signal = torch.bmm(by_z, weights[depth].transpose(1, 2))
+            count.add_(1)
             for g in range(len(pieces)):
-                torch.ops.aten._foreach_add_(counts[g], 1)
                 torch.ops.aten._fused_adamw_(
                     parameters[g],
                     gradients[g],

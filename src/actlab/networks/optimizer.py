@@ -31,7 +31,8 @@ class RowAdamW:
 
     Args:
         stack: The networks.
-        chunk: No slice reaches over a multiple of so many members; None is no such bound.
+        chunk: No slice reaches over a multiple of so many members, and all slices in between count their steps
+            together, for whoever steps with the kernel alone; None is no such bound.
         sources: Optimisers to go on from, with the numbers of their members that are this one's, one source after the
             other. All have made the same number of steps.
     """
@@ -62,11 +63,13 @@ class RowAdamW:
             for own, (first, _) in zip(self.pieces, self.bounds, strict=True)
         ]
         self.adamw = torch.optim.AdamW(groups, fused=True)
+        made = torch.tensor(float(self.steps), dtype=torch.float32, device=self.tensors[0].device)
+        shared = [made.clone() for _ in range(0, stack.n_members, size)]
         for own, group in zip(self.pieces, self.adamw.param_groups, strict=True):
             for (i, start, stop), parameter in zip(own, group["params"], strict=True):
                 # what its first step would make
                 self.adamw.state[parameter] = {
-                    "step": torch.tensor(float(self.steps), dtype=torch.float32, device=parameter.device),
+                    "step": made.clone() if chunk is None else shared[start // size],
                     **{key: value[start:stop] for key, value in self.moments[i].items()},
                 }
 

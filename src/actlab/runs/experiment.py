@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -241,8 +241,8 @@ class Experiment(ABC):
 
     def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
         attributes = {
-            MEMBERS: [plain(asdict(record)) for record in result.member_records()],
-            CURVES: [plain(list(asdict(record).values())) for record in result.curve_records()],
+            MEMBERS: [plain(vars(record)) for record in result.member_records()],
+            CURVES: [plain(list(vars(record).values())) for record in result.curve_records()],
             **attributes_of(result, monitor, target_sd(self.table, self.configuration.data)),
         }
         if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):

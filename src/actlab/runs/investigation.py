@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float)
 
 
 def _row(record: HealthRecord | ConvergenceRecord) -> list[Any]:
-    return list(plain(list(asdict(record).values())))
+    return list(plain(list(vars(record).values())))
 
 
 def explaining_frames(attributes: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
