@@ -8,7 +8,7 @@ scikit-learn does the fitting; what a `Preprocessor` keeps is its numbers. Each 
   `MAX_CATEGORIES` one for all others. A category never seen is all zeros, or `other` where that column exists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from actlab.data.column_rules import HUGE, CategoryRule, NumberRule, ranks_of, rule_of, rule_state
-from actlab.data.table import MAX_CATEGORIES, Schema
+from actlab.data.table import MAX_CATEGORIES, Column, Schema
 from actlab.settings import DataSettings, Scaling, TargetTransform
 
 # Skewness of the training rows above which a non-negative column is log-transformed.
@@ -31,6 +31,8 @@ TINY_SCALE = 1e-200
 # exp() of more than this overflows float64, of less than its negative comes to (nearly) zero.
 MAX_LOG = 709.0
 BLOCK_ROWS = 1 << 14
+# Numbers that are fitted to at a time: whole columns, and a few copies of them, of 8 bytes each.
+BLOCK_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -96,19 +98,13 @@ def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, s
     """
     if len(rows) == 0:
         raise ValueError("preprocessing needs at least one training row")
-    training = features.iloc[rows]
     number_columns = [column for column in schema.columns if column.kind != "categorical"]
-    numbers = np.empty((len(rows), len(number_columns)))
-    for i, column in enumerate(number_columns):
-        cells = training[column.name].to_numpy()
-        numbers[:, i] = ranks_of(cells, column.categories) if column.categories else np.clip(cells, -HUGE, HUGE)
-    may_log = np.array([settings.log_skewed and not column.categories for column in number_columns], dtype=bool)
-    number_rules = _fit_numbers(
-        [(column.name, column.categories) for column in number_columns], numbers, may_log, settings
-    )
+    size = max(1, BLOCK_NUMBERS // len(rows))
+    blocks = [number_columns[start : start + size] for start in range(0, len(number_columns), size)]
+    number_rules = (rule for block in blocks for rule in _fit_numbers(block, features, rows, settings))
     return Preprocessor(
         tuple(
-            _fit_categories(column.name, training[column.name].to_numpy())
+            _fit_categories(column.name, features[column.name].to_numpy()[rows])
             if column.kind == "categorical"
             else next(number_rules)
             for column in schema.columns
@@ -117,28 +113,31 @@ def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, s
 
 
 def _fit_numbers(
-    columns: list[tuple[str, tuple[str, ...]]], x: np.ndarray, may_log: np.ndarray, settings: DataSettings
+    columns: Sequence[Column], features: pd.DataFrame, rows: np.ndarray, settings: DataSettings
 ) -> Iterator[NumberRule]:
-    """One rule per column of x (n_rows, n_columns), NaN where missing."""
-    if not columns:
-        return
-    from sklearn.impute import SimpleImputer
-
+    """One rule per column, from the cells of some rows; NaN where missing."""
+    x = np.empty((len(rows), len(columns)))
+    for i, column in enumerate(columns):
+        cells = features[column.name].to_numpy()[rows]
+        x[:, i] = ranks_of(cells, column.categories) if column.categories else np.clip(cells, -HUGE, HUGE)
+    may_log = np.array([settings.log_skewed and not column.categories for column in columns], dtype=bool)
     is_missing = np.isnan(x)
-    has_indicator = is_missing.any(axis=0) & ~is_missing.all(axis=0)
+    is_empty = np.asarray(is_missing.all(axis=0))
+    has_indicator = np.asarray(is_missing.any(axis=0)) & ~is_empty
     is_log = may_log & (pd.DataFrame(x).skew().to_numpy() > HEAVY_SKEW) & ~(x < 0).any(axis=0)
     x = np.where(is_log, np.log1p(np.maximum(x, 0.0)), x)
     # a column without one observed cell becomes a constant
-    x[:, is_missing.all(axis=0)] = 0.0
+    x[:, is_empty] = 0.0
     centre, factor = _fit_scaling(x, settings.scaling)
-    fill = SimpleImputer(strategy="median").fit((x - centre) * factor).statistics_
+    # scikit-learn's SimpleImputer finds the same numbers by way of masked arrays, with five copies of all cells
+    fill = np.nanmedian((x - centre) * factor, axis=0)
     is_minmax = settings.scaling == "minmax"
     low, high = MINMAX_BOUNDS if is_minmax else (-FAR_OUT, FAR_OUT)
     is_smooth = settings.smooth_clip and not is_minmax
-    for i, (name, ranks) in enumerate(columns):
+    for i, column in enumerate(columns):
         yield NumberRule(
-            name,
-            ranks,
+            column.name,
+            column.categories,
             bool(is_log[i]),
             float(centre[i]),
             float(factor[i]),

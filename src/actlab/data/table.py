@@ -6,7 +6,7 @@ names file, line or column and the repair.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,13 +88,13 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     if settings.target is not None:
         target, target_warnings = read_target(by_name[settings.target], settings, prefers_comma)
     id_name = settings.id or find_id(by_name, settings)
+    ids, id_warnings = _ids(by_name.get(id_name or ""))
     inputs = [cells for cells in columns if cells.name not in (settings.target, id_name)]
-    found = [read_feature(cells, settings, order, prefers_comma) for cells in inputs]
-    kept, dropped, feature_warnings = _drop_useless(inputs, found)
+    del columns, by_name
+    kept, dropped, feature_warnings = _read_features(inputs, settings, order, prefers_comma)
     if not kept:
         raise InputError(f"{csv_file.path} has no feature column that varies, besides target and id; add one")
     schema = Schema(tuple(c for c, _, _ in kept), settings.target, id_name, tuple(settings.na_values), dropped)
-    ids, id_warnings = _ids(by_name.get(id_name or ""))
     warnings = [*csv_file.warnings, *target_warnings, *id_warnings, *feature_warnings]
     if len(kept) > n_rows:
         warnings.append(f"{csv_file.path} has more feature columns ({len(kept)}) than rows ({n_rows})")
@@ -147,10 +147,18 @@ def _missing(na_values: Sequence[str]) -> frozenset[str]:
     return frozenset({"", *(text.strip() for text in na_values)})
 
 
-def _drop_useless(inputs: list[Cells], found: list[Found]) -> tuple[list[Found], tuple[str, ...], list[str]]:
-    """The columns that can be of use, the names of the others, and the warnings about both."""
+def _read_features(
+    inputs: list[Cells], settings: DataSettings, order: Mapping[str, Sequence[str]], prefers_comma: bool
+) -> tuple[list[Found], tuple[str, ...], list[str]]:
+    """The columns that can be of use, the names of the others, and the warnings about both.
+
+    `inputs` is emptied on the way: the texts of a column take twice the room of its numbers.
+    """
     kept, dropped, warnings = [], [], []
-    for cells, (column, values, said) in zip(inputs, found, strict=True):
+    inputs.reverse()
+    while inputs:
+        cells = inputs.pop()
+        column, values, said = read_feature(cells, settings, order, prefers_comma)
         reason = why_dropped(values)
         if reason is None:
             kept.append((column, values, said))
@@ -175,7 +183,8 @@ def _frame(schema: Schema, values: Sequence[np.ndarray]) -> pd.DataFrame:
         column.name: pd.Series(cells, dtype=np.float64 if column.kind == "numeric" else object)
         for column, cells in zip(schema.columns, values, strict=True)
     }
-    return pd.DataFrame(series)
+    # each column stays where it is: one block of all of them would be a second copy of the table
+    return pd.DataFrame(series, copy=False)
 
 
 def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:

@@ -114,9 +114,9 @@ def _ridge(data: FoldData) -> Values:
 
     features = data.table.features
     preprocessor = fit_preprocessor(features, data.table.schema, data.fitting, data.settings)
-    inputs = preprocessor.transform(features).astype(np.float64)
-    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(inputs[data.fitting], data.targets[data.fitting])
-    return np.asarray(model.predict(inputs[data.test]), dtype=np.float64)
+    inputs = preprocessor.transform(features)
+    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(inputs[data.fitting].astype(np.float64), data.targets[data.fitting])
+    return np.asarray(model.predict(inputs[data.test].astype(np.float64)), dtype=np.float64)
 
 
 def _hist_gradient_boosting(data: FoldData) -> Values:
