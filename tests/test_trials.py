@@ -51,7 +51,7 @@ def test_every_setting_has_one_member_on_every_split(small_csv: str, table: Tabl
 
 def test_splits_in_waves_give_the_same_rows(small_csv: str, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     together = frame(small_csv, table)
-    monkeypatch.setattr(trials, "SPLIT_BYTES", 120 * 6 * 4 * 2)
+    monkeypatch.setattr(trials, "SPLIT_BYTES", 120 * 6 * 8 * 2)
     assert (
         len(trials._waves(list(make_splits(120, ProtocolSettings(folds=3, inner=2), 0)), table, evaluation(small_csv)))
         > 1

@@ -24,6 +24,7 @@ from actlab.diagnostics.health_callback import HealthMonitor
 from actlab.engine.studies import Cell, Study, open_storage
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
+from actlab.networks.memory import give_back_freed_memory
 from actlab.records import RunDirectory, plain
 from actlab.report.event_files import WORKER_PREFIX
 from actlab.runs.assembly import Networks, shipped_splits
@@ -64,6 +65,7 @@ class Experiment(ABC):
     def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
         self.configuration, self.worker = configuration, worker
         self.table = read_table(configuration.data)
+        give_back_freed_memory()
         self.splits = make_splits(self.table.n_rows, configuration.compare, configuration.seed)
         self.run = choose_directory(self.command, configuration)
         self.run.create()

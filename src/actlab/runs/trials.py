@@ -1,5 +1,6 @@
 """Where the parts meet: settings in, trained members out. `compare` and `search` evaluate with the same function."""
 
+import gc
 import logging
 import statistics
 import warnings
@@ -21,8 +22,8 @@ from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 # The preprocessed rows of the splits that train at the same time; more splits than fit train one wave after another.
 SPLIT_BYTES = 1_500_000_000
-# of float32
-FEATURE_BYTES = 4
+# of float32, twice: a split's own rows, and beside those of the others on the device
+FEATURE_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ def train_in_waves(
     outcomes: list[Outcome] = []
     for wave in _waves(splits, table, evaluation):
         outcomes += train([one for one in members if one.split in wave], wave, evaluation, table, callbacks)
+        # trainer, module and rows hold each other: left to the collector, they would lie beside what comes next
+        gc.collect()
     return outcomes
 
 
@@ -222,6 +225,10 @@ def train(
     trainer = make_trainer(options, callbacks)
     trainer.fit(module, datamodule=datamodule)
     trainer.test(module, datamodule=datamodule, verbose=False)
+    for callback in callbacks:
+        # Lightning hangs methods of the module on callbacks, and these outlive it
+        for name in ("log", "log_dict"):
+            vars(callback).pop(name, None)
     return module.outcomes
 
 
