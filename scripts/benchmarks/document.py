@@ -69,6 +69,12 @@ Measured while actlab was built, on two cores, on the article's network unless s
 - **scikit-learn's `OneHotEncoder` on columns of text**: it looks at every cell for NaN in Python, 7.6 s of the start of
   a House Prices comparison under a profiler. Columns are factorised first, and it only decides which categories are
   rare where there are many: 0.2 s.
+- **Validation a few members at a time**, as training goes, to stay in the cache: 16.7 s of both cores in a House Prices
+  comparison instead of 13.1; a whole stack calls fewer kernels from Python.
+- **A step count for each tensor**, as torch's AdamW keeps them: adding one to some fifteen of them cost 4 to 5 % of a
+  step. Tensors of a few members share theirs.
+- **scikit-learn's `SimpleImputer` for medians**: masked arrays, five copies of all cells, and a third of the time of a
+  comparison on 300,000 rows x 100 columns. `numpy.nanmedian` finds the same numbers.
 - **Initial weights in Lightning's `configure_model`**: Lightning looks at every call of torch there, thousands of them.
   They are drawn in `setup`.
 """
