@@ -131,6 +131,7 @@ def test_an_exponent_is_found_above_the_fixed_part(scripts: Any) -> None:
     for true in (1.0, 1.5):
         assert scripts.growth.exponent(sizes, [3 + 0.02 * n**true for n in sizes]) == pytest.approx(true, abs=0.02)
     assert scripts.growth.exponent(sizes[:3], [1, 2, 3]) is None
+    assert scripts.growth.exponent(sizes, [1 + 1e-9 * n for n in sizes]) is None
 
 
 def test_a_point_of_growth_is_measured(scripts: Any, tmp_path: Path) -> None:

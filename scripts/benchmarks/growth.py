@@ -123,10 +123,13 @@ def size_of(point: Point, axis: str) -> int:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
-    """s of values = a + b sizes^s, a >= 0 the fixed part, by least squares of logarithms; None for under 4 points."""
+    """s of values = a + b sizes^s, a >= 0 the fixed part, by least squares of logarithms.
+
+    None for under 4 points, and where the fixed part is so large that values do not double.
+    """
     from scipy.optimize import least_squares
 
-    if len(sizes) < 4:
+    if len(sizes) < 4 or max(values) < 2 * min(values):
         return None
     x, y = np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float))
 
