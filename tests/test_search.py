@@ -66,7 +66,10 @@ def study_of(asked: Configuration) -> Study:
 def test_rungs_lie_in_the_first_part_of_training() -> None:
     assert rungs(200) == [12, 36]
     assert rungs(1000) == [12, 36, 108]
-    assert rungs(39) == []
+    assert rungs(40) == [12]
+    assert rungs(39) == [11]
+    assert rungs(10) == [3]
+    assert rungs(9) == []
     assert rungs(120, first=3, spacing=3) == [3, 9, 27]
 
 

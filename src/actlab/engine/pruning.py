@@ -21,12 +21,20 @@ FIRST_KEPT, LATER_KEPT = 0.4, 0.75
 # The first rung, how many times further on the next one is, and the share of the longest training where they end: the
 # last ranks are decided late, and early stopping saves more there than a rung would. docs/scaling.md has the figures.
 FIRST_RUNG, SPACING, LAST_SHARE = 12, 3, 0.3
+# A training so short that this share of it has fewer epochs has no rung.
+FEWEST = 3
 
 
 def rungs(max_epochs: int, first: int = FIRST_RUNG, spacing: int = SPACING) -> list[int]:
-    """Epochs at which trials are compared: `first`, then `spacing` times as many, in the first part of training."""
+    """Epochs at which trials are compared: `first`, then `spacing` times as many, in the first part of training.
+
+    Where that part is shorter than `first`, its end is the only one.
+    """
+    last = int(LAST_SHARE * max_epochs)
+    if FEWEST <= last < first:
+        return [last]
     steps = []
-    while first <= LAST_SHARE * max_epochs:
+    while first <= last:
         steps.append(first)
         first *= spacing
     return steps
