@@ -28,10 +28,11 @@ TEXT = """## A search
 
 A study as Optuna's Lightning example is written (TPE, MedianPruner, one Trainer a network) against `actlab search`, on
 the article's network and batch size. A trial of each is trained on the same splits, its value is the same quantity,
-and the example reports the mean over the splits so far after every epoch. `To the level` is when a search found a
-value as good as the best of the least successful of the three; actlab's time starts with its command and ends with its
-report. The last column is the mean test score of the best setting found, trained again on new splits and seeds. One
-round.
+and the example reports the mean over the splits so far after every epoch. MedianPruner's defaults stop a trial from its
+first epoch on, so the example trains few network epochs and ends at a worse value. `To the level` is when a search
+found a value as good as the best of the least successful of the three; actlab's time starts with its command and ends
+with its report. The last column is the mean test score of the best setting found, trained again on new splits and
+seeds. One round.
 """
 TITLES = {
     "example": "(f) Optuna's Lightning example",
