@@ -107,4 +107,4 @@ def _filled(text: str, found: Mapping[str, Any]) -> str:
     """The words in capitals that a section's text leaves open."""
     for word in ("MEMBERS", "EPOCHS", "ROUNDS"):
         text = text.replace(word, str(found.get(word.lower(), "the")))
-    return text.replace("LONG_S", str(growth.LONG_S))
+    return text.replace("LONG_S", str(growth.LONG_S)).replace("PATIENCE", str(search.PATIENCE))

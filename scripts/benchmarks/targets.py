@@ -57,8 +57,9 @@ def _against(name: str, ours: str = "actlab") -> Callable[[Any], float | None]:
 
 
 def _search(found: Any) -> float:
-    rows = found["rows"]
-    return float(rows["example"]["seconds"] / rows["pruning on"]["seconds"])
+    """How long the example took to be as good; at least, where it never was."""
+    reached = found["goal_seconds"]
+    return float((found["searched_seconds"] if reached is None else reached) / found["rows"]["pruning on"]["seconds"])
 
 
 def _lead_of_search(found: Any) -> float:
@@ -96,7 +97,15 @@ TARGETS = (
     Target("- times (c) the plain loop in processes", "contestants", 3.5, None, ".1f", " x", _against("processes")),
     Target("- times (g) torch.func.vmap", "contestants", 2, None, ".1f", " x", _against("vmap")),
     Target("- one member alone: times (a)", "contestants", 1, None, ".2f", " x", _against("plain", "actlab_1")),
-    Target("Search with pruning: times (f) Optuna's example", "search", 20, None, ".1f", " x", _search),
+    Target(
+        "Search with pruning, to an equal value: times (f)",
+        "search",
+        20,
+        None,
+        ".1f",
+        " x",
+        _search,
+    ),
     Target("- best value, less the example's (validation log-RMSE)", "search", None, 0.001, ".4f", "", _lead_of_search),
     Target(
         "Default comparison, command to answer: times (b)", "comparison", 8, None, ".1f", " x", _comparison("lightning")
