@@ -164,6 +164,15 @@ def test_blocks_of_rows_are_transformed_like_all_rows_at_once(monkeypatch: pytes
     np.testing.assert_array_equal(preprocessor.transform(table.features), expected)
 
 
+def test_blocks_of_columns_are_fitted_like_all_columns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    columns = rng.lognormal(size=(6, 90)) * np.where(rng.random((6, 90)) < 0.2, np.nan, 1.0)
+    table = numeric(**{f"c{i}": column.tolist() for i, column in enumerate(columns)})
+    whole = fitted(table, DataSettings())
+    monkeypatch.setattr("actlab.data.preprocessing.BLOCK_NUMBERS", 2 * 90)
+    assert fitted(table, DataSettings()) == whole
+
+
 def test_half_the_range_replaces_quartiles_that_coincide() -> None:
     x = [0.0] * 8 + [4.0, -1.0]
     np.testing.assert_allclose(fitted(numeric(x=x)).transform(numeric(x=x)[0])[:, 0], np.array(x) * 2 / 5)

@@ -1,10 +1,13 @@
 """One evaluation for all: records, determinism, and waves that change nothing."""
 
+import gc
 import math
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 
+from actlab.data.datamodule import TabularDataModule
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.records import MemberRecord, to_frame
@@ -57,6 +60,17 @@ def test_splits_in_waves_give_the_same_rows(small_csv: str, table: Table, monkey
         > 1
     )
     assert frame(small_csv, table).equals(together)
+
+
+def test_a_callback_that_outlives_its_population_does_not_keep_the_rows(small_csv: str, table: Table) -> None:
+    def datamodules() -> int:
+        return sum(type(found) is TabularDataModule for found in gc.get_objects())
+
+    gc.collect()
+    before, callback = datamodules(), pl.Callback()
+    evaluate(SETTINGS, evaluation(small_csv), table, [callback])
+    assert datamodules() == before
+    assert not vars(callback)
 
 
 def test_the_test_score_is_the_rmse_of_the_log_predictions(small_csv: str, table: Table) -> None:

@@ -36,7 +36,6 @@ KERNELS = {
     "aten::bmm": "backward products",
     "aten::index_select": "gather",
     "aten::_fused_adamw_": "optimiser",
-    "aten::_foreach_add_": "optimiser",
 }
 REST = "the rest of a step"
 # epochs of stacks under the profiler, which takes half a minute to put the events of a large one in order

@@ -129,7 +129,7 @@ def _fit_numbers(
     # a column without one observed cell becomes a constant
     x[:, is_empty] = 0.0
     centre, factor = _fit_scaling(x, settings.scaling)
-    # scikit-learn's SimpleImputer finds the same numbers by way of masked arrays, with five copies of all cells
+    # scikit-learn's SimpleImputer finds the same numbers by way of masked arrays, slowly and in much memory
     fill = np.nanmedian((x - centre) * factor, axis=0)
     is_minmax = settings.scaling == "minmax"
     low, high = MINMAX_BOUNDS if is_minmax else (-FAR_OUT, FAR_OUT)
