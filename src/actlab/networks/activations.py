@@ -69,14 +69,14 @@ class Snake(nn.Module):
 
 
 class PReLU(nn.Module):
-    """Leaky ReLU whose slope is learned, one a layer. torch's own, in a form that `vmap` takes over members."""
+    """Leaky ReLU whose slope is learned, one a layer: torch's own, with a slope that has no axis."""
 
     def __init__(self) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(0.25))
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.where(z >= 0, z, self.slope * z)
+        return torch.prelu(z, self.slope.to(z.dtype))
 
 
 class ReLUSquared(nn.Module):

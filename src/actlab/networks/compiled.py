@@ -5,18 +5,19 @@ graphs to build and no gradients to allocate, so that few members are enough to 
 enough that their weights, gradients and moments stay in the processor's cache from one step to the next. TorchScript,
 because it holds no interpreter lock: two threads of Python wait for each other at every kernel. torch 2.13 calls it
 deprecated and has no other way to run kernels one by one outside Python; where it is gone, or an activation has no
-derivative in the table, autograd trains, to the same bits.
+derivative in the table, autograd trains, to the same bits but for what `actlab.networks.derivatives` lists.
 """
 
 import threading
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from actlab.networks import activations
-from actlab.networks.derivatives import DERIVATIVES, LEARNED, Derivative, Learned
+from actlab.networks.derivatives import DERIVATIVES, LEARNED, OUTPUTS, Derivative, Learned
 
 _compiling = threading.Lock()
 
@@ -24,7 +25,7 @@ _compiling = threading.Lock()
 class Steps(nn.Module):
     """Steps of stacks with this activation in every hidden layer."""
 
-    def __init__(self, activation: nn.Module, derivative: Derivative) -> None:
+    def __init__(self, activation: Callable[[Tensor], Tensor], derivative: Derivative) -> None:
         super().__init__()
         self.activation, self.derivative = activation, derivative
 
@@ -196,7 +197,7 @@ def _compiled(activation: str) -> Steps:
     steps = (
         LearnedSteps(LEARNED[activation])
         if activation in LEARNED
-        else Steps(activations.get(activation).build(), DERIVATIVES[activation])
+        else Steps(OUTPUTS.get(activation) or activations.get(activation).build(), DERIVATIVES[activation])
     )
     with warnings.catch_warnings():
         # the deprecation is known, and what happens when it is carried out is said above

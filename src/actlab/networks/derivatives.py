@@ -1,8 +1,10 @@
 """Derivatives of the activations of the table, as functions of tensors that TorchScript compiles.
 
 Each maps the gradient of the loss by the outputs h (..., H) and the pre-activations z (..., k H) to the gradient by z,
-with the kernel that autograd would call. Those with a learned number per layer, `own` (P, 1, 1), are written out both
-ways. What is not listed here (random slopes, classes of one's own) trains by autograd.
+to the bits of autograd, except where that takes much longer (`ROUNDED`). Some kernels of torch are slow on a CPU
+(`where`, products with booleans, `mish` and its derivative), so what needs them is put together from fast ones. Those
+with a learned number per layer, `own` (P, 1, 1), are written out both ways. What is not listed here (random slopes,
+classes of one's own) trains by autograd.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,12 +36,14 @@ def leaky_relu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 
 def elu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.elu_backward(gradient, 1.0, 1.0, 1.0, False, z)
+    """From the outputs, which saves the exponential."""
+    return aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, h)
 
 
 def selu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
+    """From the outputs, which saves the exponential."""
     return aten.elu_backward(
-        gradient, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0, False, z
+        gradient, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0, True, h
     )
 
 
@@ -51,8 +55,24 @@ def silu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
     return aten.silu_backward(gradient, z)
 
 
+def mish_output(z: Tensor) -> Tensor:
+    """z n / (n + 2) with n = e (e + 2), e = exp(z): tanh(ln(1 + e)) with one exponential, and no cancellation.
+
+    From z = 20 on tanh is 1 to the last bit of a double.
+    """
+    e = torch.exp(torch.clamp_max(z, 20.0))
+    n = (e + 2).mul_(e)
+    above = n + 2
+    return n.mul_(z).div_(above)
+
+
 def mish(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.mish_backward(gradient, z)
+    """With n as above and r = 1 / (n + 2): r (n + 4 z (n - e) r)."""
+    e = torch.exp(torch.clamp_max(z, 20.0))
+    n = (e + 2).mul_(e)
+    r = (n + 2).reciprocal_()
+    slope = torch.sub(n, e).mul_(z).mul_(r)
+    return n.add_(slope, alpha=4.0).mul_(r).mul_(gradient)
 
 
 def softplus(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
@@ -82,7 +102,7 @@ def softsign(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 def maxout(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
     """The larger piece has it all; equal ones share it."""
     first, second = z.chunk(2, -1)
-    to_first = gradient * (first > second) + gradient * (first == second) / 2
+    to_first = torch.sub(first, second).sign_().add_(1).mul_(0.5).mul_(gradient)
     return torch.cat([to_first, gradient - to_first], -1)
 
 
@@ -106,12 +126,13 @@ def swiglu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 
 def prelu(z: Tensor, own: Tensor) -> Tensor:
-    return torch.where(z >= 0, z, own * z)
+    return aten._prelu_kernel(z, own)
 
 
 def by_prelu(gradient: Tensor, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    below = torch.where(z >= 0, 0.0, gradient)
-    return torch.where(z >= 0, gradient, 0.0) + below * own, (below * z).sum([1, 2])
+    above = aten.threshold_backward(gradient, z, 0)
+    below = gradient - above
+    return torch.addcmul(above, below, own), below.mul_(z).sum([1, 2])
 
 
 def snake(z: Tensor, own: Tensor) -> Tensor:
@@ -133,6 +154,11 @@ DERIVATIVES: Mapping[str, Derivative] = {
         *(relu_squared, softsign, maxout, geglu, reglu, swiglu),
     )
 } | {"celu": elu}
+
+# Where outputs are quicker than by the module itself.
+OUTPUTS: Mapping[str, Callable[[Tensor], Tensor]] = {"mish": mish_output}
+# Derivatives (and outputs) that differ from autograd's in the last bits.
+ROUNDED = frozenset({"celu", "elu", "mish", "selu", "softsign"})
 
 # the function of z and `own`, and the gradients (by z and by each member's own number)
 Learned = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]]
