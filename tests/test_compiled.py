@@ -151,11 +151,11 @@ def test_how_many_steps_go_at_once_changes_no_bits(small_csv: str, limits: dict[
 
 def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
     own = [Member(0, "relu", 0.1, Split(0, 0, i), 0, (7, 5), 0.3, "auto", 0.0) for i in range(3)]
-    shapes, ones = [(6, 7), (6, 5)], torch.ones
+    shapes = [(6, 7), (6, 5)]
     stepwise, at_once = Streams(own, "dropout", torch.device("cpu")), Streams(own, "dropout", torch.device("cpu"))
     stepwise.seed(4)
     at_once.seed(4)
-    wanted = [[stepwise.drop(ones(3, *shape), 0.3) for shape in shapes] for _ in range(5)]
+    wanted = [stepwise.masks(shapes, 0.3, torch.float32) for _ in range(5)]
     masks = masks_of_steps(at_once.generators, 5, shapes, 0.3, torch.float32)
     for step in range(5):
         for layer in range(2):

@@ -34,7 +34,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"compiled", "initialisation"},
         {"regressor"},
         {"optimizer"},
-        {"chunks"},
+        {"chunks", "steps"},
         {"population"},
         {"module"},
     ),

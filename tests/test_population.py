@@ -18,7 +18,7 @@ from actlab.networks.module import PopulationModule, plan_stacks
 from actlab.networks.optimizer import schedule_factor
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor
-from actlab.networks.streams import keep_mask
+from actlab.networks.streams import least_kept, random_words
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
@@ -62,7 +62,9 @@ class Dropout(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return z
-        return z * (keep_mask(z.shape, self.probability, self.generator).to(z.dtype) / (1 - self.probability))
+        words = random_words(-(-z.numel() // 4), self.generator)
+        kept = words.view(torch.int16)[: z.numel()].view(z.shape) >= least_kept(self.probability)
+        return z * (kept.to(z.dtype) / (1 - self.probability))
 
 
 def plain_loop(
@@ -72,9 +74,10 @@ def plain_loop(
     dtype: torch.dtype,
     schedule: str = "constant",
     scored: str = "validation",
+    is_mixed: bool = False,
 ) -> list[float]:
     """Log-RMSE on the validation rows (or others) after each epoch of one network, trained as one would write it
-    without actlab's stacks."""
+    without actlab's stacks; `is_mixed` computes forward passes in bfloat16."""
     split = data.data[one.split]
     features, targets = split.features.to(dtype), split.targets.to(dtype)
     training, held_out = torch.from_numpy(split.rows.training), torch.from_numpy(getattr(split.rows, scored))
@@ -105,7 +108,9 @@ def plain_loop(
         optimizer.param_groups[0]["lr"] = one.learning_rate * schedule_factor(schedule, epoch, epochs)
         for rows in batch_order(training, one.stream, epoch, data.settings.batch_size):
             optimizer.zero_grad()
-            loss = nn.functional.mse_loss(network(features[rows]).squeeze(-1), targets[rows])
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+                outputs = network(features[rows]).squeeze(-1)
+            loss = nn.functional.mse_loss(outputs.to(dtype), targets[rows])
             loss.backward()
             optimizer.step()
         network.eval()
@@ -142,6 +147,18 @@ def test_each_member_of_a_mixed_population_has_the_curve_of_a_plain_loop(
     for one, outcome in zip(MIXED, train(MIXED, data, epochs, precision), strict=True):
         alone = plain_loop(one, data, epochs, dtype)
         assert outcome.val_curve == pytest.approx(alone, abs=tolerance, rel=0), one
+
+
+def test_a_population_in_mixed_precision_follows_a_plain_loop(house_csv: str) -> None:
+    data = data_of(house_csv, "SalePrice", batch_size=64)
+    members = [member(name, 3e-3, fold) for name in ("tanh", "silu", "identity") for fold in range(3)]
+    outcomes = train(members, data, 4, "bf16-mixed")
+    errors = [
+        a - b
+        for one, outcome in zip(members, outcomes, strict=True)
+        for a, b in zip(outcome.val_curve, plain_loop(one, data, 4, torch.float32, is_mixed=True), strict=True)
+    ]
+    assert max(map(abs, errors)) < 0.003
 
 
 def test_the_cosine_schedule_is_that_of_a_plain_loop(small_csv: str) -> None:

@@ -4,29 +4,41 @@ Nothing here or in actlab names a kind of device: Lightning chooses it, and `tor
 `python scripts/bench.py full --sections gpu` measures it alone.
 """
 
+import gc
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import torch
 
 from actlab.data.datamodule import batch_shape
 from actlab.members import Member
+from actlab.networks import population as population_of_stacks
 from benchmarks.markdown import Section, table
+from benchmarks.plain_loop import plain
 from benchmarks.plans import HOUSE_PRICES, Bench
 from benchmarks.roofline import SHARES, Machine, shares_of, training_seconds
-from benchmarks.stacked import fit_population
-from benchmarks.tasks import Task, article_task, constant_length
+from benchmarks.stacked import fit_population, vmap
+from benchmarks.tasks import N_CORES, Task, article_task, constant_length
 
 TEXT = """## GPU
 
-The same program with `trainer.accelerator=gpu`. The matrix product's rate is measured in the same precision.
+The same program with `trainer.accelerator=gpu`. `in steps alone` counts training steps only; the rest of a fit this
+short is Python's: initial weights, batch orders, and the best weights back from the device. The matrix product's rate
+is measured in the same precision. Steps are recorded once and replayed (`src/actlab/networks/steps.py`); the same
+training with every kernel launched by itself stands beside it, to the same bits.
 """
-POPULATIONS = {"smoke": (4,), "quick": (512, 2048), "full": (64, 512, 2048, 8192, 32_768)}
-EPOCHS = {"smoke": 2, "quick": 5, "full": 10}
+POPULATIONS = {"smoke": (4,), "quick": (64, 512, 2048, 8192), "full": (64, 512, 2048, 8192, 32_768)}
+EPOCHS = {"smoke": 2, "quick": 10, "full": 10}
 PRECISIONS = ("32-true", "bf16-mixed")
 MATRIX, COPY_FLOATS = 8192, 1 << 28
+# Networks of the contestants on the device, and the share of the memory that the largest population is given.
+PLAIN_NETWORKS, VMAP_NETWORKS, RACE_NETWORKS = 3, (64, 512), 2048
+MEMORY_SHARES = (0.95, 0.9, 0.8, 0.6)
 
 
 def device_seconds(device: torch.device, work: Any, repeats: int = 5) -> float:
@@ -55,8 +67,16 @@ def device_limits(device: torch.device, precision: str, size: int = MATRIX, n_fl
     return Machine(flops, copy, copy)
 
 
-def measure(mode: str, csv: str, target: str, accelerator: str = "gpu") -> dict[str, Any]:
-    """Everything of the GPU section; `measured` says whether there was a GPU."""
+def measure(mode: str, csv: str, target: str, accelerator: str = "gpu", whole: Task | None = None) -> dict[str, Any]:
+    """Everything of the GPU section; `measured` says whether there was a GPU.
+
+    Args:
+        mode: smoke, quick or full.
+        csv: The article's table.
+        target: Its target.
+        accelerator: For Lightning.
+        whole: The members of a comparison, which train with and without recorded steps.
+    """
     if accelerator == "gpu" and not torch.accelerator.is_available():
         return {"measured": False, "why": "no GPU on this machine"}
     device = (torch.accelerator.current_accelerator() if accelerator == "gpu" else None) or torch.device("cpu")
@@ -69,13 +89,56 @@ def measure(mode: str, csv: str, target: str, accelerator: str = "gpu") -> dict[
         limit = device_limits(device, precision, *((64, 1 << 12) if is_smoke else ()))
         for name, task in tasks.items():
             rows += [_row(name, task, count, accelerator, precision, limit, device) for count in POPULATIONS[mode]]
-    return {
+    found = {
         "measured": True,
         "device": _name(device),
+        "cores": N_CORES,
         "rows": rows,
         "agreement": {precision: agreement(tasks["article"], accelerator, precision) for precision in PRECISIONS},
-        "largest": {} if is_smoke else {precision: largest(tasks["article"], precision) for precision in PRECISIONS},
     }
+    article = replace(tasks["article"], device=device)
+    found["race"] = race(article, accelerator, *((1, (2,), 2) if is_smoke else ()))
+    found["comparison"] = {} if whole is None else recorded_or_not(whole, accelerator)
+    found["largest"] = {} if is_smoke else {own: largest(article, rows, own) for own in PRECISIONS}
+    return found
+
+
+def race(
+    task: Task,
+    accelerator: str,
+    n_plain: int = PLAIN_NETWORKS,
+    n_vmap: Sequence[int] = VMAP_NETWORKS,
+    n_actlab: int = RACE_NETWORKS,
+) -> list[tuple[str, int, float]]:
+    """Contestant, networks, networks per minute on the device; each has trained an epoch before."""
+    runs: list[tuple[str, int, Callable[[Task, Sequence[Member]], object]]] = [
+        ("plain torch loop, one network after the other", n_plain, plain),
+        *(("torch.func.vmap, fused optimiser", n, partial(vmap, at_once=n)) for n in n_vmap),
+        ("actlab, one population", n_actlab, partial(fit_population, accelerator=accelerator)),
+    ]
+    found = []
+    for title, count, run in runs:
+        longest, members = population(task, count)
+        run(replace(longest, max_epochs=1), members)
+        started = time.perf_counter()
+        run(longest, members)
+        wait(task.device)
+        found.append((title, count, 60 * count / (time.perf_counter() - started)))
+    return found
+
+
+def recorded_or_not(task: Task, accelerator: str) -> dict[str, float]:
+    """Seconds that the members of a whole comparison train: recorded, launched one by one, and on the CPU."""
+
+    def seconds(where: str) -> float:
+        started = time.perf_counter()
+        fit_population(task, task.members, accelerator=where)
+        return time.perf_counter() - started
+
+    found = {"recorded and replayed": seconds(accelerator)}
+    with mock.patch.object(population_of_stacks, "recorder", return_value=None):
+        found["launched one by one"] = seconds(accelerator)
+    return {**found, "on the CPU": seconds("cpu")}
 
 
 def _name(device: torch.device) -> str:
@@ -134,18 +197,30 @@ def agreement(task: Task, accelerator: str, precision: str) -> dict[str, float]:
     }
 
 
-def largest(task: Task, precision: str, start: int = 4096, limit: int = 1 << 20) -> int:
-    """The largest population, of those that double from `start`, that trains for an epoch without running out."""
-    task, fits, count = replace(task, max_epochs=1), 0, start
-    while count <= limit:
+def largest(task: Task, rows: Sequence[dict[str, Any]], precision: str) -> int:
+    """The largest population that trains for an epoch, by what the measured ones took of the memory; 0 if none.
+
+    Members repeat 256 seeds: their memory is the same, and drawing initial weights does not take minutes.
+    """
+    one, two = [row for row in rows if row["task"] == "article" and row["precision"] == precision][-2:]
+    member_bytes = (two["peak_bytes"] - one["peak_bytes"]) / (two["members"] - one["members"])
+    torch.accelerator.empty_cache()
+    free, _ = torch.accelerator.get_memory_info()
+    task = replace(task, max_epochs=1)
+    for share in MEMORY_SHARES:
+        count = int(share * free / member_bytes)
         longest, members = population(task, count)
         try:
-            fit_population(longest, members, accelerator="gpu", precision=precision)
-        except torch.OutOfMemoryError:
-            break
-        fits, count = count, 2 * count
-        torch.accelerator.empty_cache()
-    return fits
+            fit_population(
+                longest, [replace(m, seed=m.seed % 256) for m in members], accelerator="gpu", precision=precision
+            )
+        except RuntimeError:
+            # memory that runs out while a step is recorded is not always called so
+            gc.collect()
+            torch.accelerator.empty_cache()
+            continue
+        return count
+    return 0
 
 
 def render(found: dict[str, Any]) -> str:
@@ -172,15 +247,20 @@ def render(found: dict[str, Any]) -> str:
     largest = [
         f"- {precision}: the largest that trains has {n:,} members." for precision, n in found["largest"].items()
     ]
+    best = max(rate for _, _, rate in found["race"])
+    race = [(title, f"{count:,}", f"{rate:,.0f}", f"{best / rate:.1f} x") for title, count, rate in found["race"]]
+    whole = [(title, f"{seconds:.1f}") for title, seconds in found["comparison"].items()]
     return (
-        f"{found['device']}.\n\n"
+        f"{found['device']}, {found['cores']} processor cores.\n\n"
         + table((*head, "matrix product", "copies", "roofline"), rows)
-        + "\n".join(["", *agreement, *largest, ""])
+        + "\n".join(["", *agreement, *largest, "", "The article's network on the device:", "", ""])
+        + table(("contestant", "networks", "networks a minute", "the fastest is"), race)
+        + ("\n" + table(("the default comparison's members train", "seconds"), whole) if whole else "")
     )
 
 
 def measure_here(bench: Bench) -> dict[str, Any]:
-    return measure(bench.mode, *HOUSE_PRICES)
+    return measure(bench.mode, *HOUSE_PRICES, whole=None if bench.is_smoke else bench.tasks["comparison"])
 
 
 SECTION = Section(TEXT, measure_here, render)

@@ -74,16 +74,17 @@ def plain_fused(task: Task, members: Sequence[Member]) -> Trained:
 
 def _plain(task: Task, member: Member, fused: bool | None) -> Best:
     data = task.data[member.split]
-    x, y = data.features, data.targets.float()
-    model = network(member, data.n_features)
+    x, y = data.features.to(task.device), data.targets.float().to(task.device)
+    model = network(member, data.n_features).to(task.device)
     rate, decay = member.learning_rate, member.weight_decay
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=fused)
-    training, validation = torch.from_numpy(data.rows.training), torch.from_numpy(data.rows.validation)
+    training = torch.from_numpy(data.rows.training)
+    validation = torch.from_numpy(data.rows.validation).to(task.device)
     best, kept = Best(task), model.state_dict()
     for epoch in range(task.max_epochs):
         model.train()
         total = 0.0
-        for rows in batch_order(training, member.stream, epoch, task.settings.batch_size):
+        for rows in batch_order(training, member.stream, epoch, task.settings.batch_size).to(task.device):
             optimizer.zero_grad()
             loss = functional.mse_loss(model(x[rows]).squeeze(-1), y[rows])
             loss.backward()  # type: ignore[no-untyped-call]

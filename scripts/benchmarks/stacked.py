@@ -16,23 +16,23 @@ from benchmarks.plain_loop import Best, network
 from benchmarks.tasks import VMAP_MEMBERS, Task, Trained
 
 
-def vmap(task: Task, members: Sequence[Member]) -> Trained:
+def vmap(task: Task, members: Sequence[Member], at_once: int = VMAP_MEMBERS) -> Trained:
     """`torch.func.vmap` over `functional_call`, members of equal activation and learning rate at a time."""
     groups: dict[object, list[Member]] = {}
     for member in members:
         groups.setdefault((member.activation, member.learning_rate), []).append(member)
     found: dict[Member, Best] = {}
     for group in groups.values():
-        for start in range(0, len(group), VMAP_MEMBERS):
-            found |= _vmap(task, group[start : start + VMAP_MEMBERS])
+        for start in range(0, len(group), at_once):
+            found |= _vmap(task, group[start : start + at_once])
     return Trained([found[m].score for m in members], [found[m].epochs for m in members])
 
 
 def _vmap(task: Task, members: Sequence[Member]) -> dict[Member, Best]:
     """Train until the last of them has done; epochs after a member's own end are not counted."""
-    tensors = SplitTensors(task.data, torch.device("cpu"), torch.float32)
+    tensors = SplitTensors(task.data, task.device, torch.float32)
     width = tensors.features.shape[-1]
-    networks = [network(member, task.data[member.split].n_features, width) for member in members]
+    networks = [network(member, task.data[member.split].n_features, width).to(task.device) for member in members]
     parameters, _ = torch.func.stack_module_state(networks)
     base = copy.deepcopy(networks[0]).to("meta")
 
@@ -44,11 +44,11 @@ def _vmap(task: Task, members: Sequence[Member]) -> dict[Member, Best]:
     optimizer = torch.optim.AdamW(
         list(parameters.values()), members[0].learning_rate, weight_decay=members[0].weight_decay, fused=True
     )
-    places = torch.tensor([tensors.place[m.split] * tensors.n_rows for m in members])
+    places = torch.tensor([tensors.place[m.split] * tensors.n_rows for m in members]).unsqueeze(1)
     rows = [task.data[member.split].rows for member in members]
-    validation = torch.stack([torch.from_numpy(own.validation) for own in rows]) + places.unsqueeze(1)
+    validation = (torch.stack([torch.from_numpy(own.validation) for own in rows]) + places).to(task.device)
     training = [torch.from_numpy(own.training) for own in rows]
-    sd = torch.tensor([task.data[member.split].scaler.sd for member in members])
+    sd = torch.tensor([task.data[member.split].scaler.sd for member in members], device=task.device)
     found = {member: Best(task) for member in members}
     for epoch in range(task.max_epochs):
         base.train()
@@ -56,7 +56,7 @@ def _vmap(task: Task, members: Sequence[Member]) -> dict[Member, Best]:
             batch_order(own, member.stream, epoch, task.settings.batch_size)
             for own, member in zip(training, members, strict=True)
         ]
-        for step_rows in torch.stack(orders, dim=1) + places.unsqueeze(1):
+        for step_rows in (torch.stack(orders, dim=1) + places).to(task.device):
             features, targets = tensors.gather(step_rows, width)
             loss = (model(parameters, features) - targets).square().mean(dim=1).sum()
             loss.backward()  # type: ignore[no-untyped-call]

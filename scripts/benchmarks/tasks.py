@@ -19,6 +19,7 @@ from actlab.runs.trials import Setting, make_member
 from actlab.settings import DataSettings, OptimizerSettings
 
 ARTICLE_BATCH = 24
+CPU = torch.device("cpu")
 # more members in one vmap gain nothing: the largest measured before its time per member rises again
 VMAP_MEMBERS = 64
 N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -35,6 +36,7 @@ class Task:
         optimizer: Patience and schedule.
         max_epochs: Longest training.
         members: All networks of the task.
+        device: Where the plain loop and `vmap` train.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Task:
     optimizer: OptimizerSettings
     max_epochs: int
     members: tuple[Member, ...]
+    device: torch.device = CPU
 
     def sample(self, count: int) -> list[Member]:
         """So many members, evenly spread over all of them."""

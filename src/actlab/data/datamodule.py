@@ -92,10 +92,19 @@ def batch_order(training_rows: Tensor, stream: Stream, epoch: int, batch_size: i
     A permutation of the rows; the last batch is filled up from its beginning, so a few rows, others in each epoch, are
     visited twice.
     """
+    return batch_orders(training_rows, [stream], epoch, batch_size)[0]
+
+
+def batch_orders(training_rows: Tensor, streams: Sequence[Stream], epoch: int, batch_size: int) -> Tensor:
+    """The batch orders (S, steps, B) of streams with the same training rows."""
     steps, size = batch_shape(len(training_rows), batch_size)
-    generator = torch.Generator().manual_seed(stream_seed(stream, "order", epoch))
-    shuffled = torch.randperm(len(training_rows), generator=generator)
-    return training_rows[shuffled[torch.arange(steps * size) % len(shuffled)]].view(steps, size)
+    shuffled = torch.stack([_shuffled(len(training_rows), stream, epoch) for stream in streams])
+    filled = shuffled[:, torch.arange(steps * size) % len(training_rows)]
+    return training_rows[filled].view(len(streams), steps, size)
+
+
+def _shuffled(n_rows: int, stream: Stream, epoch: int) -> Tensor:
+    return torch.randperm(n_rows, generator=torch.Generator().manual_seed(stream_seed(stream, "order", epoch)))
 
 
 class TabularDataModule(pl.LightningDataModule):
@@ -152,13 +161,21 @@ class TabularDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> list[str]:
         return ["test"]
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave row numbers where they are: a stack takes those of all its members to the device at once."""
+        return batch
+
     def order(self, epoch: int) -> EpochOrder:
         """The batch orders of all streams that train, on the CPU."""
-        rows = {split: torch.from_numpy(data.rows.training) for split, data in self.data.items()}
-        return EpochOrder(
-            epoch,
-            {stream: batch_order(rows[stream[1]], stream, epoch, self.settings.batch_size) for stream in self.streams},
-        )
+        of_split: dict[Split, list[Stream]] = {}
+        for stream in self.streams:
+            of_split.setdefault(stream[1], []).append(stream)
+        rows: dict[Stream, Tensor] = {}
+        for split, streams in of_split.items():
+            training = torch.from_numpy(self.data[split].rows.training)
+            orders = batch_orders(training, streams, epoch, self.settings.batch_size)
+            rows |= zip(streams, orders.unbind(), strict=True)
+        return EpochOrder(epoch, rows)
 
 
 class EpochLoader:

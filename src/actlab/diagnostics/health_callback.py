@@ -64,32 +64,32 @@ class HealthMonitor(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waiting.clear()
         for training in _stacks(pl_module):
-            self._observe(training, range(training.n_members), "start")
+            self._observe(training, places(training), "start")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for training in _stacks(pl_module):
-            self._leave(training, [row for row, p in enumerate(training.positions) if training.is_done(p)])
+            self._leave(training, [(row, p) for row, p in places(training) if training.is_done(p)])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is still in training leaves now, because the module is about to retire it."""
         for training in _stacks(pl_module):
-            self._leave(training, range(training.n_members))
+            self._leave(training, places(training))
         started = time.perf_counter()
         for key in list(self._waiting):
             self._measure(key)
         self._tensors = None
         self.seconds += time.perf_counter() - started
 
-    def _leave(self, training: StackTraining, rows: Sequence[int]) -> None:
-        self._observe(training, [r for r in rows if training.outcomes[training.positions[r]].best_epoch > 0], "best")
-        self._observe(training, rows, "end")
+    def _leave(self, training: StackTraining, leaving: Sequence[tuple[int, int]]) -> None:
+        self._observe(training, [place for place in leaving if training.outcomes[place[1]].best_epoch > 0], "best")
+        self._observe(training, leaving, "end")
 
-    def _observe(self, training: StackTraining, rows: Sequence[int], moment: Moment) -> None:
+    def _observe(self, training: StackTraining, observed: Sequence[tuple[int, int]], moment: Moment) -> None:
         """Let members wait with their weights of this moment, and measure where enough of their kind do."""
         started = time.perf_counter()
         self._tensors, stack = training.tensors, training.stack
         weights = training.best if moment == "best" else stack.stacked()
-        for row in rows:
+        for row, _ in observed:
             member = stack.members[row]
             shapes = tuple(tuple(value.shape[1:]) for value in weights.values())
             key = (member.activation, shapes, training.n_validation)
@@ -107,6 +107,11 @@ class HealthMonitor(pl.Callback):
     def _measure(self, key: object) -> None:
         assert self._tensors is not None
         self.records += self._waiting.pop(key).records(self._tensors)
+
+
+def places(training: StackTraining) -> list[tuple[int, int]]:
+    """(row of the stack, position in the population) of all members in training."""
+    return list(zip(training.rows, training.positions, strict=True))
 
 
 def _stacks(module: pl.LightningModule) -> Iterator[StackTraining]:

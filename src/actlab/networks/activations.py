@@ -139,6 +139,11 @@ ACTIVATIONS: tuple[Activation, ...] = (
 _BY_NAME = {row.name: row for row in ACTIVATIONS}
 
 
+def is_known(name: str) -> bool:
+    """Whether it is a row of the table, and not a class of one's own."""
+    return name in _BY_NAME
+
+
 def get(name: str) -> Activation:
     """The row of that name, or one made from the dotted path of an `nn.Module` class (`package.module.Class`).
 

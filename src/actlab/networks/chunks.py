@@ -58,10 +58,11 @@ class Chunks:
         optimizer: Made with this size of chunks.
         size: Members of a chunk.
         bank: Dropout masks of the whole population.
+        data: The rows.
     """
 
-    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, bank: MaskBank) -> None:
-        self.stack, self.optimizer, self.bank = stack, optimizer, bank
+    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, bank: MaskBank, data: SplitTensors) -> None:
+        self.stack, self.optimizer, self.bank, self.data = stack, optimizer, bank, data
         self.places = torch.tensor([bank.place[member.stream] for member in stack.members], device=bank.device)
         layers = range(len(stack.activation) + 1)
         self.weights, self.biases = [f"weight_{depth}" for depth in layers], [f"bias_{depth}" for depth in layers]
@@ -85,13 +86,13 @@ class Chunks:
         return Chunk(rows, weights, biases, learned, pieces, numbers)
 
     @torch.no_grad()
-    def train(self, epoch: int, rows: Tensor, data: SplitTensors) -> Tensor:
+    def train(self, epoch: int, rows: Tensor) -> Tensor:
         """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses, float64."""
         total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
         for start, masks, places in self._parts(epoch, rows):
             part = rows[start : start + MOST_STEPS] if not masks else rows[start : start + len(masks[0])]
             for chunk in self.chunks:
-                total[chunk.rows] += self._train_chunk(chunk, part[:, chunk.rows], data, masks, places)
+                total[chunk.rows] += self._train_chunk(chunk, part[:, chunk.rows], masks, places)
         return total
 
     def _parts(self, epoch: int, rows: Tensor) -> Iterator[tuple[int, list[Tensor], Tensor]]:
@@ -115,9 +116,7 @@ class Chunks:
             count = min(at_once, n_steps - start)
             yield start, masks_of_steps(streams.generators, count, shapes, self.stack.dropout, dtype), streams.rows
 
-    def _train_chunk(
-        self, chunk: Chunk, rows: Tensor, data: SplitTensors, masks: list[Tensor], places: Tensor
-    ) -> Tensor:
+    def _train_chunk(self, chunk: Chunk, rows: Tensor, masks: list[Tensor], places: Tensor) -> Tensor:
         groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
         states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
         beta1, beta2 = groups[0]["betas"]
@@ -126,8 +125,8 @@ class Chunks:
         # compiled only now, in the thread that needs it
         total: Tensor = compiled_steps(self.stack.row.name)(
             rows,
-            data.flat_features,
-            data.flat_targets,
+            self.data.flat_features,
+            self.data.flat_targets,
             chunk.weights,
             chunk.biases,
             chunk.learned,

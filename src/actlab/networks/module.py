@@ -5,6 +5,7 @@ the stacks of an epoch run side by side in threads, each with one thread of arit
 little from two threads inside one product, and a member's numbers do not depend on how many there are.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -56,6 +57,7 @@ class PopulationModule(pl.LightningModule):
         self._positions: list[list[int]] = []
         self._pool: ThreadPoolExecutor | None = None
         self._n_threads = 1
+        self._epoch_started = 0.0
 
     @property
     def datamodule(self) -> TabularDataModule:
@@ -75,6 +77,11 @@ class PopulationModule(pl.LightningModule):
         return sum(training.n_members for training in self.training_stacks)
 
     @property
+    def on_accelerator(self) -> bool:
+        """Whether work is done elsewhere while Python goes on."""
+        return bool(self.trainer.strategy.root_device.type != "cpu")
+
+    @property
     def max_epochs(self) -> int:
         return int(self.trainer.max_epochs or 1)
 
@@ -88,10 +95,10 @@ class PopulationModule(pl.LightningModule):
             return
         data = self.datamodule.data
         self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in self.members))
-        on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        self._n_threads = torch.get_num_threads() if on_cpu else 1
+        self._n_threads = 1 if self.on_accelerator else torch.get_num_threads()
+        stack_bytes = None if self.on_accelerator else STACK_BYTES
         self._positions = plan_stacks(
-            self.members, data, self.datamodule.settings.batch_size, self._n_threads, STACK_BYTES if on_cpu else None
+            self.members, data, self.datamodule.settings.batch_size, self._n_threads, stack_bytes
         )
         width = max(split.n_features for split in data.values())
         for positions in self._positions:
@@ -104,7 +111,7 @@ class PopulationModule(pl.LightningModule):
         first = next(iter(self.stacks.parameters()))
         tensors = SplitTensors(data, first.device, first.dtype)
         # elsewhere kernels are launched by the thousand anyway, and autocast is autograd's
-        is_compiled = first.device.type == "cpu" and self.trainer.precision in ("32-true", "64-true")
+        is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
         bank = MaskBank(self.datamodule.streams, first.device) if is_compiled else None
         self.training_stacks = [
             StackTraining(
@@ -137,7 +144,11 @@ class PopulationModule(pl.LightningModule):
 
     def _on_each(self, work: Callable[[StackTraining], None]) -> None:
         def run(training: StackTraining) -> None:
-            with self.trainer.precision_plugin.forward_context(), torch.set_grad_enabled(is_training):
+            with (
+                self.trainer.precision_plugin.forward_context(),
+                torch.set_grad_enabled(is_training),
+                training.beside(),
+            ):
                 work(training)
 
         # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
@@ -148,12 +159,20 @@ class PopulationModule(pl.LightningModule):
     def training_step(self, batch: EpochOrder, batch_idx: int) -> None:
         """One epoch of every member that is still in training."""
         self.member_epochs += self.n_alive
+        self._epoch_started = time.perf_counter()
         self._on_each(lambda training: training.train_epoch(batch))
 
     def validation_step(self, batch: str, batch_idx: int) -> None:
         """Score every member on its inner-validation rows."""
-        if not self.trainer.sanity_checking:
-            self._on_each(StackTraining.validate)
+        if self.trainer.sanity_checking:
+            return
+        self._on_each(StackTraining.validate)
+        self._on_each(StackTraining.record)
+        if self.on_accelerator:
+            torch.accelerator.synchronize()
+            seconds = time.perf_counter() - self._epoch_started
+            for training in self.training_stacks:
+                training.spend(seconds * training.n_members / self.n_alive)
 
     def on_train_epoch_end(self) -> None:
         """Members that are done leave; those that stay move closer together."""
@@ -177,8 +196,12 @@ class PopulationModule(pl.LightningModule):
         if not positions:
             return
         for training in self.training_stacks:
-            training.retire(positions)
+            with training.beside():
+                training.retire(positions)
             self.finished.update(training.finished)
+        if self.on_accelerator:
+            # what the stacks let go of may be taken by others now
+            torch.accelerator.synchronize()
         self.training_stacks = merged([t for t in self.training_stacks if t.n_members], self._n_threads)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]

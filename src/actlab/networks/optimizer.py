@@ -1,7 +1,8 @@
 """AdamW over the members of a stack, each with its own learning rate and weight decay."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -52,10 +53,11 @@ class RowAdamW:
         )
         # of each group, in the order of its parameters: which tensor, and the half-open slice of members
         self.pieces = [self._cut(start, stop) for start, stop in self.bounds]
+        device = self.tensors[0].device
         groups = [
             {
                 "params": [torch.nn.Parameter(self.tensors[i].detach()[start:stop]) for i, start, stop in own],
-                "lr": stack.members[first].learning_rate,
+                "lr": _rate(stack.members[first].learning_rate, device),
                 "initial_lr": stack.members[first].learning_rate,
                 "weight_decay": stack.members[first].weight_decay,
                 "epochs": stack.members[first].epochs,
@@ -63,7 +65,7 @@ class RowAdamW:
             for own, (first, _) in zip(self.pieces, self.bounds, strict=True)
         ]
         self.adamw = torch.optim.AdamW(groups, fused=True)
-        made = torch.tensor(float(self.steps), dtype=torch.float32, device=self.tensors[0].device)
+        made = torch.tensor(float(self.steps), dtype=torch.float32, device=device)
         shared = [made.clone() for _ in range(0, stack.n_members, size)]
         for own, group in zip(self.pieces, self.adamw.param_groups, strict=True):
             for (i, start, stop), parameter in zip(own, group["params"], strict=True):
@@ -100,7 +102,25 @@ class RowAdamW:
         """Set every learning rate for the epoch to come; members of a given length have the cosine over it."""
         for group in self.adamw.param_groups:
             own = ("cosine", group["epochs"]) if group["epochs"] else (schedule, max_epochs)
-            group["lr"] = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
+            rate = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Around a `step` that an accelerator records: AdamW wants to be told, and warns whoever tells it earlier."""
+        for group in self.adamw.param_groups:
+            group["capturable"] = True
+        yield
+        for group in self.adamw.param_groups:
+            group["capturable"] = False
+
+
+def _rate(learning_rate: float, device: torch.device) -> float | Tensor:
+    """What AdamW takes: on an accelerator a tensor there, which a recorded step reads anew each time."""
+    return learning_rate if device.type == "cpu" else torch.tensor(learning_rate, device=device)
 
 
 def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[RowAdamW, Tensor]] | None) -> Tensor:

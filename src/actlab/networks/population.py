@@ -5,7 +5,8 @@ Everything here concerns one stack on one device with one thread of control, so 
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,13 +14,26 @@ from torch import Tensor
 
 from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape, whole_lanes
 from actlab.members import Member, Split
+from actlab.networks import activations
 from actlab.networks.chunks import Chunks, chunk_size
 from actlab.networks.compiled import can_compile
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor, unstack
+from actlab.networks.steps import AutogradSteps, recorder
 from actlab.networks.streams import MaskBank
 from actlab.settings import OptimizerSettings
+
+# Share of an accelerator's stack that still trains, under which the others are taken out: every new size is recorded
+# anew, which costs as much as some dozen epochs of a small stack.
+LEAST_ALIVE = 0.75
+# Members whose weights come from an accelerator at once: few enough that they land in memory the process has already.
+FETCHED = 64
+
+
+def least_alive(device: torch.device) -> float:
+    """Share of a stack that has to train for the others to stay in it."""
+    return 1.0 if device.type == "cpu" else LEAST_ALIVE
 
 
 @dataclass
@@ -48,6 +62,9 @@ class Outcome:
 
 class StackTraining:
     """One stack in training.
+
+    An accelerator works while Python goes on: each stack has a stream of its own, entered by `beside`, and numbers are
+    read in `record` alone, when the work of all stacks is under way.
 
     Args:
         stack: The members' networks, on the device.
@@ -79,6 +96,9 @@ class StackTraining:
         }
         self.finished: dict[int, Outcome] = {}
         self.positions = list(positions)
+        device = stack.first_weight.device
+        self.stream = None if device.type == "cpu" else torch.Stream(device)
+        self.least_alive = least_alive(device)
         # filled when a member first scores
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
@@ -90,13 +110,21 @@ class StackTraining:
         self.bank = bank
         is_compiled = bank is not None and can_compile(stack.row.name)
         self.chunk = chunk_size(stack, self.batch[1]) if is_compiled else None
+        # one's own class may do in a step what cannot be recorded
+        self.replays = recorder(device) if activations.is_known(stack.row.name) else None
         self._take(stack, RowAdamW(stack, self.chunk))
         self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
-        self.chunks = Chunks(stack, optimizer, self.chunk, self.bank) if self.chunk and self.bank else None
         device, members = stack.first_weight.device, stack.members
+        self.steps = (
+            Chunks(stack, optimizer, self.chunk, self.bank, self.tensors)
+            if self.chunk and self.bank
+            else AutogradSteps(stack, optimizer, self.tensors, self.replays)
+        )
+        # of the stack, for each position
+        self.rows = list(range(len(members)))
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
         self.n_features = stack.first_weight.shape[1]
@@ -105,7 +133,18 @@ class StackTraining:
 
     @property
     def n_members(self) -> int:
+        """Members that still train."""
         return len(self.positions)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Around all work of this stack: on its own stream, after what the current one has been given so far."""
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.accelerator.current_stream())
+        with self.stream:
+            yield
 
     def train_epoch(self, order: EpochOrder) -> None:
         """One pass over the members' own training rows in their own order."""
@@ -113,33 +152,24 @@ class StackTraining:
         self.stack.train()
         self.stack.start_epoch(order.epoch)
         self.optimizer.start_epoch(order.epoch, self.settings.schedule, self.max_epochs)
-        members = self.stack.members
-        rows = torch.stack([order.rows[member.stream] for member in members], dim=1) + self.first_rows.unsqueeze(1)
-        total = self.chunks.train(order.epoch, rows, self.tensors) if self.chunks else self._train_by_autograd(rows)
-        scores = ((total / len(rows)).sqrt() * self.sd).tolist()
-        share = (time.perf_counter() - started) / self.n_members
-        for position, score in zip(self.positions, scores, strict=True):
-            outcome = self.outcomes[position]
-            outcome.train_curve.append(score)
-            outcome.epochs += 1
-            outcome.seconds += share
+        rows = torch.stack([order.rows[member.stream] for member in self.stack.members], dim=1)
+        rows = rows.to(self.first_rows.device) + self.first_rows.unsqueeze(1)
+        self.losses = self.steps.train(order.epoch, rows) / len(rows)
+        self._spend_since(started)
 
-    def _train_by_autograd(self, rows: Tensor) -> Tensor:
-        """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses."""
-        total = torch.zeros(self.n_members, device=self.sd.device, dtype=torch.float64)
-        for step_rows in rows:
-            features, targets = self.tensors.gather(step_rows, self.n_features)
-            loss = (self.stack(features) - targets).square().mean(dim=1)
-            loss.sum().backward()
-            self.optimizer.step()
-            total += loss.detach()
-        return total
+    def _spend_since(self, started: float) -> None:
+        if self.stream is None:
+            self.spend(time.perf_counter() - started)
+
+    def spend(self, seconds: float) -> None:
+        """Share out time among the members."""
+        for outcome in self.outcomes.values():
+            outcome.seconds += seconds / self.n_members
 
     @torch.no_grad()
     def validate(self) -> None:
-        """Score the validation rows; keep the weights of members that improved."""
+        """Predict the validation rows."""
         if self.n_validation == 0:
-            self._keep_last()
             return
         started = time.perf_counter()
         self.stack.eval()
@@ -148,28 +178,39 @@ class StackTraining:
         self.metric.reset()
         outputs = self.stack(features)[:, : self.n_validation]
         self.metric.update(outputs * sd, targets[:, : self.n_validation] * sd)
+        self._spend_since(started)
+
+    @torch.no_grad()
+    def record(self) -> None:
+        """Note the scores of the epoch; keep the weights of members that improved."""
+        scores = (self.losses.sqrt() * self.sd).tolist()
+        for row, position in zip(self.rows, self.positions, strict=True):
+            outcome = self.outcomes[position]
+            outcome.train_curve.append(scores[row])
+            outcome.epochs += 1
+        self._keep_best(self._improved() if self.n_validation else self._at_their_length())
+
+    def _improved(self) -> list[int]:
+        """Rows of the members that have never been as good on the validation rows."""
         # torchmetrics makes a scalar of a single value
         scores = self.metric.compute().reshape(-1).tolist()
-        share = (time.perf_counter() - started) / self.n_members
         improved = []
-        for row, (position, score) in enumerate(zip(self.positions, scores, strict=True)):
-            outcome = self.outcomes[position]
+        for row, position in zip(self.rows, self.positions, strict=True):
+            outcome, score = self.outcomes[position], scores[row]
             outcome.val_curve.append(score)
-            outcome.seconds += share
             outcome.is_diverged = not (math.isfinite(score) and math.isfinite(outcome.train_curve[-1]))
             if not outcome.is_diverged and not outcome.val_score <= score:
                 outcome.val_score, outcome.best_epoch = score, outcome.epochs
                 improved.append(row)
-        self._keep_best(improved)
+        return improved
 
-    def _keep_last(self) -> None:
-        """Keep the weights of members that have reached their length."""
+    def _at_their_length(self) -> list[int]:
+        """Rows of the members that have reached it, whose last weights count."""
         for position in self.positions:
             outcome = self.outcomes[position]
             outcome.is_diverged = not math.isfinite(outcome.train_curve[-1])
             outcome.best_epoch = 0 if outcome.is_diverged else outcome.epochs
-        rows = [row for row, position in enumerate(self.positions) if self.is_done(position)]
-        self._keep_best(rows)
+        return [row for row, position in zip(self.rows, self.positions, strict=True) if self.is_done(position)]
 
     def _keep_best(self, rows: Sequence[int]) -> None:
         if rows:
@@ -190,23 +231,34 @@ class StackTraining:
         leaving = leaving & set(self.positions)
         if not leaving:
             return
-        for row, position in enumerate(self.positions):
-            if position in leaving:
-                outcome = self.outcomes.pop(position)
-                if outcome.best_epoch > 0:
-                    own = {name: value[row].cpu() for name, value in self.best.items()}
-                    outcome.state = unstack(own, self.stack.n_features[row])
-                self.finished[position] = outcome
-        staying = [row for row, position in enumerate(self.positions) if position not in leaving]
-        self.positions = [self.positions[row] for row in staying]
-        if staying:
-            self._shrink(staying)
+        places = list(zip(self.rows, self.positions, strict=True))
+        gone = [(row, position) for row, position in places if position in leaving]
+        for start in range(0, len(gone), FETCHED):
+            self._finish(gone[start : start + FETCHED])
+        staying = [(row, position) for row, position in places if position not in leaving]
+        self.rows, self.positions = [row for row, _ in staying], [position for _, position in staying]
+        if staying and len(staying) < self.least_alive * self.stack.n_members:
+            self._shrink()
 
-    def _shrink(self, staying: Sequence[int]) -> None:
-        index = torch.tensor(staying, device=self.sd.device)
+    def _finish(self, gone: Sequence[tuple[int, int]]) -> None:
+        """Hand out the best weights of some (row, position)."""
+        weights, rows = self.best, [row for row, _ in gone]
+        if self.stream is not None:
+            index = torch.tensor(rows, device=self.sd.device)
+            weights = {name: value.index_select(0, index).cpu() for name, value in weights.items()}
+        for place, (row, position) in enumerate(gone):
+            outcome = self.outcomes.pop(position)
+            if outcome.best_epoch > 0:
+                own = {name: value[row if self.stream is None else place] for name, value in weights.items()}
+                outcome.state = unstack(own, self.stack.n_features[row])
+            self.finished[position] = outcome
+
+    def _shrink(self) -> None:
+        """Let go of the members that no longer train."""
+        index = torch.tensor(self.rows, device=self.sd.device)
         self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
         self.validation_rows = self.validation_rows.index_select(0, index)
-        self._go_on(self.stack.select(staying), [(self.optimizer, index)])
+        self._go_on(self.stack.select(self.rows), [(self.optimizer, index)])
 
     def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
         self._take(stack, RowAdamW(stack, self.chunk, sources))
@@ -222,6 +274,9 @@ class StackTraining:
 
     def absorb(self, other: "StackTraining") -> None:
         """Take over another stack's members: many small stacks cost more than one."""
+        for one in (self, other):
+            if one.n_members < one.stack.n_members:
+                one._shrink()
         everyone = [(t.optimizer, torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
         self.best = {name: torch.cat([value, other.best[name]]) for name, value in self.best.items()}
         self.validation_rows = torch.cat([self.validation_rows, other.validation_rows])

@@ -6,6 +6,7 @@ with its slice of the parameters.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 
 from actlab.members import Member, stream_seed
 from actlab.networks import activations, initialisation
-from actlab.networks.streams import Streams
+from actlab.networks.streams import Streams, streams_on
 
 # the only tensor of a member whose shape depends on its features
 FIRST_WEIGHT = "weight_0"
+# Drawing is half arithmetic and half Python, so more than two threads wait for each other: 1,024 of the article's
+# networks on 16 cores took 0.70 s in one, 0.45 in two, 0.67 in four, 0.93 in eight.
+DRAWING_THREADS = 2
 
 
 class Regressor(nn.Module):
@@ -55,14 +59,21 @@ class Regressor(nn.Module):
 
     def _draw(self, width: int) -> dict[str, Tensor]:
         # members that differ in their learning rate alone begin with equal weights
-        drawn: dict[object, dict[str, Tensor]] = {}
-        states = []
-        for member, n_features in zip(self.members, self.n_features, strict=True):
-            key = (member.stream, n_features, member.init)
-            if key not in drawn:
-                drawn[key] = self._draw_member(member, n_features)
-            states.append(drawn[key])
-        return stack_states(states, width)
+        alike: dict[object, list[int]] = {}
+        for row, (member, n_features) in enumerate(zip(self.members, self.n_features, strict=True)):
+            alike.setdefault((member.stream, n_features, member.init), []).append(row)
+        first = self._draw_member(self.members[0], self.n_features[0])
+        whole = empty_stack(first, self.n_members, max(width, *self.n_features))
+
+        def fill(rows: list[int]) -> None:
+            state = self._draw_member(self.members[rows[0]], self.n_features[rows[0]])
+            for row in rows:
+                write_row(whole, row, state)
+
+        with ThreadPoolExecutor(min(DRAWING_THREADS, torch.get_num_threads())) as pool:
+            for _ in pool.map(fill, alike.values()):
+                pass
+        return whole
 
     def _draw_member(self, member: Member, n_features: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
@@ -118,23 +129,30 @@ class Regressor(nn.Module):
         """Put the members' random streams at the start of an epoch (dropout masks, random slopes)."""
         device = self.first_weight.device
         if self.dropout > 0:
-            self.masks = self.masks or Streams(self.members, "dropout", device)
+            self.masks = self.masks or streams_on(device, self.members, "dropout")
             self.masks.seed(epoch)
         for depth, module in enumerate(self.activation):
             if isinstance(module, activations.RReLU):
-                self.noise = self.noise or Streams(self.members, "noise", device)
+                self.noise = self.noise or streams_on(device, self.members, "noise")
                 module.uniform = self.noise.uniform
                 if depth == 0:
                     self.noise.seed(epoch)
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs (P, B) for features (P, B, F), or (B, F) shared by all members."""
-        signal = features
+        signal, masks = features, self._masks(features.shape[-2])
         for depth in range(len(self.activation)):
             signal = self.activate(depth, self.linear(depth, signal))
-            if self.training and self.masks is not None:
-                signal = self.masks.drop(signal, self.dropout)
+            if masks and self.masks is not None:
+                signal = self.masks.multiply(signal, masks[depth].to(signal.dtype))
         return self.output(signal)
+
+    def _masks(self, batch: int) -> list[Tensor]:
+        """Dropout masks of one training step, of all layers at once."""
+        if not self.training or self.masks is None:
+            return []
+        shapes = [(batch, width) for width in self.members[0].hidden]
+        return self.masks.masks(shapes, self.dropout, self.first_weight.dtype)
 
     def linear(self, depth: int, signal: Tensor) -> Tensor:
         """Pre-activations (P, B, k H) of a hidden layer."""
@@ -163,26 +181,36 @@ class Regressor(nn.Module):
         return outputs
 
 
-def stack_states(states: Sequence[dict[str, Tensor]], width: int = 0) -> dict[str, Tensor]:
+def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of single members, as `Regressor.member_state` gives, to the parameters of a stack.
 
     Weights (out, in) become (P, in, out), which makes their gradient one product without a copy to turn it round;
-    narrower first layers are padded with zeros, to `width` at least.
+    narrower first layers are padded with zeros.
     """
-    return {name: _stacked(name, [state[name] for state in states], width) for name in states[0]}
-
-
-def _stacked(name: str, values: Sequence[Tensor], width: int) -> Tensor:
-    shape = [*values[0].shape]
-    if name == FIRST_WEIGHT:
-        shape[-1] = max(width, *(value.shape[-1] for value in values))
-    if name.startswith("weight_"):
-        shape.reverse()
-    whole = values[0].new_zeros(len(values), *shape)
-    # written in place: copies to widen, stack and turn would each touch all of the memory again
-    for row, value in zip(_turned(name, whole), values, strict=True):
-        (row[:, : value.shape[-1]] if name == FIRST_WEIGHT else row).copy_(value)
+    whole = empty_stack(states[0], len(states), max(state[FIRST_WEIGHT].shape[-1] for state in states))
+    for row, state in enumerate(states):
+        write_row(whole, row, state)
     return whole
+
+
+def empty_stack(state: dict[str, Tensor], n_members: int, width: int) -> dict[str, Tensor]:
+    """Zeros for so many members like this one, whose first layer takes `width` columns, or its own if more."""
+    whole = {}
+    for name, value in state.items():
+        shape = [*value.shape]
+        if name == FIRST_WEIGHT:
+            shape[-1] = max(width, shape[-1])
+        if name.startswith("weight_"):
+            shape.reverse()
+        whole[name] = value.new_zeros(n_members, *shape)
+    return whole
+
+
+def write_row(whole: dict[str, Tensor], row: int, state: dict[str, Tensor]) -> None:
+    """Put a member's tensors into a stack, in place: copies to widen, stack and turn would each touch all memory."""
+    for name, value in state.items():
+        own = _turned(name, whole[name][row])
+        (own[:, : value.shape[-1]] if name == FIRST_WEIGHT else own).copy_(value)
 
 
 def unstack(rows: dict[str, Tensor], n_features: int) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The random numbers of training: each from a generator that belongs to a member's stream and epoch alone."""
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -24,16 +25,24 @@ class Streams:
         self.purpose = purpose
         self.keys = sorted({member.stream for member in members})
         row_of = {key: row for row, key in enumerate(self.keys)}
-        self.rows = torch.tensor([row_of[member.stream] for member in members], device=device)
+        rows = [row_of[member.stream] for member in members]
+        self.rows = torch.tensor(rows, device=device)
         # the same streams in the same order over and over, as in an untouched stack: masks need no copy per member
-        self.is_tiled = self.rows.tolist() == list(range(len(self.keys))) * (len(members) // len(self.keys))
-        self.generators = [torch.Generator(device) for _ in self.keys]
+        self.is_tiled = rows == list(range(len(self.keys))) * (len(members) // len(self.keys))
+        self._prepare()
         self.seed(0)
+
+    def _prepare(self) -> None:
+        self.generators = [torch.Generator(self.rows.device) for _ in self.keys]
 
     def seed(self, epoch: int) -> None:
         """Start every stream at the state that belongs to (seed, split, purpose, epoch)."""
         for key, generator in zip(self.keys, self.generators, strict=True):
             generator.manual_seed(stream_seed(key, self.purpose, epoch))
+
+    def words(self, count: int) -> Tensor:
+        """The next 64-bit numbers (S, count) of every stream, all equally likely."""
+        return torch.stack([random_words(count, generator) for generator in self.generators])
 
     def uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in [0, 1) of shape (P, ...), float32."""
@@ -41,22 +50,82 @@ class Streams:
         drawn = [torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators]
         return torch.stack(drawn)[self.rows]
 
-    def drop(self, signal: Tensor, probability: float) -> Tensor:
-        """Inverted dropout of (P, ...): zero with `probability` (rounded to 1/65536), else scaled up."""
-        masks = torch.stack([keep_mask(signal.shape[1:], probability, g) for g in self.generators])
-        scaled = masks.to(signal.dtype) / (1 - probability)
+    def masks(self, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype) -> list[Tensor]:
+        """Inverted dropout of one step: of layers (B, H), what `multiply` takes, (S, B, H).
+
+        A unit is dropped with `probability`, rounded to 1/65536; the others are scaled up.
+        """
+        n_words = sum(words_of(shape) for shape in shapes)
+        return scaled_masks(self.words(n_words), shapes, probability, dtype)
+
+    def multiply(self, signal: Tensor, mask: Tensor) -> Tensor:
+        """A signal (P, B, H) times the masks (S, B, H) of its members' streams."""
         if self.is_tiled:
             tiled = signal.reshape(-1, len(self.keys), *signal.shape[1:])
-            return (tiled * scaled).reshape(signal.shape)
-        return signal * scaled[self.rows]
+            return (tiled * mask).reshape(signal.shape)
+        return signal * mask[self.rows]
 
 
-def keep_mask(shape: Sequence[int], probability: float, generator: torch.Generator) -> Tensor:
-    """One member's dropout mask, true where a unit stays; on the generator's device."""
-    count = 1
-    for size in shape:
-        count *= size
-    return (random_words((count + 3) // 4, generator).view(torch.int16)[:count] >= least_kept(probability)).view(*shape)
+class HashedStreams(Streams):
+    """Streams of a device that computes all of them at once: hashes of a counter, the same on every device.
+
+    Word i of a stream is SplitMix64's (Steele, Lea & Flood 2014): the mixed value of s + i times the golden ratio of 64
+    bits, s from the stream's key. Thousands of generators would be launched one by one, and a recorded step (see
+    `actlab.networks.steps`) needs state that lies on the device and moves on by itself.
+    """
+
+    def _prepare(self) -> None:
+        self.state = torch.zeros(len(self.keys), 1, dtype=torch.int64, device=self.rows.device)
+
+    def seed(self, epoch: int) -> None:
+        seeds = [[stream_seed(key, self.purpose, epoch)] for key in self.keys]
+        # in place: a recorded step knows the address
+        self.state.copy_(torch.tensor(seeds, dtype=torch.int64))
+
+    def words(self, count: int) -> Tensor:
+        numbers = torch.arange(1, count + 1, device=self.state.device) * GOLDEN
+        mixed = mix(self.state + numbers)
+        self.state.add_(signed(count * GOLDEN))
+        return mixed
+
+    def uniform(self, shape: torch.Size) -> Tensor:
+        count = math.prod(shape[1:])
+        # the upper 24 bits, as many as a float32 tells apart
+        drawn = shifted(self.words(count), 40).to(torch.float32) * 2.0**-24
+        return drawn.view(-1, *shape[1:])[self.rows]
+
+
+def streams_on(device: torch.device, members: Sequence[Member], purpose: str) -> Streams:
+    """Streams for a stack that lies on that device."""
+    return (Streams if device.type == "cpu" else HashedStreams)(members, purpose, device)
+
+
+def signed(value: int) -> int:
+    """The 64 lowest bits as torch's signed numbers hold them."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+# SplitMix64's constants
+GOLDEN = signed(0x9E3779B97F4A7C15)
+MIX = ((30, signed(0xBF58476D1CE4E5B9)), (27, signed(0x94D049BB133111EB)))
+
+
+def shifted(z: Tensor, by: int) -> Tensor:
+    """64-bit numbers shifted right, zeros from the left."""
+    return (z >> by).bitwise_and_((1 << (64 - by)) - 1)
+
+
+def mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser, in place: every bit of a 64-bit number decides on every bit of the result."""
+    for by, factor in MIX:
+        z.bitwise_xor_(shifted(z, by)).mul_(factor)
+    return z.bitwise_xor_(shifted(z, 31))
+
+
+def words_of(shape: tuple[int, int]) -> int:
+    """64-bit numbers that one member's mask (B, H) takes: of each, four units."""
+    return -(-shape[0] * shape[1] // 4)
 
 
 def random_words(count: int, generator: torch.Generator) -> Tensor:
@@ -77,7 +146,7 @@ def masks_of_steps(
     probability: float,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """What `Streams.drop` multiplies signals (P, B, H) of some layers with, for the next steps of an epoch.
+    """What `Streams.masks` gives for the next steps of an epoch.
 
     Args:
         generators: Of S streams.
@@ -89,15 +158,22 @@ def masks_of_steps(
     Returns:
         (n_steps, S, B, H) of each layer.
     """
-    counts = [rows * width for rows, width in shapes]
-    words = [(count + 3) // 4 for count in counts]
-    drawn = torch.stack([random_words(n_steps * sum(words), g).view(n_steps, -1) for g in generators], dim=1)
+    n_words = sum(words_of(shape) for shape in shapes)
+    drawn = torch.stack([random_words(n_steps * n_words, g).view(n_steps, -1) for g in generators], dim=1)
+    return scaled_masks(drawn, shapes, probability, dtype)
+
+
+def scaled_masks(
+    words: Tensor, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
+) -> list[Tensor]:
+    """Masks (..., B, H) of layers (B, H) from random words (..., W): 0, or 1 / (1 - probability) where a unit stays."""
     masks, start = [], 0
-    for (rows, width), count, own in zip(shapes, counts, words, strict=True):
-        bits = drawn[..., start : start + own].contiguous().view(torch.int16)[..., :count]
+    for shape in shapes:
+        stop = start + words_of(shape)
+        bits = words[..., start:stop].contiguous().view(torch.int16)[..., : shape[0] * shape[1]]
         kept = (bits >= least_kept(probability)).to(dtype) / (1 - probability)
-        masks.append(kept.view(n_steps, len(generators), rows, width))
-        start += own
+        masks.append(kept.view(*words.shape[:-1], *shape))
+        start = stop
     return masks
 
 

@@ -211,7 +211,8 @@ def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFra
     hparams = list(rows.columns)
     rows.insert(0, "name", [f"{a} {rate(r)}" for a, r in zip(rows["activation"], rows["learning_rate"], strict=True)])
     is_repeated = rows["name"].duplicated(keep=False)
-    rows.loc[is_repeated, "name"] += [f" trial {trial}" for trial in rows.index[is_repeated]]
+    names = zip(rows["name"], is_repeated, rows.index, strict=True)
+    rows["name"] = [f"{name} trial {trial}" if repeated else name for name, repeated, trial in names]
     rows[f"~final/val_{metric}"] = grouped["val_score"].mean()
     rows[f"~final/test_{metric}"] = grouped["test_score"].mean()
     if members["diverged"].any():

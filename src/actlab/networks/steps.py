@@ -1,0 +1,117 @@
+"""Training steps of a whole stack by autograd, on an accelerator recorded once and replayed.
+
+A step of a stack is some sixty kernels, which Python launches one by one in a millisecond; the accelerator needs a
+tenth of that for a hundred members. Recorded, they are launched together.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from actlab.data.datamodule import SplitTensors
+from actlab.networks.optimizer import RowAdamW
+from actlab.networks.regressor import Regressor
+
+Work = Callable[[], None]
+
+
+class AutogradSteps:
+    """How a stack trains by autograd.
+
+    Where the device can record, the first step is taken as it comes (libraries set themselves up in it), the second is
+    recorded, and from then on all are replays of it. So a step reads and writes the same memory each time: the rows of
+    the epoch and the number of the step lie on the device.
+
+    Args:
+        stack: The networks.
+        optimizer: Theirs.
+        data: The rows.
+        record: Turns a step into its replay; None takes every step as it comes.
+    """
+
+    def __init__(
+        self, stack: Regressor, optimizer: RowAdamW, data: SplitTensors, record: Callable[[Work], Work] | None
+    ) -> None:
+        self.stack, self.optimizer, self.data, self.record = stack, optimizer, data, record
+        device = stack.first_weight.device
+        self.n_features = stack.first_weight.shape[1]
+        self.total = torch.zeros(stack.n_members, device=device, dtype=torch.float64)
+        self.rows = torch.empty(0, device=device, dtype=torch.int64)
+        self.number = torch.zeros(1, device=device, dtype=torch.int64)
+        self.is_warm = False
+        self.replay: Work | None = None
+
+    def train(self, epoch: int, rows: Tensor) -> Tensor:
+        """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses, float64."""
+        self.total.zero_()
+        if self.record is None:
+            for own in rows:
+                self._step(own)
+            return self.total
+        if self.rows.shape != rows.shape:
+            self.rows = torch.empty_like(rows)
+        self.rows.copy_(rows)
+        self.number.zero_()
+        for _ in range(len(rows)):
+            if self.replay is None and self.is_warm:
+                with self.optimizer.recorded():
+                    self.replay = self.record(self._next_step)
+            (self.replay or self._next_step)()
+            self.is_warm = True
+        return self.total
+
+    def _next_step(self) -> None:
+        self._step(self.rows.index_select(0, self.number)[0])
+        self.number.add_(1)
+
+    def _step(self, rows: Tensor) -> None:
+        features, targets = self.data.gather(rows, self.n_features)
+        loss = (self.stack(features) - targets).square().mean(dim=1)
+        loss.sum().backward()
+        self.optimizer.step()
+        self.total += loss.detach()
+
+
+def recorder(device: torch.device) -> Callable[[Work], Work] | None:
+    """What turns a step into its replay on that device; None where nothing does."""
+    return record if can_record(device) else None
+
+
+@cache
+def can_record(device: torch.device) -> bool:
+    """Whether kernels can be recorded there, seen by doing it."""
+    if device.type == "cpu" or not hasattr(torch.accelerator, "Graph"):
+        return False
+    probe = torch.zeros(1, device=device)
+    try:
+        with torch.Stream(device):
+            record(lambda: probe.add_(1))()  # type: ignore[arg-type]
+        torch.accelerator.synchronize()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return bool(probe.item() == 1)
+
+
+def record(work: Work) -> Work:
+    """Record the kernels that `work` launches on the current stream, without running them; returns their replay.
+
+    Raises:
+        RuntimeError: `work` waits for the device, or memory runs out.
+    """
+    free, _ = torch.accelerator.get_memory_info()
+    if torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated() > free // 2:
+        # what is kept for other steps is not for recorded ones
+        torch.accelerator.empty_cache()
+    graph = torch.accelerator.Graph()
+    graph.capture_begin()
+    try:
+        work()
+    except BaseException:
+        with suppress(RuntimeError):
+            graph.capture_end()
+        raise
+    graph.capture_end()
+    return graph.replay

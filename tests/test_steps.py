@@ -1,0 +1,151 @@
+"""Steps that an accelerator records and replays, and the random numbers that such steps can draw.
+
+No accelerator is at hand: a recorder that hands the step back lets every replay run as a step that reads its rows, its
+number and its learning rate where a recorded one would. `scripts/bench.py --sections gpu` compares the real thing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from actlab.data.datamodule import TabularDataModule
+from actlab.members import Member, Split, stream_seed
+from actlab.networks import optimizer, population, regressor
+from actlab.networks.activations import ReLUSquared
+from actlab.networks.module import PopulationModule
+from actlab.networks.population import Outcome
+from actlab.networks.steps import can_record
+from actlab.networks.streams import HashedStreams, Streams
+from actlab.runs.trials import make_trainer
+from actlab.settings import OptimizerSettings, ProtocolSettings
+
+CPU = torch.device("cpu")
+MEMBERS = [
+    Member(0, name, rate, Split(0, fold, 0), seed, (9, 6), 0.2, "auto", 0.05)
+    for seed, (name, rate) in enumerate([("relu", 0.01), ("rrelu", 0.01), ("prelu", 0.003), ("geglu", 0.03)])
+    for fold in range(2)
+]
+
+
+class Mine(ReLUSquared):
+    """max(0, z)^2 of one's own."""
+
+
+def train(csv: str, members: list[Member] = MEMBERS, schedule: str = "cosine", patience: int = 3) -> list[Outcome]:
+    data = TabularDataModule(ProtocolSettings(folds=2, inner=1), csv=csv, target="price", batch_size=32)
+    module = PopulationModule(members, OptimizerSettings(patience=patience, schedule=schedule))
+    make_trainer({"max_epochs": 12, "accelerator": "cpu"}, []).fit(module, datamodule=data)
+    return module.outcomes
+
+
+@pytest.fixture
+def like_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """All that an accelerator does otherwise, but on the CPU and without recording; returns what was recorded."""
+    recorded: list[object] = []
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(work)
+        return work
+
+    monkeypatch.setattr(population, "can_compile", lambda name: False)
+    monkeypatch.setattr(population, "recorder", lambda device: record)
+    monkeypatch.setattr(population, "least_alive", lambda device: 0.6)
+    monkeypatch.setattr(optimizer, "_rate", lambda rate, device: torch.tensor(rate, dtype=torch.float64))
+    return recorded
+
+
+def same(found: list[Outcome], wanted: list[Outcome]) -> bool:
+    def all_of(one: Outcome) -> tuple[object, ...]:
+        assert one.state is not None
+        state = {name: value.tolist() for name, value in one.state.items()}
+        return one.epochs, one.best_epoch, one.val_score, one.train_curve, one.val_curve, state
+
+    return all(all_of(a) == all_of(b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_replays_train_the_same_networks_to_the_bit(small_csv: str, like_an_accelerator: list[object]) -> None:
+    replayed = train(small_csv)
+    # one for each activation at least, and one more for each stack that has become smaller
+    assert len(like_an_accelerator) > 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(population, "recorder", lambda device: None)
+        patch.setattr(population, "least_alive", lambda device: 1.0)
+        assert same(train(small_csv), replayed)
+    assert len({outcome.epochs for outcome in replayed}) > 1
+
+
+def test_a_class_of_ones_own_is_not_recorded(small_csv: str, like_an_accelerator: list[object]) -> None:
+    path = f"{Mine.__module__}.{Mine.__qualname__}"
+    own = train(small_csv, [replace(member, activation=path) for member in MEMBERS[:2]])
+    assert not like_an_accelerator
+    table = train(small_csv, [replace(member, activation="relu_squared") for member in MEMBERS[:2]])
+    assert like_an_accelerator
+    assert [outcome.val_curve for outcome in own] == [outcome.val_curve for outcome in table]
+
+
+def test_the_processor_records_nothing() -> None:
+    assert not can_record(CPU)
+
+
+def splitmix64(seed: int, count: int) -> list[int]:
+    """The reference in Python's own numbers (Steele, Lea & Flood 2014, as Vigna's splitmix64.c)."""
+    mask, words = (1 << 64) - 1, []
+    for i in range(1, count + 1):
+        z = (seed + i * 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        words.append(z ^ (z >> 31))
+    return words
+
+
+def test_hashed_streams_are_splitmix64_and_go_on_where_they_stopped() -> None:
+    streams = HashedStreams(MEMBERS[:3], "dropout", CPU)
+    streams.seed(7)
+    drawn = torch.cat([streams.words(5), streams.words(4)], dim=1)
+    for row, key in enumerate(streams.keys):
+        wanted = splitmix64(stream_seed(key, "dropout", 7), 9)
+        assert [value & ((1 << 64) - 1) for value in drawn[row].tolist()] == wanted
+    # known answers of splitmix64.c for the seed 1234567
+    assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
+
+
+def test_hashed_streams_are_uniform_and_independent_of_each_other() -> None:
+    members = [replace(MEMBERS[0], seed=seed) for seed in range(4)]
+    streams = HashedStreams(members, "noise", CPU)
+    uniform = streams.uniform(torch.Size((4, 1 << 16)))
+    assert uniform.shape == (4, 1 << 16)
+    assert 0 <= uniform.min() < uniform.max() < 1
+    # five standard errors
+    error = 5 / math.sqrt(1 << 16)
+    assert (uniform.mean(dim=1) - 0.5).abs().max() < error * math.sqrt(1 / 12)
+    assert (torch.corrcoef(uniform) - torch.eye(4)).abs().max() < error
+    shifted = torch.corrcoef(torch.stack([uniform[0, :-1], uniform[0, 1:]]))
+    assert shifted[0, 1].abs() < error
+    (mask,) = streams.masks([(256, 256)], 0.25, torch.float32)
+    assert mask.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert ((mask == 0).float().mean(dim=(1, 2)) - 0.25).abs().max() < error * math.sqrt(0.25 * 0.75)
+
+
+def test_members_of_a_stream_share_hashed_numbers_wherever_they_lie() -> None:
+    alone = HashedStreams(MEMBERS[:1], "noise", CPU).uniform(torch.Size((1, 6, 5)))
+    mixed = HashedStreams([MEMBERS[1], MEMBERS[0], MEMBERS[0]], "noise", CPU).uniform(torch.Size((3, 6, 5)))
+    assert torch.equal(mixed[1], alone[0])
+    assert torch.equal(mixed[2], alone[0])
+    assert not torch.equal(mixed[0], alone[0])
+
+
+def test_stacks_on_a_device_draw_hashed_masks(small_csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = train(small_csv)
+    monkeypatch.setattr(population, "can_compile", lambda name: False)
+    monkeypatch.setattr(
+        regressor, "streams_on", lambda device, members, purpose: HashedStreams(members, purpose, device)
+    )
+    hashed = train(small_csv)
+    assert isinstance(Streams(MEMBERS, "dropout", CPU), Streams)
+    assert all(a.val_curve != b.val_curve for a, b in zip(usual, hashed, strict=True))
+    # the same experiment but for its luck
+    scores = [[outcome.val_score for outcome in own] for own in (usual, hashed)]
+    assert sum(scores[1]) == pytest.approx(sum(scores[0]), rel=0.2)
