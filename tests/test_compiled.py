@@ -1,18 +1,20 @@
 """Compiled steps equal autograd: derivative by derivative, population by population, mask by mask."""
 
+from dataclasses import replace
 from unittest import mock
 
 import pytest
 import torch
 
-from actlab.data.datamodule import TabularDataModule
+from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_shape
 from actlab.members import Member, Split
-from actlab.networks import activations, chunks, population, streams
+from actlab.networks import activations, bank, chunks, population
+from actlab.networks.bank import EpochBank, Kind
 from actlab.networks.compiled import can_compile
 from actlab.networks.derivatives import DERIVATIVES, LEARNED, OUTPUTS, ROUNDED
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
-from actlab.networks.streams import MaskBank, Streams, masks_of_steps
+from actlab.networks.streams import Streams, masks_of_steps
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
@@ -139,12 +141,18 @@ def test_a_member_has_the_same_bits_alone_where_no_width_is_a_whole_number_of_la
         assert alone[0].val_curve == together[place].val_curve
 
 
-@pytest.mark.parametrize("limits", [{"BANK_BYTES": 0}, {"MOST_STEPS": 1}, {"BANK_BYTES": 0, "MASK_BYTES": 1}])
+@pytest.mark.parametrize("limits", [
+    {"BANK_BYTES": 0},
+    {"MOST_STEPS": 1},
+    {"BANK_BYTES": 0, "MASK_BYTES": 1},
+    {"LEAST_SHARED": 1},
+    {"LEAST_SHARED": 1000},
+])  # fmt: skip
 def test_how_many_steps_go_at_once_changes_no_bits(small_csv: str, limits: dict[str, int]) -> None:
     usual = train(small_csv, members("silu", dropout=0.3))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in limits.items():
-            patch.setattr(streams if name == "BANK_BYTES" else chunks, name, value)
+            patch.setattr(bank if hasattr(bank, name) else chunks, name, value)
         other = train(small_csv, members("silu", dropout=0.3))
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
 
@@ -160,10 +168,31 @@ def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
     for step in range(5):
         for layer in range(2):
             assert torch.equal(masks[layer][step], wanted[step][layer])
-    bank = MaskBank([member.stream for member in reversed(own)], torch.device("cpu"))
-    banked = bank.epoch(4, 5, shapes, 0.3, torch.float32)
-    assert banked is not None
-    assert all(torch.equal(one, other) for one, other in zip(banked, masks, strict=True))
-    later = bank.epoch(5, 5, shapes, 0.3, torch.float32)
-    assert later is not None
-    assert not torch.equal(later[0], masks[0])
+
+
+def test_the_bank_holds_what_a_stack_would_gather_and_draw_itself(small_csv: str) -> None:
+    data = TabularDataModule(ProtocolSettings(folds=3, inner=1), 0, csv=small_csv, target="price", batch_size=BATCH)
+    data.setup()
+    own = [replace(member, split=Split(0, member.split.fold, 0)) for member in members("relu", dropout=0.3)]
+    data.streams = tuple(dict.fromkeys(member.stream for member in own))
+    tensors = SplitTensors(data.data, torch.device("cpu"), torch.float32)
+    steps, batch = batch_shape(len(data.data[own[0].split].rows.training), BATCH)
+    kind, other = Kind(steps, batch, (24, 5), 0.3), Kind(steps + 1, batch, (24, 5), 0.3)
+    found = EpochBank([member.stream for member in reversed(own)], tensors)
+    for epoch in (4, 5):
+        found.start(data.order(epoch), [kind, other])
+        # the last stream is no longer in training: it may hold anything
+        for key in found.keys[:-1]:
+            found.fill(key)
+        rows = tensors.flat_rows(data.order(epoch), found.keys[:-1])
+        features, targets = tensors.gather(rows, tensors.features.shape[2])
+        shared = found.found[kind]
+        assert torch.equal(shared.batches[:, :-1], features)
+        assert torch.equal(shared.targets[:, :-1], targets)
+        streams = Streams(own, "dropout", torch.device("cpu"))
+        streams.seed(epoch)
+        for step in range(steps):
+            for mask, wanted in zip(shared.masks, streams.masks(kind.layers, 0.3, torch.float32), strict=True):
+                assert torch.equal(mask[step, :-1], wanted[:-1])
+    found.start(data.order(6), [other])
+    assert list(found.found) == [other]

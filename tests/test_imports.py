@@ -32,7 +32,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "networks": (
         {"activations", "derivatives", "memory", "metrics", "streams"},
         {"compiled", "initialisation"},
-        {"regressor"},
+        {"bank", "regressor"},
         {"optimizer"},
         {"chunks", "steps"},
         {"population"},

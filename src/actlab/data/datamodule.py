@@ -59,12 +59,33 @@ class SplitTensors:
         for place, split in enumerate(data.values()):
             self.features[place, :, : split.n_features] = split.features.to(device, dtype)
             self.targets[place] = split.targets.to(device, dtype)
+        self._validation = {split: torch.from_numpy(entry.rows.validation) for split, entry in data.items()}
+        self._held_out: dict[tuple[Split, ...], tuple[Tensor, Tensor]] = {}
         self.flat_features = self.features.view(-1, widest)
         self.flat_targets = self.targets.view(-1)
 
+    def flat_rows(self, order: "EpochOrder", streams: Sequence[Stream]) -> Tensor:
+        """Flat row numbers (steps, P, B) on the device of an epoch, P streams."""
+        rows = torch.stack([order.rows[stream] for stream in streams], dim=1)
+        places = torch.tensor([self.place[stream[1]] for stream in streams]) * self.n_rows
+        return (rows + places.unsqueeze(1)).to(self.features.device)
+
+    def held_out(self, splits: tuple[Split, ...]) -> tuple[Tensor, Tensor]:
+        """Validation features (S, V, F) and targets (S, V) of splits with equally many, rows filled up to whole lanes.
+
+        The rows that fill up repeat others; V = 0 stays 0. Asked for again, the same tensors come back.
+        """
+        if splits not in self._held_out:
+            rows = torch.stack([self._validation[split] for split in splits])
+            filled = rows[:, torch.arange(whole_lanes(rows.shape[1])) % max(1, rows.shape[1])]
+            places = torch.tensor([self.place[split] for split in splits]).unsqueeze(1) * self.n_rows
+            self._held_out[splits] = self.gather((filled + places).to(self.features.device), self.features.shape[-1])
+        return self._held_out[splits]
+
     def gather(self, flat_rows: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
         """Features (P, B, F) and targets (P, B) of flat row numbers (P, B) = place * N + row."""
-        features = self.flat_features.index_select(0, flat_rows.reshape(-1)).view(*flat_rows.shape, -1)
+        width = self.flat_features.shape[1]
+        features = self.flat_features.index_select(0, flat_rows.reshape(-1)).view(*flat_rows.shape, width)
         return features[..., :n_features], self.flat_targets[flat_rows]
 
 

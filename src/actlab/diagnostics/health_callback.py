@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import SplitTensors
 from actlab.diagnostics.health import HealthRecord, Moment, measure
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
@@ -21,20 +20,21 @@ CHUNK = 64
 
 @dataclass
 class Waiting:
-    """Weights of equal shape that are to be measured together, on rows (B,) of their members."""
+    """Weights of equal shape that are to be measured together, on features (B, F) and targets (B,) of their members."""
 
     members: list[Member] = field(default_factory=list)
     n_features: list[int] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     weights: list[dict[str, Tensor]] = field(default_factory=list)
-    rows: list[Tensor] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
 
-    def records(self, tensors: SplitTensors) -> list[HealthRecord]:
+    def records(self) -> list[HealthRecord]:
         """Health of all that waits."""
         stacked = {name: torch.stack([own[name] for own in self.weights]) for name in self.weights[0]}
         stack = Regressor(self.members, self.n_features, stacked)
         stack.activation.to(stack.first_weight)
-        features, targets = tensors.gather(torch.stack(self.rows), int(stack.first_weight.shape[1]))
+        features, targets = torch.stack(self.features), torch.stack(self.targets)
         return measure(stack, features, targets).records(self.members, self.moments)
 
 
@@ -53,7 +53,6 @@ class HealthMonitor(pl.Callback):
         self.records: list[HealthRecord] = []
         self.seconds = 0.0
         self._waiting: dict[object, Waiting] = {}
-        self._tensors: SplitTensors | None = None
 
     def of(self, trial: int) -> list[HealthRecord]:
         """The records of one trial, in the order of split, layer and moment."""
@@ -77,7 +76,6 @@ class HealthMonitor(pl.Callback):
         started = time.perf_counter()
         for key in list(self._waiting):
             self._measure(key)
-        self._tensors = None
         self.seconds += time.perf_counter() - started
 
     def _leave(self, training: StackTraining, leaving: Sequence[tuple[int, int]]) -> None:
@@ -87,7 +85,7 @@ class HealthMonitor(pl.Callback):
     def _observe(self, training: StackTraining, observed: Sequence[tuple[int, int]], moment: Moment) -> None:
         """Let members wait with their weights of this moment, and measure where enough of their kind do."""
         started = time.perf_counter()
-        self._tensors, stack = training.tensors, training.stack
+        stack, width = training.stack, training.stack.first_weight.shape[1]
         weights = training.best if moment == "best" else stack.stacked()
         for row, _ in observed:
             member = stack.members[row]
@@ -99,14 +97,15 @@ class HealthMonitor(pl.Callback):
             waiting.moments.append(moment)
             waiting.weights.append({name: value.detach()[row].clone() for name, value in weights.items()})
             # the rows beyond n_validation only fill up the lanes
-            waiting.rows.append(training.validation_rows[row, : training.n_validation])
+            place = training.places[row]
+            waiting.features.append(training.features[place, : training.n_validation, :width])
+            waiting.targets.append(training.targets[place, : training.n_validation])
             if len(waiting.members) == CHUNK:
                 self._measure(key)
         self.seconds += time.perf_counter() - started
 
     def _measure(self, key: object) -> None:
-        assert self._tensors is not None
-        self.records += self._waiting.pop(key).records(self._tensors)
+        self.records += self._waiting.pop(key).records()
 
 
 def places(training: StackTraining) -> list[tuple[int, int]]:

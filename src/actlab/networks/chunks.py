@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import SplitTensors
+from actlab.data.datamodule import EpochOrder
+from actlab.networks.bank import EpochBank, Kind, Shared
 from actlab.networks.compiled import compiled_steps
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
-from actlab.networks.streams import MaskBank, masks_of_steps
+from actlab.networks.streams import Streams, masks_of_steps
 
 # Weights, gradients, two moments and signals of a chunk. The article's networks, two cores: 3,652 networks a minute at
 # 2 MB, 4,163 at 4, 4,361 at 8, 3,408 at 16 (docs/benchmarks.md); the default ones gain 7 % from 4 to 8.
@@ -50,6 +51,21 @@ class Chunk:
     numbers: list[int]
 
 
+@dataclass(frozen=True)
+class Batches:
+    """What some steps of a chunk train on: gathered rows of all streams, or the numbers of the members' own.
+
+    Args:
+        features: (steps, S, B, F), or none.
+        targets: (steps, S, B), or none.
+        rows: (steps, P, B) flat row numbers, or none.
+    """
+
+    features: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
 class Chunks:
     """The chunks of a stack, and how they train.
 
@@ -57,13 +73,14 @@ class Chunks:
         stack: The networks.
         optimizer: Made with this size of chunks.
         size: Members of a chunk.
-        bank: Dropout masks of the whole population.
-        data: The rows.
+        bank: Batches and dropout masks of the whole population.
+        kind: Which of these are the stack's.
     """
 
-    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, bank: MaskBank, data: SplitTensors) -> None:
-        self.stack, self.optimizer, self.bank, self.data = stack, optimizer, bank, data
-        self.places = torch.tensor([bank.place[member.stream] for member in stack.members], device=bank.device)
+    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, bank: EpochBank, kind: Kind) -> None:
+        self.stack, self.optimizer, self.bank, self.kind, self.data = stack, optimizer, bank, kind, bank.data
+        self.places = torch.tensor([bank.place[member.stream] for member in stack.members])
+        self.streams: Streams | None = None
         layers = range(len(stack.activation) + 1)
         self.weights, self.biases = [f"weight_{depth}" for depth in layers], [f"bias_{depth}" for depth in layers]
         self.learned = [f"{name}_{depth}" for depth, names in enumerate(stack.learned) for name in names]
@@ -86,53 +103,54 @@ class Chunks:
         return Chunk(rows, weights, biases, learned, pieces, numbers)
 
     @torch.no_grad()
-    def train(self, epoch: int, rows: Tensor) -> Tensor:
-        """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses, float64."""
-        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-        for start, masks, places in self._parts(epoch, rows):
-            part = rows[start : start + MOST_STEPS] if not masks else rows[start : start + len(masks[0])]
+    def train(self, order: EpochOrder) -> Tensor:
+        """One step for each batch of the epoch; the sum (P,) of the losses, float64."""
+        total = torch.zeros(self.stack.n_members, dtype=torch.float64)
+        shared, none = self.bank.found[self.kind], torch.empty(0)
+        has_own_masks = bool(self.kind.layers) and not shared.masks
+        is_gathered = len(shared.batches) > 0 and not has_own_masks
+        rows = None if is_gathered else self.data.flat_rows(order, [member.stream for member in self.stack.members])
+        for steps, masks, places in self._own_masks(order.epoch) if has_own_masks else self._parts(shared):
             for chunk in self.chunks:
-                total[chunk.rows] += self._train_chunk(chunk, part[:, chunk.rows], masks, places)
+                if rows is None:
+                    batches = Batches(shared.batches[steps], shared.targets[steps], none)
+                else:
+                    batches = Batches(none, none, rows[steps, chunk.rows])
+                total[chunk.rows] += self._train_chunk(chunk, batches, masks, places[chunk.rows])
         return total
 
-    def _parts(self, epoch: int, rows: Tensor) -> Iterator[tuple[int, list[Tensor], Tensor]]:
-        """First step, masks and each member's place among them, of as many steps as go at once."""
-        n_steps, _, batch = rows.shape
-        streams = self.stack.masks
-        if streams is None:
-            for start in range(0, n_steps, MOST_STEPS):
-                yield start, [], rows.new_zeros(0)
-            return
-        shapes = [(batch, width) for width in self.stack.members[0].hidden]
-        dtype = self.stack.first_weight.dtype
-        whole = self.bank.epoch(epoch, n_steps, shapes, self.stack.dropout, dtype)
-        if whole is not None:
-            for start in range(0, n_steps, MOST_STEPS):
-                yield start, [mask[start : start + MOST_STEPS] for mask in whole], self.places
-            return
-        bytes_of_step = dtype.itemsize * len(streams.keys) * batch * sum(self.stack.members[0].hidden)
-        at_once = max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))
-        for start in range(0, n_steps, at_once):
-            count = min(at_once, n_steps - start)
-            yield start, masks_of_steps(streams.generators, count, shapes, self.stack.dropout, dtype), streams.rows
+    def _parts(self, shared: Shared) -> Iterator[tuple[slice, list[Tensor], Tensor]]:
+        """As many steps as go at once, their masks, and each member's place among the streams of batches and masks."""
+        for steps in _slices(self.kind.steps, MOST_STEPS):
+            yield steps, [mask[steps] for mask in shared.masks], self.places
 
-    def _train_chunk(self, chunk: Chunk, rows: Tensor, masks: list[Tensor], places: Tensor) -> Tensor:
+    def _own_masks(self, epoch: int) -> Iterator[tuple[slice, list[Tensor], Tensor]]:
+        """The same with masks that are drawn a few steps at a time, where those of an epoch are too large."""
+        self.streams = self.streams or Streams(self.stack.members, "dropout", self.places.device)
+        self.streams.seed(epoch)
+        kind, generators, dtype = self.kind, self.streams.generators, self.stack.first_weight.dtype
+        bytes_of_step = dtype.itemsize * len(generators) * kind.batch * sum(kind.hidden)
+        for steps in _slices(kind.steps, max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))):
+            masks = masks_of_steps(generators, steps.stop - steps.start, kind.layers, kind.dropout, dtype)
+            yield steps, masks, self.streams.rows
+
+    def _train_chunk(self, chunk: Chunk, batches: Batches, masks: list[Tensor], streams: Tensor) -> Tensor:
         groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
         states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
         beta1, beta2 = groups[0]["betas"]
-        streams = places[chunk.rows]
-        follow = torch.equal(streams, torch.arange(len(streams)) + streams[:1])
         # compiled only now, in the thread that needs it
         total: Tensor = compiled_steps(self.stack.row.name)(
-            rows,
+            batches.rows,
             self.data.flat_features,
             self.data.flat_targets,
+            batches.features,
+            batches.targets,
             chunk.weights,
             chunk.biases,
             chunk.learned,
             masks,
             streams,
-            int(streams[0]) if masks and follow else -1,
+            first_of(streams),
             chunk.pieces,
             [[state["exp_avg"] for state in group] for group in states],
             [[state["exp_avg_sq"] for state in group] for group in states],
@@ -144,3 +162,24 @@ class Chunks:
             groups[0]["eps"],
         )
         return total
+
+    @torch.no_grad()
+    def predict(self, features: Tensor, places: Tensor) -> Tensor:
+        """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
+        steps = compiled_steps(self.stack.row.name)
+        outputs = []
+        for chunk in self.chunks:
+            own = places[chunk.rows]
+            outputs.append(steps.predict(features, chunk.weights, chunk.biases, chunk.learned, own, first_of(own)))
+        return torch.cat(outputs)
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))
+
+
+def first_of(places: Tensor) -> int:
+    """The first of places that follow each other, else -1: neighbours are a slice, which need not be copied."""
+    first = int(places[0])
+    return first if places.tolist() == list(range(first, first + len(places))) else -1

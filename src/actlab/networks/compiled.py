@@ -40,11 +40,37 @@ class Steps(nn.Module):
         """The gradient by z; that by what the activation learns is left in `by_learned`."""
         return self.derivative(by_signal, z, h)
 
+    def of_members(self, shared: Tensor, streams: Tensor, first_stream: int) -> Tensor:
+        """Of (S, ...), what the members' streams have, (P, ...)."""
+        if first_stream >= 0:
+            return shared.narrow(0, first_stream, streams.size(0))
+        return shared.index_select(0, streams)
+
+    @torch.jit.export
+    def predict(
+        self,
+        features: Tensor,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        learned: list[Tensor],
+        streams: Tensor,
+        first_stream: int,
+    ) -> Tensor:
+        """Outputs (P, B) without dropout; `features` (S, B, F), the rest as for `forward`."""
+        n_hidden = len(weights) - 1
+        signal = self.of_members(features, streams, first_stream)
+        for depth in range(n_hidden):
+            z = torch.baddbmm(biases[depth].unsqueeze(1), signal, weights[depth])
+            signal = self.outputs(z, depth, learned)
+        return (signal * weights[n_hidden].transpose(1, 2)).sum(-1) + biases[n_hidden]
+
     def forward(
         self,
         rows: Tensor,
         features: Tensor,
         targets: Tensor,
+        batches: Tensor,
+        batch_targets: Tensor,
         weights: list[Tensor],
         biases: list[Tensor],
         learned: list[Tensor],
@@ -67,9 +93,11 @@ class Steps(nn.Module):
         `actlab.networks.optimizer` for what the groups are.
 
         Args:
-            rows: (steps, P, B) flat row numbers.
+            rows: (steps, P, B) flat row numbers; none where there are batches.
             features: (N, F') of all splits, F' >= F: the columns from F on are left out.
             targets: (N,).
+            batches: (steps, S, B, F') of each stream; none where there are rows.
+            batch_targets: (steps, S, B).
             weights: Of each layer, (P, in, k out); the last layer has one output.
             biases: Of each layer, (P, k out).
             learned: Of each hidden layer, (P,), where the activation learns a number.
@@ -87,7 +115,9 @@ class Steps(nn.Module):
             beta2: AdamW's.
             eps: AdamW's.
         """
-        n_steps, n_members, batch = rows.shape
+        is_gathered = len(batches) > 0
+        n_steps, _of_members, batch = batch_targets.shape if is_gathered else rows.shape
+        n_members = streams.size(0)
         n_hidden = len(weights) - 1
         n_features = weights[0].size(1)
         total = torch.zeros([n_members], dtype=torch.float64, device=rows.device)
@@ -99,38 +129,43 @@ class Steps(nn.Module):
         parameters = [[tensors[i][start:stop] for i, start, stop in own] for own in pieces]
         gradients = [[by_tensor[i][start:stop] for i, start, stop in own] for own in pieces]
         counts = [[count for _ in own] for own in pieces]
+        rows_of_biases = [bias.unsqueeze(1) for bias in biases]
+        turned = [weight.transpose(1, 2) for weight in weights]
+        last, by_last = turned[n_hidden], by_weight[n_hidden].squeeze(-1)
         signals = [
             torch.empty([n_members, batch, weight.size(2)], dtype=weight.dtype, device=weight.device)
             for weight in weights[:n_hidden]
         ]
-        gathered = torch.empty([n_members * batch, features.size(1)], dtype=features.dtype, device=features.device)
+        n_gathered = 0 if is_gathered else n_members * batch
+        gathered = torch.empty([n_gathered, features.size(1)], dtype=features.dtype, device=features.device)
         for step in range(n_steps):
-            flat = rows[step].reshape(-1)
-            torch.index_select(features, 0, flat, out=gathered)
-            signal = gathered.view([n_members, batch, -1])[:, :, :n_features]
-            wanted = targets.index_select(0, flat).view([n_members, batch])
+            if is_gathered:
+                signal = self.of_members(batches[step], streams, first_stream)
+                wanted = self.of_members(batch_targets[step], streams, first_stream)
+            else:
+                flat = rows[step].reshape(-1)
+                torch.index_select(features, 0, flat, out=gathered)
+                signal = gathered.view([n_members, batch, -1])
+                wanted = targets.index_select(0, flat).view([n_members, batch])
+            signal = signal[:, :, :n_features]
             inputs = [signal]
             outputs: list[Tensor] = []
             kept: list[Tensor] = []
             for depth in range(n_hidden):
                 z = signals[depth]
-                torch.baddbmm(biases[depth].unsqueeze(1), signal, weights[depth], out=z)
+                torch.baddbmm(rows_of_biases[depth], signal, weights[depth], out=z)
                 h = self.outputs(z, depth, learned)
                 outputs.append(h)
                 signal = h
                 if len(masks) > 0:
-                    if first_stream >= 0:
-                        mask = masks[depth][step].narrow(0, first_stream, n_members)
-                    else:
-                        mask = masks[depth][step].index_select(0, streams)
+                    mask = self.of_members(masks[depth][step], streams, first_stream)
                     kept.append(mask)
                     signal = h * mask
                 inputs.append(signal)
-            last = weights[n_hidden].transpose(1, 2)
             errors = (signal * last).sum(-1) + biases[n_hidden] - wanted
             total += errors.square().mean(1)
             by_output = (errors * (2.0 / batch)).unsqueeze(-1)
-            torch.sum(signal * by_output, [1], out=by_weight[n_hidden].squeeze(-1))
+            torch.sum(signal * by_output, [1], out=by_last)
             torch.sum(by_output.squeeze(-1), [1], keepdim=True, out=by_bias[n_hidden])
             by_signal = by_output * last
             for i in range(n_hidden):
@@ -141,7 +176,7 @@ class Steps(nn.Module):
                 torch.bmm(inputs[depth].transpose(1, 2), by_z, out=by_weight[depth])
                 torch.sum(by_z, [1], out=by_bias[depth])
                 if depth > 0:
-                    by_signal = torch.bmm(by_z, weights[depth].transpose(1, 2))
+                    by_signal = torch.bmm(by_z, turned[depth])
             count.add_(1)
             for g in range(len(pieces)):
                 torch.ops.aten._fused_adamw_(

@@ -5,10 +5,12 @@ the stacks of an epoch run side by side in threads, each with one thread of arit
 little from two threads inside one product, and a member's numbers do not depend on how many there are.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -17,12 +19,12 @@ from torch import Tensor, nn
 from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, TabularDataModule, batch_shape
 from actlab.members import Member, Split
 from actlab.networks import activations
+from actlab.networks.bank import EpochBank
 from actlab.networks.initialisation import layer_shapes
 from actlab.networks.memory import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor, stack_states
-from actlab.networks.streams import MaskBank
 from actlab.settings import OptimizerSettings
 
 # Weights, gradients and two moments of a stack. Whoever trains a few members at a time has no need of small stacks;
@@ -58,6 +60,7 @@ class PopulationModule(pl.LightningModule):
         self._pool: ThreadPoolExecutor | None = None
         self._n_threads = 1
         self._epoch_started = 0.0
+        self._bank: EpochBank | None = None
 
     @property
     def datamodule(self) -> TabularDataModule:
@@ -112,7 +115,7 @@ class PopulationModule(pl.LightningModule):
         tensors = SplitTensors(data, first.device, first.dtype)
         # elsewhere kernels are launched by the thousand anyway, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
-        bank = MaskBank(self.datamodule.streams, first.device) if is_compiled else None
+        self._bank = EpochBank([member.stream for member in self.members], tensors) if is_compiled else None
         self.training_stacks = [
             StackTraining(
                 stack,
@@ -122,7 +125,7 @@ class PopulationModule(pl.LightningModule):
                 self.optimizer_settings,
                 self.max_epochs,
                 self.datamodule.settings.batch_size,
-                bank,
+                self._bank,
             )
             for stack, positions in zip(self._regressors(), self._positions, strict=True)
         ]
@@ -141,6 +144,8 @@ class PopulationModule(pl.LightningModule):
             self._pool = ThreadPoolExecutor(self._n_threads, initializer=_prepare_thread)
         torch.set_flush_denormal(True)
         keep_freed_memory()
+        # what is there already stays: no need to look through it again and again
+        gc.freeze()
 
     def _on_each(self, work: Callable[[StackTraining], None]) -> None:
         def run(training: StackTraining) -> None:
@@ -153,13 +158,19 @@ class PopulationModule(pl.LightningModule):
 
         # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
         is_training = torch.is_grad_enabled()
-        for _ in (self._pool.map if self._pool else map)(run, self.training_stacks):
+        self._in_pool(run, self.training_stacks)
+
+    def _in_pool(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+        for _ in (self._pool.map if self._pool else map)(work, items):
             pass
 
     def training_step(self, batch: EpochOrder, batch_idx: int) -> None:
         """One epoch of every member that is still in training."""
         self.member_epochs += self.n_alive
         self._epoch_started = time.perf_counter()
+        if self._bank is not None:
+            self._bank.start(batch, [training.kind for training in self.training_stacks])
+            self._in_pool(self._bank.fill, batch.rows)
         self._on_each(lambda training: training.train_epoch(batch))
 
     def validation_step(self, batch: str, batch_idx: int) -> None:
@@ -205,6 +216,8 @@ class PopulationModule(pl.LightningModule):
         self.training_stacks = merged([t for t in self.training_stacks if t.n_members], self._n_threads)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
+        in_training = (member.stream for training in self.training_stacks for member in training.stack.members)
+        self.datamodule.streams = tuple(dict.fromkeys(in_training))
 
     def on_train_end(self) -> None:
         self.retire({p for t in self.training_stacks for p in t.positions})
@@ -214,6 +227,7 @@ class PopulationModule(pl.LightningModule):
         self._close_pool()
 
     def _close_pool(self) -> None:
+        gc.unfreeze()
         # a process-wide state of the processor: whoever computes after us wants it as it was
         torch.set_flush_denormal(False)
         if self._pool is not None:

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape, whole_lanes
+from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape
 from actlab.members import Member, Split
 from actlab.networks import activations
+from actlab.networks.bank import EpochBank, Kind
 from actlab.networks.chunks import Chunks, chunk_size
 from actlab.networks.compiled import can_compile
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor, unstack
 from actlab.networks.steps import AutogradSteps, recorder
-from actlab.networks.streams import MaskBank
 from actlab.settings import OptimizerSettings
 
 # Share of an accelerator's stack that still trains, under which the others are taken out: every new size is recorded
@@ -74,8 +74,8 @@ class StackTraining:
         optimizer: Patience and schedule.
         max_epochs: Length of the schedule.
         batch_size: Rows of a batch.
-        bank: Dropout masks of the whole population. Where given, the stack trains by `actlab.networks.compiled` if
-            that knows its activation; else by autograd.
+        bank: Batches and dropout masks of the whole population. Where given, the stack trains by
+            `actlab.networks.compiled` if that knows its activation; else by autograd.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class StackTraining:
         optimizer: OptimizerSettings,
         max_epochs: int,
         batch_size: int,
-        bank: MaskBank | None = None,
+        bank: EpochBank | None = None,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         self.outcomes = {
@@ -102,24 +102,23 @@ class StackTraining:
         # filled when a member first scores
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
-        validation = torch.stack([torch.from_numpy(data[member.split].rows.validation) for member in stack.members])
-        self.n_validation = validation.shape[1]
-        self.batch = batch_shape(len(data[stack.members[0].split].rows.training), batch_size)
-        # filled up to whole lanes with rows whose outputs are cut off again: see LANES
-        filled = validation[:, torch.arange(whole_lanes(self.n_validation)) % max(1, self.n_validation)]
+        own = [member.split for member in stack.members]
+        self.splits = tuple(dict.fromkeys(own))
+        self.n_validation = len(data[own[0]].rows.validation)
+        steps, batch = batch_shape(len(data[own[0]].rows.training), batch_size)
+        self.kind = Kind(steps, batch, stack.members[0].hidden, stack.dropout)
         self.bank = bank
         is_compiled = bank is not None and can_compile(stack.row.name)
-        self.chunk = chunk_size(stack, self.batch[1]) if is_compiled else None
+        self.chunk = chunk_size(stack, batch) if is_compiled else None
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if activations.is_known(stack.row.name) else None
         self._take(stack, RowAdamW(stack, self.chunk))
-        self.validation_rows = self.first_rows.unsqueeze(1) + filled.to(self.first_rows.device)
 
     def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
         self.stack, self.optimizer = stack, optimizer
         device, members = stack.first_weight.device, stack.members
         self.steps = (
-            Chunks(stack, optimizer, self.chunk, self.bank, self.tensors)
+            Chunks(stack, optimizer, self.chunk, self.bank, self.kind)
             if self.chunk and self.bank
             else AutogradSteps(stack, optimizer, self.tensors, self.replays)
         )
@@ -127,9 +126,8 @@ class StackTraining:
         self.rows = list(range(len(members)))
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = MemberRMSE(len(members)).to(device)
-        self.n_features = stack.first_weight.shape[1]
-        places = [self.tensors.place[member.split] for member in members]
-        self.first_rows = torch.tensor(places, device=device) * self.tensors.n_rows
+        self.features, self.targets = self.tensors.held_out(self.splits)
+        self.places = torch.tensor([self.splits.index(member.split) for member in members], device=device)
 
     @property
     def n_members(self) -> int:
@@ -150,11 +148,8 @@ class StackTraining:
         """One pass over the members' own training rows in their own order."""
         started = time.perf_counter()
         self.stack.train()
-        self.stack.start_epoch(order.epoch)
         self.optimizer.start_epoch(order.epoch, self.settings.schedule, self.max_epochs)
-        rows = torch.stack([order.rows[member.stream] for member in self.stack.members], dim=1)
-        rows = rows.to(self.first_rows.device) + self.first_rows.unsqueeze(1)
-        self.losses = self.steps.train(order.epoch, rows) / len(rows)
+        self.losses = self.steps.train(order) / self.kind.steps
         self._spend_since(started)
 
     def _spend_since(self, started: float) -> None:
@@ -173,11 +168,12 @@ class StackTraining:
             return
         started = time.perf_counter()
         self.stack.eval()
-        features, targets = self.tensors.gather(self.validation_rows, self.n_features)
         sd = self.sd.unsqueeze(1)
         self.metric.reset()
-        outputs = self.stack(features)[:, : self.n_validation]
-        self.metric.update(outputs * sd, targets[:, : self.n_validation] * sd)
+        # the rows beyond only fill up the lanes
+        outputs = self.steps.predict(self.features, self.places)[:, : self.n_validation]
+        targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
+        self.metric.update(outputs * sd, targets * sd)
         self._spend_since(started)
 
     @torch.no_grad()
@@ -257,7 +253,6 @@ class StackTraining:
         """Let go of the members that no longer train."""
         index = torch.tensor(self.rows, device=self.sd.device)
         self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
-        self.validation_rows = self.validation_rows.index_select(0, index)
         self._go_on(self.stack.select(self.rows), [(self.optimizer, index)])
 
     def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
@@ -267,8 +262,8 @@ class StackTraining:
         """Whether the members of both could have been planned as one stack."""
         mine, theirs = self.stack.members[0], other.stack.members[0]
         return (
-            (mine.activation, mine.hidden, mine.dropout) == (theirs.activation, theirs.hidden, theirs.dropout)
-            and (self.n_validation, self.batch) == (other.n_validation, other.batch)
+            mine.activation == theirs.activation
+            and (self.n_validation, self.kind) == (other.n_validation, other.kind)
             and self.stack.first_weight.shape[1:] == other.stack.first_weight.shape[1:]
         )
 
@@ -279,7 +274,7 @@ class StackTraining:
                 one._shrink()
         everyone = [(t.optimizer, torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
         self.best = {name: torch.cat([value, other.best[name]]) for name, value in self.best.items()}
-        self.validation_rows = torch.cat([self.validation_rows, other.validation_rows])
+        self.splits = tuple(dict.fromkeys([*self.splits, *other.splits]))
         self.positions += other.positions
         self.outcomes |= other.outcomes
         self.finished |= other.finished

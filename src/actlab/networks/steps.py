@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import SplitTensors
+from actlab.data.datamodule import EpochOrder, SplitTensors
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 
@@ -44,8 +44,10 @@ class AutogradSteps:
         self.is_warm = False
         self.replay: Work | None = None
 
-    def train(self, epoch: int, rows: Tensor) -> Tensor:
-        """One step for each of (steps, P, B) flat row numbers; the sum (P,) of the losses, float64."""
+    def train(self, order: EpochOrder) -> Tensor:
+        """One step for each batch of the epoch; the sum (P,) of the losses, float64."""
+        rows = self.data.flat_rows(order, [member.stream for member in self.stack.members])
+        self.stack.start_epoch(order.epoch)
         self.total.zero_()
         if self.record is None:
             for own in rows:
@@ -62,6 +64,11 @@ class AutogradSteps:
             (self.replay or self._next_step)()
             self.is_warm = True
         return self.total
+
+    def predict(self, features: Tensor, places: Tensor) -> Tensor:
+        """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
+        outputs: Tensor = self.stack(features.index_select(0, places)[..., : self.n_features])
+        return outputs
 
     def _next_step(self) -> None:
         self._step(self.rows.index_select(0, self.number)[0])

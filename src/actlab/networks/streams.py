@@ -1,18 +1,15 @@
 """The random numbers of training: each from a generator that belongs to a member's stream and epoch alone."""
 
 import math
-import threading
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from actlab.members import Member, Split, stream_seed
+from actlab.members import Member, stream_seed
 
 # dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
 DROPOUT_LEVELS = 1 << 16
-# Masks of an epoch that lie in memory for all stacks at once; larger ones each stack draws for itself, step by step.
-BANK_BYTES = 256_000_000
 
 
 class Streams:
@@ -175,39 +172,3 @@ def scaled_masks(
         masks.append(kept.view(*words.shape[:-1], *shape))
         start = stop
     return masks
-
-
-class MaskBank:
-    """The dropout masks of one epoch, drawn once for all stacks of a population.
-
-    Args:
-        streams: (seed, split) of all members.
-        device: Where the masks lie.
-    """
-
-    def __init__(self, streams: Sequence[tuple[int, Split]], device: torch.device) -> None:
-        self.keys = sorted(set(streams))
-        self.place = {key: place for place, key in enumerate(self.keys)}
-        self.device = device
-        self._lock = threading.Lock()
-        self._epoch = -1
-        self._masks: dict[object, list[Tensor]] = {}
-
-    def epoch(
-        self, epoch: int, n_steps: int, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
-    ) -> list[Tensor] | None:
-        """As `masks_of_steps`, of all steps of an epoch; None where they would be too large."""
-        n_bytes = dtype.itemsize * n_steps * len(self.keys) * sum(rows * width for rows, width in shapes)
-        if n_bytes > BANK_BYTES:
-            return None
-        asked = (n_steps, tuple(shapes), probability, dtype)
-        with self._lock:
-            if epoch != self._epoch:
-                self._masks.clear()
-                self._epoch = epoch
-            if asked not in self._masks:
-                generators = [torch.Generator(self.device) for _ in self.keys]
-                for key, generator in zip(self.keys, generators, strict=True):
-                    generator.manual_seed(stream_seed(key, "dropout", epoch))
-                self._masks[asked] = masks_of_steps(generators, n_steps, shapes, probability, dtype)
-            return self._masks[asked]
