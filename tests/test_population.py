@@ -228,6 +228,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_member_alone_and_in_company_agree_to_the_bit(small_csv: str) -> None:
     data = data_of(small_csv, "price")
@@ -277,6 +285,27 @@ def test_small_stacks_that_go_together_change_no_members_bits(small_csv: str, mo
     apart = train(members, data, 40, patience=3)
     assert len(absorbed) == n_absorbed
     assert all(same(a, b) for a, b in zip(merging, apart, strict=True))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_stack_that_is_shared_out_between_threads_changes_no_members_bits(
+    small_csv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(small_csv, "price")
+    rates = (1e-3, 3e-3, 1e-2, 3e-2)
+    members = [
+        member("silu", rate, fold, inner, dropout=0.1) for rate in rates for fold in range(3) for inner in (0, 1)
+    ]
+    halves = []
+    halve = StackTraining.halve
+    monkeypatch.setattr(StackTraining, "halve", lambda self: halves.append(1) or halve(self))
+    shared = train(members, data, 60, patience=3)
+    assert halves
+    monkeypatch.setattr(module, "MOST_OF_A_SHARE", math.inf)
+    n_halves = len(halves)
+    whole = train(members, data, 60, patience=3)
+    assert len(halves) == n_halves
+    assert all(same(a, b) for a, b in zip(shared, whole, strict=True))
 
 
 def test_padding_is_not_counted_and_a_member_goes_without_it() -> None:

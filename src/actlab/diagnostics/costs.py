@@ -14,7 +14,7 @@ from actlab.networks.regressor import Regressor
 
 # Members of the stack that is timed, and steps of which the fastest counts in a round.
 N_MEMBERS = 8
-N_STEPS = 4
+N_STEPS = 2
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ STACK_BYTES = 32_000_000
 SMALL = 8
 # stacks that every thread has at least, if they are not small: the last of an epoch makes up for unequal ones before
 STACKS_A_THREAD = 2
+# a thread's equal share of the members, as many times as which one stack may have of them
+MOST_OF_A_SHARE = 1.5
 
 
 class PopulationModule(pl.LightningModule):
@@ -213,7 +215,7 @@ class PopulationModule(pl.LightningModule):
         if self.on_accelerator:
             # what the stacks let go of may be taken by others now
             torch.accelerator.synchronize()
-        self.training_stacks = merged([t for t in self.training_stacks if t.n_members], self._n_threads)
+        self.training_stacks = balanced([t for t in self.training_stacks if t.n_members], self._n_threads)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
         in_training = (member.stream for training in self.training_stacks for member in training.stack.members)
@@ -257,10 +259,11 @@ class PopulationModule(pl.LightningModule):
             outcome.test_predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
 
 
-def merged(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTraining]:
-    """The same members in fewer stacks: small ones of one kind go together, while every thread still has two.
+def balanced(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTraining]:
+    """The same members in as many stacks as keep all threads at work, the largest first.
 
-    A stack of few members costs nearly as much as a full one, and at the end of a run most are of few members.
+    A stack of few members costs nearly as much as a full one, and at the end of a run most are of few members: small
+    ones of one kind go together, while every thread still has two. The last one left is shared out again.
     """
     left: list[StackTraining] = []
     n_stacks = len(stacks)
@@ -271,6 +274,12 @@ def merged(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTrainin
         else:
             into.absorb(training)
             n_stacks -= 1
+    n_members = sum(training.n_members for training in left)
+    while left and n_threads > 1:
+        largest = max(left, key=lambda training: training.n_members)
+        if largest.n_members < 2 or largest.n_members <= MOST_OF_A_SHARE * n_members / n_threads:
+            break
+        left.append(largest.halve())
     return sorted(left, key=lambda training: -training.n_members)
 
 

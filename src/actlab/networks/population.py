@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -257,6 +258,23 @@ class StackTraining:
 
     def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
         self._take(stack, RowAdamW(stack, self.chunk, sources))
+
+    def halve(self) -> "StackTraining":
+        """Give half of the members to a new stack, so that two threads have work."""
+        if self.n_members < self.stack.n_members:
+            self._shrink()
+        middle = self.n_members // 2
+        other = copy(self)
+        other.finished = {}
+        for half, rows in ((other, range(middle, self.n_members)), (self, range(middle))):
+            half._keep(list(rows))
+        return other
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        self.positions = [self.positions[row] for row in rows]
+        self.outcomes = {position: self.outcomes[position] for position in self.positions}
+        self.rows = list(rows)
+        self._shrink()
 
     def can_absorb(self, other: "StackTraining") -> bool:
         """Whether the members of both could have been planned as one stack."""

@@ -8,11 +8,13 @@ rows it is fitted on.
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from actlab.data.columns import Schema
@@ -28,6 +30,8 @@ Values = NDArray[np.float64]
 RIDGE_ALPHAS = np.logspace(-2, 4, 25)
 # Bins of HistGradientBoosting, hence the most categories a column of its can have; rarer ones count as missing.
 N_BINS = 255
+# Cells of a table beyond which folds are fitted one after the other: each makes several copies of its rows.
+MOST_CELLS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,33 @@ def reference_predictions(
     folds: dict[tuple[int, int], SplitRows] = {}
     for split, rows in splits.items():
         folds.setdefault((split.repeat, split.fold), rows)
-    for (repeat, fold), rows in folds.items():
-        fitting = np.union1d(rows.training, rows.validation)
-        scaler = fit_target(table.target, fitting, settings.target_transform)
-        data = FoldData(fitting, rows.test, scaler.forward(table.target), table, settings)
-        for name, predict in REFERENCES.items():
-            # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine
-            # make gradient boosting ten times slower
-            with threadpool_limits(1):
-                predicted = predict(data)
-            error = (predicted - data.targets[rows.test]) * scaler.sd
-            score = float(np.sqrt(np.mean(np.square(error))))
-            yield ReferencePrediction(name, repeat, fold, rows.test, scaler.inverse(predicted), score)
+
+    def predictions(fold: tuple[int, int]) -> list[ReferencePrediction]:
+        # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine make
+        # gradient boosting ten times slower
+        with threadpool_limits(1, user_api="openmp"):
+            return list(_predictions(table, settings, *fold, folds[fold]))
+
+    # each fold on a thread of its own, where its copies of the table are small
+    is_small = table.n_rows * len(table.schema.columns) <= MOST_CELLS
+    n_threads = torch.get_num_threads() if is_small else 1
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        for of_fold in pool.map(predictions, folds):
+            yield from of_fold
+
+
+def _predictions(
+    table: Table, settings: DataSettings, repeat: int, fold: int, rows: SplitRows
+) -> Iterator[ReferencePrediction]:
+    assert table.target is not None
+    fitting = np.union1d(rows.training, rows.validation)
+    scaler = fit_target(table.target, fitting, settings.target_transform)
+    data = FoldData(fitting, rows.test, scaler.forward(table.target), table, settings)
+    for name, predict in REFERENCES.items():
+        predicted = predict(data)
+        error = (predicted - data.targets[rows.test]) * scaler.sd
+        score = float(np.sqrt(np.mean(np.square(error))))
+        yield ReferencePrediction(name, repeat, fold, rows.test, scaler.inverse(predicted), score)
 
 
 def _median(data: FoldData) -> Values:
