@@ -22,8 +22,8 @@ TEXT = """## A comparison as users run it
 
 From the command to the answer, everything included (start, reading, report), against a sample of the same members
 trained by one Lightning `Trainer` each and by a plain loop in parallel processes, scaled by network epochs: of the
-comparison and of the networks in the model that it leaves. Neither counts preprocessing, statistics, a report or, for
-Lightning, the start of Python.
+comparison and of the networks in the model that it leaves (at the cost of the comparison's, which train on fewer rows).
+Neither counts preprocessing, statistics, a report or, for Lightning, the start of Python.
 """
 
 

@@ -5,6 +5,7 @@ Nothing here or in actlab names a kind of device: Lightning chooses it, and `tor
 """
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -32,7 +33,7 @@ short is Python's: initial weights, batch orders, and the best weights back from
 is measured in the same precision. Steps are recorded once and replayed (`src/actlab/networks/steps.py`); the same
 training with every kernel launched by itself stands beside it, to the same bits.
 """
-POPULATIONS = {"smoke": (4,), "quick": (64, 512, 2048, 8192), "full": (64, 512, 2048, 8192, 32_768)}
+POPULATIONS = {"smoke": (4,), "quick": (64, 512, 4096), "full": (64, 512, 2048, 8192, 32_768)}
 EPOCHS = {"smoke": 2, "quick": 10, "full": 10}
 PRECISIONS = ("32-true", "bf16-mixed")
 MATRIX, COPY_FLOATS = 8192, 1 << 28
@@ -176,7 +177,7 @@ def _row(
     steps, _ = batch_shape(len(next(iter(task.data.values())).rows.training), task.settings.batch_size)
     # the first epoch compiles kernels and allocates
     step_s = median(epochs[1:] or epochs) / steps / count
-    return {
+    row = {
         **found,
         **shares_of(task, members, step_s, limit),
         "networks_per_minute": 60 * count / seconds,
@@ -184,6 +185,8 @@ def _row(
         "peak_bytes": torch.accelerator.max_memory_allocated() if device.type != "cpu" else 0,
         "limits": asdict(limit),
     }
+    print(f"gpu: {name}, {precision}, {count} members, {seconds:.1f} s", file=sys.stderr)
+    return row
 
 
 def agreement(task: Task, accelerator: str, precision: str) -> dict[str, float]:
@@ -210,6 +213,7 @@ def largest(task: Task, rows: Sequence[dict[str, Any]], precision: str) -> int:
     for share in MEMORY_SHARES:
         count = int(share * free / member_bytes)
         longest, members = population(task, count)
+        print(f"gpu: {precision}, one epoch of {count} members", file=sys.stderr)
         try:
             fit_population(
                 longest, [replace(m, seed=m.seed % 256) for m in members], accelerator="gpu", precision=precision
