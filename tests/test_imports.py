@@ -30,7 +30,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"check", "datamodule"},
     ),
     "networks": (
-        {"activations", "derivatives", "memory", "metrics", "streams"},
+        {"activations", "derivatives", "device", "memory", "metrics", "streams"},
         {"compiled", "initialisation"},
         {"bank", "regressor"},
         {"optimizer"},

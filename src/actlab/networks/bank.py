@@ -87,16 +87,15 @@ class EpochBank:
 
     def fill(self, stream: Stream) -> None:
         """Make the batches and masks of one stream in the epoch that has begun; streams may be filled side by side."""
-        place = self.place[stream]
-        rows = self.data.flat_rows(self._order, [stream])[:, 0]
+        place, shape = self.place[stream], self._order.rows[stream].shape
         for kind, shared in self.found.items():
-            if rows.shape != (kind.steps, kind.batch):
+            if shape != (kind.steps, kind.batch):
                 continue
             if len(shared.batches):
-                flat = rows.reshape(-1)
-                gathered = self.data.flat_features.index_select(0, flat)
-                shared.batches[:, place].copy_(gathered.view(*rows.shape, -1))
-                shared.targets[:, place].copy_(self.data.flat_targets.index_select(0, flat).view(rows.shape))
+                rows = self.data.flat_rows(self._order, [stream])[:, 0]
+                features, targets = self.data.gather(rows, shared.batches.shape[-1])
+                shared.batches[:, place].copy_(features)
+                shared.targets[:, place].copy_(targets)
             if shared.masks:
                 generator = torch.Generator().manual_seed(stream_seed(stream, "dropout", self._order.epoch))
                 dtype = self.data.flat_features.dtype

@@ -115,7 +115,7 @@ class PopulationModule(pl.LightningModule):
         data = self.datamodule.data
         first = next(iter(self.stacks.parameters()))
         tensors = SplitTensors(data, first.device, first.dtype)
-        # elsewhere kernels are launched by the thousand anyway, and autocast is autograd's
+        # an accelerator records autograd's steps instead, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
         self._bank = EpochBank([member.stream for member in self.members], tensors) if is_compiled else None
         self.training_stacks = [
@@ -215,7 +215,8 @@ class PopulationModule(pl.LightningModule):
         if self.on_accelerator:
             # what the stacks let go of may be taken by others now
             torch.accelerator.synchronize()
-        self.training_stacks = balanced([t for t in self.training_stacks if t.n_members], self._n_threads)
+        n_threads = self._n_threads if self._pool else 1
+        self.training_stacks = balanced([t for t in self.training_stacks if t.n_members], n_threads)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
         in_training = (member.stream for training in self.training_stacks for member in training.stack.members)

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import numpy as np
 import optuna
-import torch
 
 from actlab.configuration import Configuration
 from actlab.data.splits import make_splits
@@ -24,6 +23,7 @@ from actlab.diagnostics.health_callback import HealthMonitor
 from actlab.engine.studies import Cell, Study, open_storage
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
+from actlab.networks.device import is_accelerated
 from actlab.networks.memory import give_back_freed_memory
 from actlab.records import RunDirectory, plain
 from actlab.report.event_files import WORKER_PREFIX
@@ -103,8 +103,8 @@ class Experiment(ABC):
     @property
     def largest_batch(self) -> int:
         """The most trials that may train as one population."""
-        has_gpu = self.configuration.trainer.get("accelerator") != "cpu" and torch.accelerator.is_available()
-        return max(1, POPULATION_MEMBERS * (GPU_FACTOR if has_gpu else 1) // len(self.splits))
+        factor = GPU_FACTOR if is_accelerated(self.configuration.trainer.get("accelerator", "auto")) else 1
+        return max(1, POPULATION_MEMBERS * factor // len(self.splits))
 
     @property
     def n_workers(self) -> int:

@@ -15,6 +15,7 @@ from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import MAX_CATEGORIES, Table
 from actlab.members import Member, Split
+from actlab.networks.device import accelerator
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
 from actlab.records import CurveRecord, MemberRecord
@@ -246,4 +247,5 @@ def make_trainer(options: dict[str, Any], callbacks: Sequence[pl.Callback]) -> p
         "num_sanity_val_steps": 0,
         "devices": 1,
     }
-    return pl.Trainer(**{**quiet, **options}, callbacks=list(callbacks))
+    where = accelerator(options.get("accelerator", "auto"))
+    return pl.Trainer(**{**quiet, **options, "accelerator": where}, callbacks=list(callbacks))
