@@ -7,6 +7,7 @@ number and its learning rate where a recorded one would. `scripts/bench.py --sec
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from actlab.networks import optimizer, population, regressor
 from actlab.networks.activations import ReLUSquared
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
-from actlab.networks.steps import can_record
+from actlab.networks.steps import can_record, record
 from actlab.networks.streams import HashedStreams, Streams
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
@@ -88,6 +89,55 @@ def test_a_class_of_ones_own_is_not_recorded(small_csv: str, like_an_accelerator
 
 def test_the_processor_records_nothing() -> None:
     assert not can_record(CPU)
+
+
+@pytest.fixture(params=["torch.accelerator.Graph", "a class of the device"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What torch's graph was asked to do, of this torch and of those before 2.12."""
+    asked: list[str] = []
+
+    class OwnGraph:
+        def __init__(self, capture_error_mode: str = "") -> None:
+            self.mode = capture_error_mode
+
+        def capture_begin(self, capture_error_mode: str = "") -> None:
+            asked.append(f"begin {self.mode}{capture_error_mode}")
+
+        def capture_end(self) -> None:
+            asked.append("end")
+            if "out of memory" in asked:
+                raise RuntimeError("nothing was recorded")
+
+        def replay(self) -> None:
+            asked.append("replay")
+
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda: (100, 200))
+    monkeypatch.setattr(torch.accelerator, "memory_reserved", lambda: 90)
+    monkeypatch.setattr(torch.accelerator, "memory_allocated", lambda: 10)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: asked.append("empty"))
+    if request.param == "torch.accelerator.Graph":
+        monkeypatch.setattr(torch.accelerator, "Graph", OwnGraph)
+    else:
+        monkeypatch.delattr(torch.accelerator, "Graph")
+        monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(OwnGraph=OwnGraph, other=1))
+    return asked
+
+
+def test_a_step_is_recorded_and_replayed(calls: list[str]) -> None:
+    replay = record(lambda: calls.append("work"))
+    replay()
+    replay()
+    assert calls == ["empty", "begin thread_local", "work", "end", "replay", "replay"]
+
+
+def test_memory_that_runs_out_while_a_step_is_recorded_is_said(calls: list[str]) -> None:
+    def work() -> None:
+        calls.append("out of memory")
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        record(work)
+    assert calls[-1] == "end"
 
 
 def splitmix64(seed: int, count: int) -> list[int]:

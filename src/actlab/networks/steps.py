@@ -6,7 +6,7 @@ tenth of that for a hundred members. Recorded, they are launched together.
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -90,14 +90,18 @@ def recorder(device: torch.device) -> Callable[[Work], Work] | None:
 @cache
 def can_record(device: torch.device) -> bool:
     """Whether kernels can be recorded there, seen by doing it."""
-    if device.type == "cpu" or not hasattr(torch.accelerator, "Graph"):
+    if device.type == "cpu":
         return False
     probe = torch.zeros(1, device=device)
+
+    def work() -> None:
+        probe.add_(1)
+
     try:
         with torch.Stream(device):
-            record(lambda: probe.add_(1))()  # type: ignore[arg-type]
+            record(work)()
         torch.accelerator.synchronize()
-    except (RuntimeError, NotImplementedError):
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
     return bool(probe.item() == 1)
 
@@ -112,13 +116,27 @@ def record(work: Work) -> Work:
     if torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated() > free // 2:
         # what is kept for other steps is not for recorded ones
         torch.accelerator.empty_cache()
-    graph = torch.accelerator.Graph()
-    graph.capture_begin()
+    begin, end, replay = _graph()
+    begin()
     try:
         work()
     except BaseException:
         with suppress(RuntimeError):
-            graph.capture_end()
+            end()
         raise
-    graph.capture_end()
-    return graph.replay
+    end()
+    return replay
+
+
+def _graph() -> tuple[Work, Work, Work]:
+    """How a new graph begins to record, ends, and is replayed; other threads may use the device meanwhile."""
+    if hasattr(torch.accelerator, "Graph"):
+        graph = torch.accelerator.Graph(capture_error_mode="thread_local")
+        return graph.capture_begin, graph.capture_end, graph.replay
+    # before torch 2.12 each kind of device had a class of its own
+    own = vars(torch.get_device_module(torch.accelerator.current_accelerator()))
+    older = next((kind for name, kind in own.items() if name.endswith("Graph") and isinstance(kind, type)), None)
+    if older is None:
+        raise NotImplementedError("this device records no kernels")
+    graph = older()
+    return partial(graph.capture_begin, capture_error_mode="thread_local"), graph.capture_end, graph.replay
