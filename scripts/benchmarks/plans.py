@@ -82,7 +82,7 @@ PLANS = {
             "actlab": (64, 130),
         },
         sample=13,
-        commands=1,
+        commands=3,
         search_trials=100,
         search_folds=2,
         search_epochs=30,

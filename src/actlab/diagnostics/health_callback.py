@@ -1,7 +1,7 @@
 """Watches the health of a population while it trains, at the three moments that `HealthRecord` names."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
@@ -53,6 +53,7 @@ class HealthMonitor(pl.Callback):
         self.records: list[HealthRecord] = []
         self.seconds = 0.0
         self._waiting: dict[object, Waiting] = {}
+        self._enough: list[Waiting] = []
 
     def of(self, trial: int) -> list[HealthRecord]:
         """The records of one trial, in the order of split, layer and moment."""
@@ -62,20 +63,30 @@ class HealthMonitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waiting.clear()
-        for training in _stacks(pl_module):
+        started = time.perf_counter()
+        module = _population(pl_module)
+        for training in module.training_stacks:
             self._observe(training, places(training), "start")
+        self._measure(module)
+        self.seconds += time.perf_counter() - started
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for training in _stacks(pl_module):
+        started = time.perf_counter()
+        module = _population(pl_module)
+        for training in module.training_stacks:
             self._leave(training, [(row, p) for row, p in places(training) if training.is_done(p)])
+        self._measure(module)
+        self.seconds += time.perf_counter() - started
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is still in training leaves now, because the module is about to retire it."""
-        for training in _stacks(pl_module):
-            self._leave(training, places(training))
         started = time.perf_counter()
-        for key in list(self._waiting):
-            self._measure(key)
+        module = _population(pl_module)
+        for training in module.training_stacks:
+            self._leave(training, places(training))
+        self._enough += self._waiting.values()
+        self._waiting.clear()
+        self._measure(module)
         self.seconds += time.perf_counter() - started
 
     def _leave(self, training: StackTraining, leaving: Sequence[tuple[int, int]]) -> None:
@@ -83,8 +94,7 @@ class HealthMonitor(pl.Callback):
         self._observe(training, leaving, "end")
 
     def _observe(self, training: StackTraining, observed: Sequence[tuple[int, int]], moment: Moment) -> None:
-        """Let members wait with their weights of this moment, and measure where enough of their kind do."""
-        started = time.perf_counter()
+        """Let members wait with their weights of this moment, until enough of their kind do."""
         stack, width = training.stack, training.stack.first_weight.shape[1]
         weights = training.best if moment == "best" else stack.stacked()
         for row, _ in observed:
@@ -101,11 +111,17 @@ class HealthMonitor(pl.Callback):
             waiting.features.append(training.features[place, : training.n_validation, :width])
             waiting.targets.append(training.targets[place, : training.n_validation])
             if len(waiting.members) == CHUNK:
-                self._measure(key)
-        self.seconds += time.perf_counter() - started
+                self._enough.append(self._waiting.pop(key))
 
-    def _measure(self, key: object) -> None:
-        self.records += self._waiting.pop(key).records()
+    def _measure(self, module: PopulationModule) -> None:
+        found: dict[int, list[HealthRecord]] = {}
+
+        def measure_one(number: int) -> None:
+            found[number] = self._enough[number].records()
+
+        module.in_pool(measure_one, range(len(self._enough)))
+        self.records += [record for number in sorted(found) for record in found[number]]
+        self._enough.clear()
 
 
 def places(training: StackTraining) -> list[tuple[int, int]]:
@@ -113,7 +129,7 @@ def places(training: StackTraining) -> list[tuple[int, int]]:
     return list(zip(training.rows, training.positions, strict=True))
 
 
-def _stacks(module: pl.LightningModule) -> Iterator[StackTraining]:
+def _population(module: pl.LightningModule) -> PopulationModule:
     if not isinstance(module, PopulationModule):
         raise TypeError(f"HealthMonitor watches a PopulationModule, got {type(module).__name__}")
-    yield from module.training_stacks
+    return module

@@ -160,9 +160,10 @@ class PopulationModule(pl.LightningModule):
 
         # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
         is_training = torch.is_grad_enabled()
-        self._in_pool(run, self.training_stacks)
+        self.in_pool(run, self.training_stacks)
 
-    def _in_pool(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    def in_pool(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+        """Do something with each item: side by side while there are threads, in turn otherwise."""
         for _ in (self._pool.map if self._pool else map)(work, items):
             pass
 
@@ -172,7 +173,7 @@ class PopulationModule(pl.LightningModule):
         self._epoch_started = time.perf_counter()
         if self._bank is not None:
             self._bank.start(batch, [training.kind for training in self.training_stacks])
-            self._in_pool(self._bank.fill, batch.rows)
+            self.in_pool(self._bank.fill, batch.rows)
         self._on_each(lambda training: training.train_epoch(batch))
 
     def validation_step(self, batch: str, batch_idx: int) -> None:
@@ -208,9 +209,13 @@ class PopulationModule(pl.LightningModule):
         """Take members out of training with their best weights so far; their neighbours do not notice."""
         if not positions:
             return
-        for training in self.training_stacks:
+
+        def leave(training: StackTraining) -> None:
             with training.beside():
                 training.retire(positions)
+
+        self.in_pool(leave, self.training_stacks)
+        for training in self.training_stacks:
             self.finished.update(training.finished)
         if self.on_accelerator:
             # what the stacks let go of may be taken by others now
