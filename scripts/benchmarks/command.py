@@ -101,8 +101,8 @@ def render(found: dict[str, Any]) -> str:
     ]
     return (
         f"`{found['command']}`: {found['members']:,} members, {found['member_epochs']:,} network epochs, and "
-        f"as many steps as {found['model_epochs']:,} for the model's networks; the others on a sample of {found['sample']} members.\n\n"
-        + table(("", "seconds", "of actlab's"), rows)
+        f"as many steps as {found['model_epochs']:,} for the model's networks; the others on a sample of "
+        f"{found['sample']} members.\n\n" + table(("", "seconds", "of actlab's"), rows)
     )
 
 
