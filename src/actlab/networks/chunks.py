@@ -13,8 +13,8 @@ from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 from actlab.networks.streams import Streams, masks_of_steps
 
-# Weights, gradients, two moments and signals of a chunk. The article's networks, two cores: 3,652 networks a minute at
-# 2 MB, 4,163 at 4, 4,361 at 8, 3,408 at 16 (docs/benchmarks.md); the default ones gain 7 % from 4 to 8.
+# Weights, gradients, two moments and signals of a chunk. The article's networks, two cores: 2,367 networks a minute at
+# 2 MB, 2,556 at 4, 2,877 at 8, 2,361 at 16 (docs/benchmarks.md); the default ones do not mind.
 CHUNK_BYTES = 8_000_000
 # Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
 MOST_STEPS, MASK_BYTES = 256, 64_000_000
