@@ -180,7 +180,7 @@ def test_the_bank_holds_what_a_stack_would_gather_and_draw_itself(small_csv: str
     kind, other = Kind(steps, batch, (24, 5), 0.3), Kind(steps + 1, batch, (24, 5), 0.3)
     found = EpochBank([member.stream for member in reversed(own)], tensors)
     for epoch in (4, 5):
-        found.start(data.order(epoch), [kind, other])
+        assert sorted(found.start(data.order(epoch), [kind, other])) == found.keys
         # the last stream is no longer in training: it may hold anything
         for key in found.keys[:-1]:
             found.fill(key)
@@ -196,3 +196,5 @@ def test_the_bank_holds_what_a_stack_would_gather_and_draw_itself(small_csv: str
                 assert torch.equal(mask[step, :-1], wanted[:-1])
     found.start(data.order(6), [other])
     assert list(found.found) == [other]
+    alone = EpochBank([member.stream for member in own[:3]], tensors)
+    assert alone.start(data.order(6), [kind._replace(dropout=0.0)]) == []

@@ -67,10 +67,16 @@ class EpochBank:
         self.found: dict[Kind, Shared] = {}
         self._order = EpochOrder(-1, {})
 
-    def start(self, order: EpochOrder, kinds: Iterable[Kind]) -> None:
-        """Begin an epoch: make room for what stacks of these kinds share, and forget other kinds."""
+    def start(self, order: EpochOrder, kinds: Iterable[Kind]) -> list[Stream]:
+        """Begin an epoch: make room for what stacks of these kinds share, and forget other kinds.
+
+        Returns:
+            The streams to fill: none where there is nothing to share.
+        """
         self._order = order
         self.found = {kind: self.found.get(kind) or self._room(kind) for kind in dict.fromkeys(kinds)}
+        is_needed = any(len(shared.batches) or shared.masks for shared in self.found.values())
+        return list(order.rows) if is_needed else []
 
     def _room(self, kind: Kind) -> Shared:
         features, widths = self.data.flat_features, [width for _, width in kind.layers]

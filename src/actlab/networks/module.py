@@ -172,8 +172,7 @@ class PopulationModule(pl.LightningModule):
         self.member_epochs += self.n_alive
         self._epoch_started = time.perf_counter()
         if self._bank is not None:
-            self._bank.start(batch, [training.kind for training in self.training_stacks])
-            self.in_pool(self._bank.fill, batch.rows)
+            self.in_pool(self._bank.fill, self._bank.start(batch, [t.kind for t in self.training_stacks]))
         self._on_each(lambda training: training.train_epoch(batch))
 
     def validation_step(self, batch: str, batch_idx: int) -> None:
