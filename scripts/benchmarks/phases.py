@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from actlab.data.datamodule import TabularDataModule
 from actlab.members import Member
+from actlab.networks.bank import EpochBank
 from actlab.networks.chunks import Chunks
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import StackTraining
@@ -28,8 +29,9 @@ TEXT = """## Where the time goes
 Shares of one fit with one thread, with TensorBoard logging switched on; ReLU networks that train for EPOCHS epochs.
 An epoch's time is divided by what torch's profiler says of the first stacks of a second fit: matrix products forward
 (`baddbmm`) and backward (`bmm`), the gather of batches, the optimiser, and the rest (activations, dropout, sums, loss,
-the calls themselves). `between kernels` is what an epoch takes outside the compiled steps, `Lightning` what remains of
-the fit. Setting up happens once a fit, so its share is as large as here only in fits as short as these.
+the calls themselves). `between kernels` is what an epoch takes outside the compiled steps, `batches and masks` what is
+made once for all members of a seed and split (here they all have different ones), `Lightning` what remains of the fit.
+Setting up happens once a fit, so its share is as large as here only in fits as short as these.
 """
 KERNELS = {
     "aten::baddbmm": "forward products",
@@ -51,6 +53,7 @@ def timers() -> Iterator[dict[str, float]]:
     parts: list[tuple[str, type, str]] = [
         ("steps", Chunks, "train"),
         ("between kernels", StackTraining, "train_epoch"),
+        ("batches and masks", EpochBank, "fill"),
         ("validation", StackTraining, "validate"),
         ("retiring", PopulationModule, "retire"),
         ("logging", PopulationModule, "_log_means"),
