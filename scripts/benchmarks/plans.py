@@ -24,8 +24,9 @@ class Plan:
         search_folds: Splits that every trial is trained on.
         search_epochs: Longest training in a search.
         limit_members: Sizes of the populations that are measured against the limits.
+        limit_epochs: Their epochs.
         phase_members: Sizes of the populations whose time is divided up.
-        epochs: Epochs of populations measured against the limits.
+        epochs: Epochs of the populations whose time is divided up.
         starts: Rounds of the start-up.
         large: Rows and columns of the large CSV; None leaves it out.
         flags: More arguments of the comparison.
@@ -40,6 +41,7 @@ class Plan:
     search_folds: int
     search_epochs: int
     limit_members: tuple[int, ...]
+    limit_epochs: int
     phase_members: tuple[int, ...]
     epochs: int
     starts: int
@@ -61,6 +63,7 @@ PLANS = {
         search_folds=2,
         search_epochs=1,
         limit_members=(2,),
+        limit_epochs=2,
         phase_members=(2,),
         epochs=2,
         starts=1,
@@ -87,6 +90,7 @@ PLANS = {
         search_folds=2,
         search_epochs=30,
         limit_members=(8, 32, 64, 512),
+        limit_epochs=8,
         phase_members=(8, 64, 512),
         epochs=4,
         starts=4,
@@ -113,6 +117,7 @@ PLANS = {
         search_folds=5,
         search_epochs=30,
         limit_members=(8, 32, 64, 512),
+        limit_epochs=12,
         phase_members=(8, 64, 512),
         epochs=10,
         starts=10,

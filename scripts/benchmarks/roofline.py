@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from statistics import median
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,13 +27,14 @@ TEXT = """## Against the limit
 
 Training steps of a population (no validation, no Lightning) against a large matrix product and against large copies,
 each with the same number of threads in the same process, the better of threads inside one product and a product in
-each thread. Floating-point operations are those of the matrix products, 2 B (3 W - W_1) a step for W weights, W_1 of
-them in the first layer, whose inputs need no gradient. Bytes are 40 a parameter (weights read forward and backward,
-gradient written, the optimiser's four reads and three writes) and four times the batch's inputs. The roofline adds both
-times: its share is (FLOP / FLOP rate + bytes / copy rate) / time; `in cache` takes the rate of copies as large as a
-stack instead, which are faster, so that less of the time is excused. A share above 100 % is no error: a few members
-train an epoch before the next few, and most of the bytes that a step counts never leave the cache. ReLU networks
-without dropout.
+each thread. The speed of a machine changes within seconds, so a product is timed after every epoch, and medians are
+those of epochs, each against the product that followed it. Floating-point operations are those of the matrix products,
+2 B (3 W - W_1) a step for W weights, W_1 of them in the first layer, whose inputs need no gradient. Bytes are 40 a
+parameter (weights read forward and backward, gradient written, the optimiser's four reads and three writes) and four
+times the batch's inputs. The roofline adds both times: its share is (FLOP / FLOP rate + bytes / copy rate) / time;
+`in cache` takes the rate of copies as large as a stack instead, which are faster, so that less of the time is excused.
+A share above 100 % is no error: a few members train an epoch before the next few, and most of the bytes that a step
+counts never leave the cache. ReLU networks without dropout, each with a seed and so with batches of its own.
 """
 SHARES = ("matrix_share", "copy_share", "roofline_share", "roofline_share_in_cache")
 # bytes of a parameter that a step moves: read for forward and backward, gradient written, and the optimiser's reads of
@@ -74,15 +74,31 @@ def seconds_in_threads(work: Callable[[int], object], n_threads: int, at_least_s
     return seconds
 
 
-def matrix_rate(size: int, n_threads: int, at_least_s: float = 0.5) -> float:
-    """FLOP/s of large float32 matrix products: the better of threads inside one and of one in each thread."""
-    pairs = [(torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)) for _ in range(n_threads)]
+class Products:
+    """Large float32 matrix products of two (size, size) matrices, in threads as populations have them.
 
-    def multiply(i: int) -> Tensor:
-        return torch.mm(pairs[i][0], pairs[i][1], out=pairs[i][2])
+    Args:
+        size: Rows and columns.
+        n_threads: Threads of Python, of one thread of arithmetic each.
+        at_least_s: How long to try which is faster, such threads or threads inside one product.
+    """
 
-    inside = 2 * size**3 / seconds_of(lambda: multiply(0), at_least_s)
-    return max(inside, 2 * size**3 * n_threads / seconds_in_threads(multiply, n_threads, at_least_s))
+    def __init__(self, size: int, n_threads: int, at_least_s: float) -> None:
+        self.flops, self.n_threads = 2 * size**3 * n_threads, n_threads
+        self.pairs = [(torch.randn(size, size), torch.empty(size, size)) for _ in range(n_threads)]
+        inside_s = seconds_of(lambda: self._multiply(0), at_least_s)
+        self.gain = max(1.0, seconds_in_threads(self._multiply, n_threads, at_least_s) / (inside_s * n_threads))
+        self.pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def _multiply(self, i: int) -> Tensor:
+        factor, into = self.pairs[i]
+        return torch.mm(factor, factor, out=into)
+
+    def rate(self) -> float:
+        """FLOP/s right now, of one product in each thread; by as much higher as threads inside one were faster."""
+        started = time.perf_counter()
+        list(self.pool.map(self._multiply, range(self.n_threads)))
+        return self.gain * self.flops / (time.perf_counter() - started)
 
 
 def copy_bandwidth(n_bytes: int, n_threads: int, at_least_s: float = 0.3) -> float:
@@ -107,20 +123,24 @@ class Machine:
     copy_in_cache: float
 
 
-def machine(is_smoke: bool = False) -> Machine:
-    """The limits, with the threads that torch has now."""
+def products(is_smoke: bool = False) -> Products:
+    """With the threads that torch has now."""
+    size, least_s = (128, 0.01) if is_smoke else (2048, 0.5)
+    return Products(size, torch.get_num_threads(), least_s)
+
+
+def copies(is_smoke: bool = False) -> tuple[float, float]:
+    """Bytes/s of copies with the threads that torch has now: far larger than the caches, and as large as a stack."""
     n_threads = torch.get_num_threads()
-    size, large, least_s = (128, 1 << 20, 0.01) if is_smoke else (2048, 1 << 28, 0.5)
-    return Machine(
-        matrix_rate(size, n_threads, least_s),
-        copy_bandwidth(large, n_threads, least_s),
-        copy_bandwidth(min(large, module_of_stacks.STACK_BYTES // 2), n_threads, least_s),
-    )
+    large, least_s = (1 << 20, 0.01) if is_smoke else (1 << 28, 0.3)
+    sizes = (large, min(large, module_of_stacks.STACK_BYTES // 2))
+    first, second = (copy_bandwidth(size, n_threads, least_s) for size in sizes)
+    return first, second
 
 
 @contextmanager
-def training_seconds() -> Iterator[list[float]]:
-    """Wall time of every training epoch of a population, without validation and Lightning."""
+def training_seconds(after: Callable[[], None] = lambda: None) -> Iterator[list[float]]:
+    """Wall time of every training epoch of a population, without validation and Lightning; `after` is called then."""
     seconds: list[float] = []
     original = PopulationModule.training_step
 
@@ -130,6 +150,7 @@ def training_seconds() -> Iterator[list[float]]:
         if self.trainer.strategy.root_device.type != "cpu":
             torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - started)
+        after()
 
     with mock.patch.object(PopulationModule, "training_step", step):
         yield seconds
@@ -152,38 +173,42 @@ def shares_of(task: Task, members: Sequence[Member], step_s: float, limit: Machi
     }
 
 
-def step_seconds(task: Task, members: Sequence[Member]) -> tuple[float, float]:
-    """Seconds of a step of one member, in training alone and in all of a fit; members must not stop early."""
-    with training_seconds() as epochs:
-        started = time.perf_counter()
+def epochs_beside_products(task: Task, members: Sequence[Member], look: Products) -> tuple[list[float], list[float]]:
+    """Seconds of each training epoch, and FLOP/s of large products right after it; members must not stop early."""
+    rates: list[float] = []
+    with training_seconds(lambda: rates.append(look.rate())) as epochs:
         fit_population(task, members)
-        fit_s = time.perf_counter() - started
-    steps, _ = batch_shape(len(task.data[members[0].split].rows.training), task.settings.batch_size)
-    # the first epoch touches fresh memory
-    per_epoch = steps * len(members)
-    return median(epochs[1:] or epochs) / per_epoch, fit_s / len(epochs) / per_epoch
+    return epochs, rates
 
 
-def mean_of(limits: Sequence[Machine]) -> Machine:
-    """Of the machine before and after: its speed changes within minutes."""
-    return Machine(*(float(np.mean(values)) for values in zip(*map(astuple, limits), strict=True)))
+def fit_seconds(task: Task, members: Sequence[Member]) -> float:
+    """Seconds of all of a fit for each of its epochs."""
+    started = time.perf_counter()
+    fit_population(task, members)
+    return (time.perf_counter() - started) / task.max_epochs
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Both batch sizes at several populations, each between two looks at the machine's limits, whose mean counts."""
-    article = constant_length(bench.tasks["article"], bench.plan.epochs, "relu")
+    """Both batch sizes at several populations: every epoch beside products, every population beside copies."""
+    article = constant_length(bench.tasks["article"], bench.plan.limit_epochs, "relu")
     tasks = {
         "batch of 24": article,
         "batch of 128": replace(article, settings=replace(article.settings, batch_size=128)),
     }
     rows: list[dict[str, Any]] = []
-    limits = [machine(bench.is_smoke)]
+    limits: list[Machine] = []
+    look = products(bench.is_smoke)
     for _ in range(bench.plan.rounds):
         for (name, task), count in product(tasks.items(), bench.plan.limit_members):
-            step, fit_step = step_seconds(task, task.members[:count])
-            limits.append(machine(bench.is_smoke))
-            found = shares_of(task, task.members[:count], step, mean_of(limits[-2:]))
-            rows.append({"task": name, "members": count, **found, "fit_step_us": 1e6 * fit_step})
+            members = task.members[:count]
+            steps, _ = batch_shape(len(task.data[members[0].split].rows.training), task.settings.batch_size)
+            found = {"task": name, "members": count, "fit_step_us": 1e6 * fit_seconds(task, members) / steps / count}
+            epochs, rates = epochs_beside_products(task, members, look)
+            moved = copies(bench.is_smoke)
+            # the first epoch touches fresh memory
+            for seconds, rate in list(zip(epochs, rates, strict=True))[1:]:
+                limits.append(Machine(rate, *moved))
+                rows.append(found | shares_of(task, members, seconds / steps / count, limits[-1]))
     return {"machines": [asdict(limit) for limit in limits], "rows": medians(rows, ("task", "members"))}
 
 

@@ -13,21 +13,22 @@ from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 from actlab.networks.streams import Streams, masks_of_steps
 
-# Weights, gradients, two moments and signals of a chunk. The article's networks, two cores: 2,367 networks a minute at
-# 2 MB, 2,556 at 4, 2,877 at 8, 2,361 at 16 (docs/benchmarks.md); the default ones do not mind.
-CHUNK_BYTES = 8_000_000
+# Weights, gradients, two moments and signals of a chunk (docs/benchmarks.md, "How the choices were made").
+CHUNK_BYTES = 10_000_000
 # Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
 MOST_STEPS, MASK_BYTES = 256, 64_000_000
 
 
 def chunk_size(stack: Regressor, batch: int) -> int:
-    """Members of a chunk."""
+    """Members of a chunk: as many chunks as come nearest to `CHUNK_BYTES` each, all of them equally large but one."""
     tensors = stack.stacked().values()
     n_parameters = sum(value[0].numel() for value in tensors)
     widths = sum(value.shape[-1] for value in tensors if value.dim() == 3)
-    # of each layer: pre-activations, outputs, and the gradients by both
-    n_signals = batch * (stack.first_weight.shape[1] + 4 * widths)
-    return max(1, CHUNK_BYTES // (stack.first_weight.element_size() * (4 * n_parameters + n_signals)))
+    # of each layer: pre-activations, outputs, and a gradient
+    n_signals = batch * (stack.first_weight.shape[1] + 3 * widths)
+    n_bytes = stack.n_members * stack.first_weight.element_size() * (4 * n_parameters + n_signals)
+    n_chunks = min(stack.n_members, max(1, round(n_bytes / CHUNK_BYTES)))
+    return -(-stack.n_members // n_chunks)
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,14 @@ class Chunks:
     def train(self, order: EpochOrder) -> Tensor:
         """One step for each batch of the epoch; the sum (P,) of the losses, float64."""
         total = torch.zeros(self.stack.n_members, dtype=torch.float64)
-        shared, none = self.bank.found[self.kind], torch.empty(0)
+        shared, none, no_rows = self.bank.found[self.kind], torch.empty(0), torch.empty(0, 0, 0, dtype=torch.int64)
         has_own_masks = bool(self.kind.layers) and not shared.masks
         is_gathered = len(shared.batches) > 0 and not has_own_masks
         rows = None if is_gathered else self.data.flat_rows(order, [member.stream for member in self.stack.members])
         for steps, masks, places in self._own_masks(order.epoch) if has_own_masks else self._parts(shared):
             for chunk in self.chunks:
                 if rows is None:
-                    batches = Batches(shared.batches[steps], shared.targets[steps], none)
+                    batches = Batches(shared.batches[steps], shared.targets[steps], no_rows)
                 else:
                     batches = Batches(none, none, rows[steps, chunk.rows])
                 total[chunk.rows] += self._train_chunk(chunk, batches, masks, places[chunk.rows])

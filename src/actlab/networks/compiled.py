@@ -64,6 +64,27 @@ class Steps(nn.Module):
             signal = self.outputs(z, depth, learned)
         return (signal * weights[n_hidden].transpose(1, 2)).sum(-1) + biases[n_hidden]
 
+    def hidden_layers(
+        self,
+        signal: Tensor,
+        weights: list[Tensor],
+        rows_of_biases: list[Tensor],
+        learned: list[Tensor],
+        masks: list[Tensor],
+        into: list[Tensor],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The inputs of every layer, and the outputs of hidden ones; pre-activations go `into` tensors like these."""
+        inputs, outputs = [signal], [signal]
+        outputs.clear()
+        for depth in range(len(into)):
+            torch.baddbmm(rows_of_biases[depth], signal, weights[depth], out=into[depth])
+            signal = self.outputs(into[depth], depth, learned)
+            outputs.append(signal)
+            if len(masks) > 0:
+                signal = signal * masks[depth]
+            inputs.append(signal)
+        return inputs, outputs
+
     def forward(
         self,
         rows: Tensor,
@@ -117,11 +138,7 @@ class Steps(nn.Module):
         """
         is_gathered = len(batches) > 0
         n_steps, _of_members, batch = batch_targets.shape if is_gathered else rows.shape
-        n_members = streams.size(0)
-        n_hidden = len(weights) - 1
-        n_features = weights[0].size(1)
-        total = torch.zeros([n_members], dtype=torch.float64, device=rows.device)
-        none: list[Tensor] = []
+        n_members, n_hidden, n_features = streams.size(0), len(weights) - 1, weights[0].size(1)
         by_weight = [torch.empty_like(weight) for weight in weights]
         by_bias = [torch.empty_like(bias) for bias in biases]
         by_learned = [torch.empty_like(own) for own in learned]
@@ -131,42 +148,30 @@ class Steps(nn.Module):
         counts = [[count for _ in own] for own in pieces]
         rows_of_biases = [bias.unsqueeze(1) for bias in biases]
         turned = [weight.transpose(1, 2) for weight in weights]
-        last, by_last = turned[n_hidden], by_weight[n_hidden].squeeze(-1)
-        signals = [
-            torch.empty([n_members, batch, weight.size(2)], dtype=weight.dtype, device=weight.device)
-            for weight in weights[:n_hidden]
-        ]
-        n_gathered = 0 if is_gathered else n_members * batch
-        gathered = torch.empty([n_gathered, features.size(1)], dtype=features.dtype, device=features.device)
+        by_last = by_weight[n_hidden].squeeze(-1)
+        signals = [weight.new_empty([n_members, batch, weight.size(2)]) for weight in weights[:n_hidden]]
+        batches = batches[..., :n_features]
+        flat_rows = rows.flatten(1)
+        gathered = features.new_empty([0 if is_gathered else n_members * batch, features.size(1)])
+        own_features = gathered.view([-1, batch, features.size(1)])[..., :n_features]
+        own_targets = targets.index_select(0, rows.flatten()).view(rows.shape)
+        errors = weights[0].new_empty([n_steps, n_members, batch])
+        none: list[Tensor] = []
         for step in range(n_steps):
             if is_gathered:
                 signal = self.of_members(batches[step], streams, first_stream)
                 wanted = self.of_members(batch_targets[step], streams, first_stream)
             else:
-                flat = rows[step].reshape(-1)
-                torch.index_select(features, 0, flat, out=gathered)
-                signal = gathered.view([n_members, batch, -1])
-                wanted = targets.index_select(0, flat).view([n_members, batch])
-            signal = signal[:, :, :n_features]
-            inputs = [signal]
-            outputs: list[Tensor] = []
-            kept: list[Tensor] = []
-            for depth in range(n_hidden):
-                z = signals[depth]
-                torch.baddbmm(rows_of_biases[depth], signal, weights[depth], out=z)
-                h = self.outputs(z, depth, learned)
-                outputs.append(h)
-                signal = h
-                if len(masks) > 0:
-                    mask = self.of_members(masks[depth][step], streams, first_stream)
-                    kept.append(mask)
-                    signal = h * mask
-                inputs.append(signal)
-            errors = (signal * last).sum(-1) + biases[n_hidden] - wanted
-            total += errors.square().mean(1)
-            by_output = (errors * (2.0 / batch)).unsqueeze(-1)
+                torch.index_select(features, 0, flat_rows[step], out=gathered)
+                signal, wanted = own_features, own_targets[step]
+            kept = [self.of_members(mask[step], streams, first_stream) for mask in masks]
+            inputs, outputs = self.hidden_layers(signal, weights, rows_of_biases, learned, kept, signals)
+            signal, last = inputs[n_hidden], turned[n_hidden]
+            error = torch.sub((signal * last).sum(-1).add_(biases[n_hidden]), wanted, out=errors[step])
+            by_output = error * (2.0 / batch)
+            torch.sum(by_output, [1], keepdim=True, out=by_bias[n_hidden])
+            by_output = by_output.unsqueeze(-1)
             torch.sum(signal * by_output, [1], out=by_last)
-            torch.sum(by_output.squeeze(-1), [1], keepdim=True, out=by_bias[n_hidden])
             by_signal = by_output * last
             for i in range(n_hidden):
                 depth = n_hidden - 1 - i
@@ -194,7 +199,8 @@ class Steps(nn.Module):
                     amsgrad=False,
                     maximize=False,
                 )
-        return total
+        # one after the other, as if added up step by step
+        return errors.square_().mean(-1).cumsum(0, dtype=torch.float64)[-1]
 
 
 class LearnedSteps(Steps):

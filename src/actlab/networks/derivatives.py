@@ -1,10 +1,11 @@
 """Derivatives of the activations of the table, as functions of tensors that TorchScript compiles.
 
 Each maps the gradient of the loss by the outputs h (..., H) and the pre-activations z (..., k H) to the gradient by z,
-to the bits of autograd, except where that takes much longer (`ROUNDED`). Some kernels of torch are slow on a CPU
-(`where`, products with booleans, `mish` and its derivative), so what needs them is put together from fast ones. Those
-with a learned number per layer, `own` (P, 1, 1), are written out both ways. What is not listed here (random slopes,
-classes of one's own) trains by autograd.
+to the bits of autograd, except where that takes much longer (`ROUNDED`). Memory that is written is what a step of small
+networks waits for, so a result may take the place of the gradient, and outputs that of the pre-activations (`OUTPUTS`).
+Some kernels of torch are slow on a CPU (`where`, products with booleans, `mish` and its derivative), so what needs them
+is put together from fast ones. Those with a learned number per layer, `own` (P, 1, 1), are written out both ways. What
+is not listed here (random slopes, classes of one's own) trains by autograd.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,39 +21,53 @@ def identity(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 
 def sigmoid(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.sigmoid_backward(gradient, h)
+    return aten.sigmoid_backward(gradient, h, grad_input=gradient)
 
 
 def tanh(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.tanh_backward(gradient, h)
+    return aten.tanh_backward(gradient, h, grad_input=gradient)
 
 
 def relu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.threshold_backward(gradient, h, 0)
+    return aten.threshold_backward(gradient, h, 0, grad_input=gradient)
+
+
+def leaky_relu_output(z: Tensor) -> Tensor:
+    return aten.leaky_relu_(z, 0.01)
 
 
 def leaky_relu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.leaky_relu_backward(gradient, z, 0.01, False)
+    return aten.leaky_relu_backward(gradient, h, 0.01, True, grad_input=gradient)
+
+
+def elu_output(z: Tensor) -> Tensor:
+    return aten.elu_(z)
 
 
 def elu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
     """From the outputs, which saves the exponential."""
-    return aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, h)
+    return aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, h, grad_input=gradient)
 
 
 def selu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
     """From the outputs, which saves the exponential."""
     return aten.elu_backward(
-        gradient, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0, True, h
+        gradient,
+        1.6732632423543772848170429916717,
+        1.0507009873554804934193349852946,
+        1.0,
+        True,
+        h,
+        grad_input=gradient,
     )
 
 
 def gelu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.gelu_backward(gradient, z)
+    return aten.gelu_backward(gradient, z, grad_input=gradient)
 
 
 def silu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.silu_backward(gradient, z)
+    return aten.silu_backward(gradient, z, grad_input=gradient)
 
 
 def mish_output(z: Tensor) -> Tensor:
@@ -76,19 +91,27 @@ def mish(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 
 def softplus(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.softplus_backward(gradient, z, 1, 20)
+    return aten.softplus_backward(gradient, z, 1, 20, grad_input=gradient)
 
 
 def hardswish(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.hardswish_backward(gradient, z)
+    return aten.hardswish_backward(gradient, z, out=gradient)
+
+
+def hardtanh_output(z: Tensor) -> Tensor:
+    return aten.hardtanh_(z, -1.0, 1.0)
 
 
 def hardtanh(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.hardtanh_backward(gradient, z, -1.0, 1.0)
+    return aten.hardtanh_backward(gradient, h, -1.0, 1.0, grad_input=gradient)
+
+
+def relu6_output(z: Tensor) -> Tensor:
+    return aten.hardtanh_(z, 0.0, 6.0)
 
 
 def relu6(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    return aten.hardtanh_backward(gradient, z, 0.0, 6.0)
+    return aten.hardtanh_backward(gradient, h, 0.0, 6.0, grad_input=gradient)
 
 
 def relu_squared(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
@@ -155,8 +178,19 @@ DERIVATIVES: Mapping[str, Derivative] = {
     )
 } | {"celu": elu}
 
-# Where outputs are quicker than by the module itself.
-OUTPUTS: Mapping[str, Callable[[Tensor], Tensor]] = {"mish": mish_output}
+# Outputs in the place of pre-activations that no derivative needs, and those quicker than by the module itself.
+OUTPUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid_,
+    "tanh": torch.tanh_,
+    "relu": torch.relu_,
+    "leaky_relu": leaky_relu_output,
+    "elu": elu_output,
+    "celu": torch.celu_,
+    "selu": torch.selu_,
+    "hardtanh": hardtanh_output,
+    "relu6": relu6_output,
+    "mish": mish_output,
+}
 # Derivatives (and outputs) that differ from autograd's in the last bits.
 ROUNDED = frozenset({"celu", "elu", "mish", "selu", "softsign"})
 

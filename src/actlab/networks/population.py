@@ -109,19 +109,19 @@ class StackTraining:
         steps, batch = batch_shape(len(data[own[0]].rows.training), batch_size)
         self.kind = Kind(steps, batch, stack.members[0].hidden, stack.dropout)
         self.bank = bank
-        is_compiled = bank is not None and can_compile(stack.row.name)
-        self.chunk = chunk_size(stack, batch) if is_compiled else None
+        self.is_compiled = bank is not None and can_compile(stack.row.name)
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if activations.is_known(stack.row.name) else None
-        self._take(stack, RowAdamW(stack, self.chunk))
+        self._take(stack)
 
-    def _take(self, stack: Regressor, optimizer: RowAdamW) -> None:
-        self.stack, self.optimizer = stack, optimizer
+    def _take(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]] | None" = None) -> None:
         device, members = stack.first_weight.device, stack.members
+        chunk = chunk_size(stack, self.kind.batch) if self.is_compiled else None
+        self.stack, self.optimizer = stack, RowAdamW(stack, chunk, sources)
         self.steps = (
-            Chunks(stack, optimizer, self.chunk, self.bank, self.kind)
-            if self.chunk and self.bank
-            else AutogradSteps(stack, optimizer, self.tensors, self.replays)
+            Chunks(stack, self.optimizer, chunk, self.bank, self.kind)
+            if chunk and self.bank
+            else AutogradSteps(stack, self.optimizer, self.tensors, self.replays)
         )
         # of the stack, for each position
         self.rows = list(range(len(members)))
@@ -254,10 +254,7 @@ class StackTraining:
         """Let go of the members that no longer train."""
         index = torch.tensor(self.rows, device=self.sd.device)
         self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
-        self._go_on(self.stack.select(self.rows), [(self.optimizer, index)])
-
-    def _go_on(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]]") -> None:
-        self._take(stack, RowAdamW(stack, self.chunk, sources))
+        self._take(self.stack.select(self.rows), [(self.optimizer, index)])
 
     def halve(self) -> "StackTraining":
         """Give half of the members to a new stack, so that two threads have work."""
@@ -296,4 +293,4 @@ class StackTraining:
         self.positions += other.positions
         self.outcomes |= other.outcomes
         self.finished |= other.finished
-        self._go_on(self.stack.join(other.stack), everyone)
+        self._take(self.stack.join(other.stack), everyone)
