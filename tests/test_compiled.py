@@ -15,6 +15,7 @@ from actlab.networks.compiled import can_compile
 from actlab.networks.derivatives import DERIVATIVES, LEARNED, OUTPUTS, ROUNDED
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
+from actlab.networks.regressor import Regressor
 from actlab.networks.streams import Streams, masks_of_steps
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
@@ -142,6 +143,18 @@ def test_the_size_of_chunks_changes_no_bits(small_csv: str, chunk_bytes: int) ->
     with mock.patch.object(chunks, "CHUNK_BYTES", chunk_bytes):
         other = train(small_csv, members("relu", (0.01, 0.02, 0.03), dropout=0.1))
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
+
+
+@pytest.mark.parametrize(("n_chunks", "sizes"), [(1.4, [12]), (1.6, [6, 6]), (5, [3, 3, 3, 3]), (100, [1] * 12)])
+def test_chunks_are_of_equal_size(monkeypatch: pytest.MonkeyPatch, n_chunks: float, sizes: list[int]) -> None:
+    own = members("relu")
+    stack, batch = Regressor(own, [7] * 12), 10
+    layers = [(7, 24), (24, 18), (18, 5), (5, 1)]
+    # weights, gradients and two moments; inputs, and of each layer pre-activations, outputs and a gradient
+    a_member = 4 * sum((n_in + 1) * n_out for n_in, n_out in layers) + batch * (7 + 3 * (24 + 18 + 5 + 1))
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 12 * 4 * a_member / n_chunks)
+    size = chunks.chunk_size(stack, batch)
+    assert [min(size, 12 - start) for start in range(0, 12, size)] == sizes
 
 
 @pytest.mark.parametrize("name", ["relu", "prelu"])
