@@ -24,7 +24,7 @@ from benchmarks.stacked import fit_population
 from benchmarks.tasks import N_CORES, Task, constant_length
 
 STACK_SIZES = (4_000_000, 16_000_000, 32_000_000, 64_000_000)
-CHUNK_SIZES = (1_000_000, 2_000_000, 4_000_000, 6_000_000, 8_000_000, 16_000_000, 32_000_000)
+CHUNK_SIZES = (1_000_000, 2_000_000, 4_000_000, 6_000_000, 10_000_000, 16_000_000, 32_000_000)
 TEXT = """## How the choices were made
 
 Networks per minute of MEMBERS members of the article's network by the size of chunks (a few members, with weights,
