@@ -74,8 +74,8 @@ class Steps(nn.Module):
         into: list[Tensor],
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The inputs of every layer, and the outputs of hidden ones; pre-activations go `into` tensors like these."""
-        inputs, outputs = [signal], [signal]
-        outputs.clear()
+        inputs = [signal]
+        outputs: list[Tensor] = []
         for depth in range(len(into)):
             torch.baddbmm(rows_of_biases[depth], signal, weights[depth], out=into[depth])
             signal = self.outputs(into[depth], depth, learned)
