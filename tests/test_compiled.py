@@ -140,7 +140,7 @@ def test_in_float64_they_agree_too(small_csv: str, name: str) -> None:
 @pytest.mark.parametrize("chunk_bytes", [1, 100_000, 1_000_000_000])
 def test_the_size_of_chunks_changes_no_bits(small_csv: str, chunk_bytes: int) -> None:
     usual = train(small_csv, members("relu", (0.01, 0.02, 0.03), dropout=0.1))
-    with mock.patch.object(chunks, "CHUNK_BYTES", chunk_bytes):
+    with mock.patch.object(chunks, "chunk_bytes", return_value=chunk_bytes):
         other = train(small_csv, members("relu", (0.01, 0.02, 0.03), dropout=0.1))
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
 
@@ -152,9 +152,17 @@ def test_chunks_are_of_equal_size(monkeypatch: pytest.MonkeyPatch, n_chunks: flo
     layers = [(7, 24), (24, 18), (18, 5), (5, 1)]
     # weights, gradients and two moments; inputs, and of each layer pre-activations, outputs and a gradient
     a_member = 4 * sum((n_in + 1) * n_out for n_in, n_out in layers) + batch * (7 + 3 * (24 + 18 + 5 + 1))
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 12 * 4 * a_member / n_chunks)
+    monkeypatch.setattr(chunks, "chunk_bytes", lambda: 12 * 4 * a_member / n_chunks)
     size = chunks.chunk_size(stack, batch)
     assert [min(size, 12 - start) for start in range(0, 12, size)] == sizes
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0, 8_000_000), (20_000_000, 10_000_000), (150_000_000, 16_000_000)])
+def test_a_chunk_fills_half_of_a_cores_share_of_the_cache(
+    monkeypatch: pytest.MonkeyPatch, share: int, wanted: int
+) -> None:
+    monkeypatch.setattr(chunks, "cache_of_a_core", lambda: share)
+    assert chunks.chunk_bytes() == wanted
 
 
 @pytest.mark.parametrize("name", ["relu", "prelu"])

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from actlab.networks.memory import largest_cache
 
 # blocks as large as a stack's gradients, freed all together in a thread, as after a step
 PROGRAM = """
@@ -39,3 +42,11 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_steps_after_the_first_ones_fault_no_pages_in() -> None:
     assert page_faults("kept") < page_faults("as it is") / 20
+
+
+def test_the_largest_cache_is_read_as_linux_says_it(tmp_path: Path) -> None:
+    assert largest_cache(tmp_path) == 0
+    for index, text in enumerate(("48K\n", "32M\n", "2048K\n", "\n")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(text)
+    assert largest_cache(tmp_path) == 32 << 20

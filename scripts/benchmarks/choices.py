@@ -24,7 +24,7 @@ from benchmarks.stacked import fit_population
 from benchmarks.tasks import N_CORES, Task, constant_length
 
 STACK_SIZES = (4_000_000, 16_000_000, 32_000_000, 64_000_000)
-CHUNK_SIZES = (1_000_000, 2_000_000, 4_000_000, 6_000_000, 10_000_000, 16_000_000, 32_000_000)
+CHUNK_SIZES = (1_000_000, 2_000_000, 4_000_000, 6_000_000, 8_000_000, 12_000_000, 16_000_000, 32_000_000)
 TEXT = """## How the choices were made
 
 Networks per minute of MEMBERS members of the article's network by the size of chunks (a few members, with weights,
@@ -54,7 +54,7 @@ def chunk_sizes(task: Task, members: Sequence[Member]) -> dict[str, float]:
     """Networks per minute by the size of chunks, bytes."""
     found = {}
     for size in CHUNK_SIZES:
-        with mock.patch.object(chunks, "CHUNK_BYTES", size):
+        with mock.patch.object(chunks, "chunk_bytes", return_value=size):
             found[f"chunks of {size / 1e6:g} MB"] = rate(task, lambda: fit_population(task, members), len(members))
     return found
 

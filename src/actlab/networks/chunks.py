@@ -9,25 +9,32 @@ from torch import Tensor
 from actlab.data.datamodule import EpochOrder
 from actlab.networks.bank import EpochBank, Kind, Shared
 from actlab.networks.compiled import compiled_steps
+from actlab.networks.memory import cache_of_a_core
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 from actlab.networks.streams import Streams, masks_of_steps
 
-# Weights, gradients, two moments and signals of a chunk (docs/benchmarks.md, "How the choices were made").
-CHUNK_BYTES = 10_000_000
+# Weights, gradients, two moments and signals of a chunk. Two machines with two cores, the article's networks: of
+# chunks of 4 to 32 MB those of 8 were the fastest on an EPYC, those of 16 by a seventh on a Xeon with 300 MB of cache.
+LEAST_BYTES, MOST_BYTES = 8_000_000, 16_000_000
 # Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
 MOST_STEPS, MASK_BYTES = 256, 64_000_000
 
 
+def chunk_bytes() -> int:
+    """How large a chunk should be: half of a core's share of the cache, within what has been found good."""
+    return min(MOST_BYTES, max(LEAST_BYTES, cache_of_a_core() // 2))
+
+
 def chunk_size(stack: Regressor, batch: int) -> int:
-    """Members of a chunk: as many chunks as come nearest to `CHUNK_BYTES` each, all of them equally large but one."""
+    """Members of a chunk: as many chunks as come nearest to `chunk_bytes` each, all of them equally large but one."""
     tensors = stack.stacked().values()
     n_parameters = sum(value[0].numel() for value in tensors)
     widths = sum(value.shape[-1] for value in tensors if value.dim() == 3)
     # of each layer: pre-activations, outputs, and a gradient
     n_signals = batch * (stack.first_weight.shape[1] + 3 * widths)
     n_bytes = stack.n_members * stack.first_weight.element_size() * (4 * n_parameters + n_signals)
-    n_chunks = min(stack.n_members, max(1, round(n_bytes / CHUNK_BYTES)))
+    n_chunks = min(stack.n_members, max(1, round(n_bytes / chunk_bytes())))
     return -(-stack.n_members // n_chunks)
 
 

@@ -1,13 +1,18 @@
-"""What the C library does with memory that a training step gives back."""
+"""What the C library does with memory that a training step gives back, and how large the caches are."""
 
 import ctypes
+import os
 import sys
+from functools import cache
+from pathlib import Path
 
 # <malloc.h> of glibc
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # Gradients and signals of a step are smaller (a stack of 32 MB has gradients of 8); larger blocks go back at once.
 LARGEST_KEPT = 32 << 20
 KEPT = 512 << 20
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20}
 
 
 def give_back_freed_memory() -> None:
@@ -33,3 +38,16 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, KEPT)
         # has to be said too: glibc no longer adapts it once a threshold is set
         mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+
+
+def largest_cache(folder: Path = CACHES) -> int:
+    """Bytes of the last level of cache as Linux says it, 0 where nobody says."""
+    sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
+    return max((int(size[:-1]) * UNITS[size[-1]] for size in sizes if size[-1:] in UNITS), default=0)
+
+
+@cache
+def cache_of_a_core() -> int:
+    """Bytes of the last level of cache over the cores that this process may use."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return largest_cache() // n_cores
