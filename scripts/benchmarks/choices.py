@@ -30,7 +30,8 @@ TEXT = """## How the choices were made
 Networks per minute of MEMBERS members of the article's network by the size of chunks (a few members, with weights,
 gradients, moments and signals, that train an epoch before the next few) and of stacks (which are validated and thinned
 out together; without signals), by what makes the gradients, by how the cores are used, and by whether the C library
-keeps what a step frees; microseconds a member of the first layer, forward and backward, by memory layout.
+keeps what a step frees; microseconds a member of the first layer, forward and backward, by memory layout. A chunk
+has half of a core's share of the last-level cache, but 8 MB at least and 16 at most: machines differ in which is best.
 """
 
 
