@@ -30,14 +30,17 @@ class Steps(nn.Module):
         self.activation, self.derivative = activation, derivative
 
     def outputs(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
-        """Outputs (P, B, H) of the activation of a hidden layer."""
+        """Outputs (P, B, H) of the activation of a hidden layer; they may take the place of `z` (P, B, k H)."""
         h: Tensor = self.activation(z)
         return h
 
     def gradient(
         self, by_signal: Tensor, z: Tensor, h: Tensor, depth: int, learned: list[Tensor], by_learned: list[Tensor]
     ) -> Tensor:
-        """The gradient by z; that by what the activation learns is left in `by_learned`."""
+        """The gradient (P, B, k H) by z; that by what the activation learns (P,) is left in `by_learned`.
+
+        `by_signal` (P, B, H), the gradient by the outputs, is given up: the result may take its place.
+        """
         return self.derivative(by_signal, z, h)
 
     def of_members(self, shared: Tensor, streams: Tensor, first_stream: int) -> Tensor:
