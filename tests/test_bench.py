@@ -163,7 +163,7 @@ def race() -> dict[str, Any]:
         "plain": {"title": "(a) plain", "networks": 2, **spread(100.0), "seconds": [1.0], "mean_score": 0.2},
         "actlab": {"title": "actlab", "networks": 64, **spread(1200.0), "seconds": [1.0], "mean_score": None},
     }
-    return {"agreement": {"plain": 1e-8}, "mean_epochs": 10.0, "max_epochs": 10, "rows": rows}
+    return {"agreement": {"plain": 1e-8}, "rounds": 5, "mean_epochs": 10.0, "max_epochs": 10, "rows": rows}
 
 
 def results() -> dict[str, Any]:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from actlab.data.table import read_table
+from actlab.diagnostics import health_callback
 from actlab.diagnostics.health import measure
 from actlab.diagnostics.health_callback import HealthMonitor
 from actlab.members import Member, Split
 from actlab.networks.activations import ACTIVATIONS
+from actlab.networks.module import PopulationModule
 from actlab.networks.regressor import Regressor
 from actlab.runs.trials import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
@@ -223,6 +225,34 @@ def test_a_training_is_watched_at_three_moments(small_csv: str) -> None:
     assert {r.activation for r in own} == {"swiglu"}
     assert all(0 <= r.dead <= 1 and 0 <= r.saturated <= 1 and math.isfinite(r.mean_output) for r in own)
     assert all(r.gradient_ratio == 1.0 for r in own if r.layer == 2)
+
+
+def test_what_waits_is_measured_once_there_is_work_for_every_thread(
+    small_csv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataSettings(small_csv, "price", batch_size=32)
+    evaluation = Evaluation(data, ProtocolSettings(2, 1), OptimizerSettings(patience=1), {"max_epochs": 40})
+    settings = {n: Setting("relu", 0.01 * (n + 1), 0.0, (8, 4), 0.0, "auto") for n in range(6)}
+    monkeypatch.setattr(health_callback, "CHUNK", 4)
+    found, measured = {}, []
+    original = HealthMonitor._measure
+
+    def watched(self: HealthMonitor, module: PopulationModule) -> None:
+        measured.append((len(self._enough), module.n_alive))
+        original(self, module)
+
+    monkeypatch.setattr(HealthMonitor, "_measure", watched)
+    for n_threads in (1, 3):
+        monkeypatch.setattr(PopulationModule, "n_side_by_side", n_threads)
+        measured.clear()
+        monitor = HealthMonitor()
+        evaluate(settings, evaluation, read_table(data), [monitor])
+        found[n_threads] = [monitor.of(trial) for trial in settings]
+        # between the initial weights and the last members' last ones
+        assert measured[1:-1]
+        assert all(count >= n_threads for count, _ in measured[1:-1])
+    assert found[1] == found[3]
+    assert sum(len(records) for records in found[1]) == 6 * 2 * 2 * 3
 
 
 def test_best_and_end_are_measured_with_the_weights_of_these_epochs(small_csv: str) -> None:

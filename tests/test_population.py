@@ -12,12 +12,13 @@ from torch import nn
 
 from actlab.data.datamodule import TabularDataModule, batch_order
 from actlab.members import Member, Split, stream_seed
-from actlab.networks import activations, module
+from actlab.networks import activations, chunks, module
 from actlab.networks.initialisation import draw
 from actlab.networks.module import PopulationModule, plan_stacks
 from actlab.networks.optimizer import schedule_factor
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor
+from actlab.networks.steps import Piece
 from actlab.networks.streams import least_kept, random_words
 from actlab.runs.trials import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
@@ -306,6 +307,37 @@ def test_a_stack_that_is_shared_out_between_threads_changes_no_members_bits(
     whole = train(members, data, 60, patience=3)
     assert len(halves) == n_halves
     assert all(same(a, b) for a, b in zip(shared, whole, strict=True))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_takes_longest_goes_first_and_its_time_is_that_of_its_members(
+    small_csv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, trained, pace = data_of(small_csv, "price"), [], {"relu": 1.0, "tanh": 5.0}
+    original = StackTraining.train
+
+    def watched(self: StackTraining, piece: Piece) -> None:
+        before = {position: outcome.seconds for position, outcome in self.outcomes.items()}
+        original(self, piece)
+        risen = [
+            row for row, position in enumerate(self.positions) if self.outcomes[position].seconds > before[position]
+        ]
+        assert risen == list(range(piece.rows.start, piece.rows.stop))
+        trained.append((self.stack.row.name, piece.n_members))
+        self.pace = pace[self.stack.row.name]
+
+    monkeypatch.setattr(StackTraining, "train", watched)
+    monkeypatch.setattr(chunks, "chunk_bytes", lambda: 60_000)
+    members = [member(name, 1e-3, seed=seed) for name, count in (("relu", 7), ("tanh", 4)) for seed in range(count)]
+    train(members, data, 2)
+    sizes = {name: sorted((n for own, n in trained[: len(trained) // 2] if own == name), reverse=True) for name in pace}
+    assert len(sizes["relu"]) > 1
+    assert len(sizes["tanh"]) > 1
+    assert (sum(sizes["relu"]), sum(sizes["tanh"])) == (7, 4)
+    # of one pace at first: the largest; then every chunk of tanh takes longer than any of relu
+    first, second = trained[: len(trained) // 2], trained[len(trained) // 2 :]
+    assert [n for _, n in first] == sorted((n for _, n in first), reverse=True)
+    assert second == [(name, n) for name in ("tanh", "relu") for n in sizes[name]]
 
 
 def test_padding_is_not_counted_and_a_member_goes_without_it() -> None:

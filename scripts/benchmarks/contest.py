@@ -77,7 +77,7 @@ def measure(bench: Bench) -> dict[str, Any]:
             if not worst < TOLERANCE:
                 raise RuntimeError(f"the contestants do not train the same networks: {agreement}")
             counts = {key: own[place] for key, own in bench.plan.networks.items()}
-            found[name] = {"agreement": agreement, **_race(task, counts, processes, bench.plan.rounds)}
+            found[name] = {"agreement": agreement, **_race(task, counts, processes, bench.plan.contests)}
     return found
 
 
@@ -95,7 +95,7 @@ def _race(task: Task, counts: dict[str, int], processes: Processes, rounds: int)
     largest = max(times.values(), key=lambda own: len(own[0][1].epochs))
     epochs = fmean(largest[0][1].epochs)
     rows = {name: _row(runs[name][0], own, epochs) for name, own in times.items()}
-    return {"mean_epochs": epochs, "max_epochs": task.max_epochs, "rows": rows}
+    return {"rounds": rounds, "mean_epochs": epochs, "max_epochs": task.max_epochs, "rows": rows}
 
 
 def _row(title: str, runs: Sequence[tuple[float, Trained]], epochs: float) -> dict[str, Any]:
@@ -130,6 +130,7 @@ def _render_task(title: str, task: dict[str, Any]) -> str:
     head = ("contestant", "networks a round", "networks a minute", "actlab's best is", "mean validation score")
     return (
         f"### {title}, up to {task['max_epochs']} epochs, {task['mean_epochs']:.1f} on average\n\n"
+        f"Medians of {task['rounds']} rounds.\n\n"
         + table(head, rows)
         + ("" if "skorch" in task["rows"] else "\nskorch is not installed: not measured.\n")
         + f"\nLargest difference of a validation score before timing: {max(task['agreement'].values()):.1e}. Mean "

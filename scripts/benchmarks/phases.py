@@ -27,7 +27,7 @@ from benchmarks.tasks import Task, constant_length
 TEXT = """## Where the time goes
 
 Shares of one fit with one thread, with TensorBoard logging switched on; ReLU networks that train for EPOCHS epochs.
-An epoch's time is divided by what torch's profiler says of the first stacks of a second fit: matrix products forward
+An epoch's time is divided by what torch's profiler says of some chunks of a second fit: matrix products forward
 (`baddbmm`) and backward (`bmm`), the gather of batches, the optimiser, and the rest (activations, dropout, sums, loss,
 the calls themselves). `between kernels` is what an epoch takes outside the compiled steps, `batches and masks` what is
 made once for all members of a seed and split (here they all have different ones), `Lightning` what remains of the fit.
@@ -40,8 +40,10 @@ KERNELS = {
     "aten::_fused_adamw_": "optimiser",
 }
 REST = "the rest of a step"
-# epochs of stacks under the profiler, which takes half a minute to put the events of a large one in order
-MOST_PROFILED = 4
+# where the steps of a chunk, or of all chunks of a stack, are taken; the last argument is the order of the epoch
+STEPS = ("train_alone", "train_together")
+# calls of these under the profiler, which takes seconds to put the events of one in order
+MOST_PROFILED = 16
 TITLES = {"article": "article, batch 24", "comparison": "comparison, batch 128, its dropout"}
 
 
@@ -51,8 +53,9 @@ def timers() -> Iterator[dict[str, float]]:
     spent: dict[str, float] = defaultdict(float)
     stack: list[float] = []
     parts: list[tuple[str, type, str]] = [
-        ("steps", Chunks, "train"),
-        ("between kernels", StackTraining, "train_epoch"),
+        *(("steps", Chunks, name) for name in STEPS),
+        ("between kernels", StackTraining, "begin_epoch"),
+        ("between kernels", StackTraining, "train"),
         ("batches and masks", EpochBank, "fill"),
         ("validation", StackTraining, "validate"),
         ("retiring", PopulationModule, "retire"),
@@ -84,19 +87,25 @@ def timers() -> Iterator[dict[str, float]]:
 
 @contextmanager
 def profiled(spent: dict[str, float]) -> Iterator[None]:
-    """Add the seconds that the kernels of the first stacks' training steps take while this is open."""
-    original, left = Chunks.train, iter(range(MOST_PROFILED))
+    """Add the seconds that the kernels of a few chunks' training steps take while this is open."""
+    left = iter(range(MOST_PROFILED))
 
-    def run(self: Chunks, *args: Any) -> Tensor:
-        if next(left, None) is None:
-            return original(self, *args)
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            total = original(self, *args)
-        for event in profiler.key_averages():
-            spent[KERNELS.get(event.key, REST)] += event.self_cpu_time_total / 1e6
-        return total
+    def watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*args: Any) -> Tensor:
+            # the first epoch touches fresh memory
+            if args[-1].epoch == 0 or next(left, None) is None:
+                return original(*args)
+            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+                total = original(*args)
+            for event in profiler.key_averages():
+                spent[KERNELS.get(event.key, REST)] += event.self_cpu_time_total / 1e6
+            return total
 
-    with mock.patch.object(Chunks, "train", run):
+        return run
+
+    with ExitStack() as patches:
+        for name in STEPS:
+            patches.enter_context(mock.patch.object(Chunks, name, watched(getattr(Chunks, name))))
         yield
 
 

@@ -17,6 +17,7 @@ class Plan:
     Args:
         config: The comparison that is timed as a command, and whose members are the second task.
         rounds: Rounds of each measurement.
+        contests: Rounds of the contestants; more, for those that take seconds vary most.
         networks: Networks that each contestant trains in a round, for the article's task and the comparison's.
         sample: Members of the comparison that Lightning and processes train, to be scaled.
         commands: Rounds of the comparison as a command.
@@ -34,6 +35,7 @@ class Plan:
 
     config: str
     rounds: int
+    contests: int
     networks: Mapping[str, tuple[int, int]]
     sample: int
     commands: int
@@ -56,6 +58,7 @@ PLANS = {
     "smoke": Plan(
         config="configs/quick.yaml",
         rounds=1,
+        contests=1,
         networks={**dict.fromkeys(EVERYONE, (1, 1)), "actlab": (4, 2)},
         sample=2,
         commands=1,
@@ -73,6 +76,7 @@ PLANS = {
     "quick": Plan(
         config=DEFAULT,
         rounds=3,
+        contests=5,
         networks={
             "plain": (6, 13),
             "plain_fused": (6, 13),
@@ -99,6 +103,7 @@ PLANS = {
     "full": Plan(
         config=DEFAULT,
         rounds=5,
+        contests=7,
         networks={
             "plain": (12, 26),
             "plain_fused": (12, 26),

@@ -23,7 +23,7 @@ import os, sys, threading, time
 first = threading.Lock()
 
 def done(*args):
-    # several stacks begin at the same time: one prints, the others wait for the end
+    # several pieces begin at the same time: one prints, the others wait for the end
     first.acquire()
     print(time.time(), flush=True)
     os._exit(0)
@@ -31,7 +31,7 @@ def done(*args):
 def watch():
     while not hasattr(sys.modules.get("actlab.networks.population"), "StackTraining"):
         time.sleep(0.005)
-    sys.modules["actlab.networks.population"].StackTraining.train_epoch = done
+    sys.modules["actlab.networks.population"].StackTraining.train = done
 
 threading.Thread(target=watch, daemon=True).start()
 from actlab.cli import main

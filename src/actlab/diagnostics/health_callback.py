@@ -75,7 +75,9 @@ class HealthMonitor(pl.Callback):
         module = _population(pl_module)
         for training in module.training_stacks:
             self._leave(training, [(row, p) for row, p in places(training) if training.is_done(p)])
-        self._measure(module)
+        if len(self._enough) >= module.n_side_by_side:
+            # one alone would keep the other threads waiting
+            self._measure(module)
         self.seconds += time.perf_counter() - started
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from actlab.data.datamodule import EpochOrder
-from actlab.networks.bank import EpochBank, Kind, Shared
+from actlab.networks.bank import EpochBank, Kind
 from actlab.networks.compiled import compiled_steps
 from actlab.networks.memory import cache_of_a_core
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
+from actlab.networks.steps import Piece
 from actlab.networks.streams import Streams, masks_of_steps
 
 # Weights, gradients, two moments and signals of a chunk. Two machines with two cores, the article's networks: of
@@ -19,6 +21,7 @@ from actlab.networks.streams import Streams, masks_of_steps
 LEAST_BYTES, MOST_BYTES = 8_000_000, 16_000_000
 # Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
 MOST_STEPS, MASK_BYTES = 256, 64_000_000
+NOTHING, NO_ROWS = torch.empty(0), torch.empty(0, 0, 0, dtype=torch.int64)
 
 
 def chunk_bytes() -> int:
@@ -110,39 +113,46 @@ class Chunks:
         ]
         return Chunk(rows, weights, biases, learned, pieces, numbers)
 
+    def pieces(self, order: EpochOrder) -> list[Piece]:
+        """What there is to do in an epoch: each chunk by itself, unless they share masks that are drawn on the way."""
+        if self.kind.layers and not self.bank.found[self.kind].masks:
+            return [Piece(slice(0, self.stack.n_members), partial(self.train_together, order))]
+        return [Piece(chunk.rows, partial(self.train_alone, chunk, order)) for chunk in self.chunks]
+
     @torch.no_grad()
-    def train(self, order: EpochOrder) -> Tensor:
-        """One step for each batch of the epoch; the sum (P,) of the losses, float64."""
-        total = torch.zeros(self.stack.n_members, dtype=torch.float64)
-        shared, none, no_rows = self.bank.found[self.kind], torch.empty(0), torch.empty(0, 0, 0, dtype=torch.int64)
-        has_own_masks = bool(self.kind.layers) and not shared.masks
-        is_gathered = len(shared.batches) > 0 and not has_own_masks
-        rows = None if is_gathered else self.data.flat_rows(order, [member.stream for member in self.stack.members])
-        for steps, masks, places in self._own_masks(order.epoch) if has_own_masks else self._parts(shared):
-            for chunk in self.chunks:
-                if rows is None:
-                    batches = Batches(shared.batches[steps], shared.targets[steps], no_rows)
-                else:
-                    batches = Batches(none, none, rows[steps, chunk.rows])
-                total[chunk.rows] += self._train_chunk(chunk, batches, masks, places[chunk.rows])
+    def train_alone(self, chunk: Chunk, order: EpochOrder) -> Tensor:
+        """One step for each batch of the epoch; the sum (P,) of the chunk's losses, float64."""
+        shared = self.bank.found[self.kind]
+        rows = None if len(shared.batches) else self._flat_rows(order, chunk)
+        total = torch.zeros(chunk.rows.stop - chunk.rows.start, dtype=torch.float64)
+        for steps in _slices(self.kind.steps, MOST_STEPS):
+            if rows is None:
+                batches = Batches(shared.batches[steps], shared.targets[steps], NO_ROWS)
+            else:
+                batches = Batches(NOTHING, NOTHING, rows[steps])
+            total += self._steps(chunk, batches, [mask[steps] for mask in shared.masks], self.places[chunk.rows])
         return total
 
-    def _parts(self, shared: Shared) -> Iterator[tuple[slice, list[Tensor], Tensor]]:
-        """As many steps as go at once, their masks, and each member's place among the streams of batches and masks."""
-        for steps in _slices(self.kind.steps, MOST_STEPS):
-            yield steps, [mask[steps] for mask in shared.masks], self.places
-
-    def _own_masks(self, epoch: int) -> Iterator[tuple[slice, list[Tensor], Tensor]]:
-        """The same with masks that are drawn a few steps at a time, where those of an epoch are too large."""
+    @torch.no_grad()
+    def train_together(self, order: EpochOrder) -> Tensor:
+        """The same of all chunks, with masks that are drawn a few steps at a time: those of an epoch are too large."""
         self.streams = self.streams or Streams(self.stack.members, "dropout", self.places.device)
-        self.streams.seed(epoch)
+        self.streams.seed(order.epoch)
         kind, generators, dtype = self.kind, self.streams.generators, self.stack.first_weight.dtype
         bytes_of_step = dtype.itemsize * len(generators) * kind.batch * sum(kind.hidden)
+        rows = [self._flat_rows(order, chunk) for chunk in self.chunks]
+        total = torch.zeros(self.stack.n_members, dtype=torch.float64)
         for steps in _slices(kind.steps, max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))):
             masks = masks_of_steps(generators, steps.stop - steps.start, kind.layers, kind.dropout, dtype)
-            yield steps, masks, self.streams.rows
+            for chunk, own in zip(self.chunks, rows, strict=True):
+                batches = Batches(NOTHING, NOTHING, own[steps])
+                total[chunk.rows] += self._steps(chunk, batches, masks, self.streams.rows[chunk.rows])
+        return total
 
-    def _train_chunk(self, chunk: Chunk, batches: Batches, masks: list[Tensor], streams: Tensor) -> Tensor:
+    def _flat_rows(self, order: EpochOrder, chunk: Chunk) -> Tensor:
+        return self.data.flat_rows(order, [member.stream for member in self.stack.members[chunk.rows]])
+
+    def _steps(self, chunk: Chunk, batches: Batches, masks: list[Tensor], streams: Tensor) -> Tensor:
         groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
         states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
         beta1, beta2 = groups[0]["betas"]

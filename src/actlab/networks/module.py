@@ -9,6 +9,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ from actlab.networks.memory import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor, stack_states
+from actlab.networks.steps import Piece
 from actlab.settings import OptimizerSettings
 
 # Weights, gradients and two moments of a stack. Whoever trains a few members at a time has no need of small stacks;
@@ -85,6 +87,11 @@ class PopulationModule(pl.LightningModule):
     def on_accelerator(self) -> bool:
         """Whether work is done elsewhere while Python goes on."""
         return bool(self.trainer.strategy.root_device.type != "cpu")
+
+    @property
+    def n_side_by_side(self) -> int:
+        """Threads that share the work of the stacks."""
+        return self._n_threads if self._pool else 1
 
     @property
     def max_epochs(self) -> int:
@@ -149,18 +156,21 @@ class PopulationModule(pl.LightningModule):
         # what is there already stays: no need to look through it again and again
         gc.freeze()
 
-    def _on_each(self, work: Callable[[StackTraining], None]) -> None:
-        def run(training: StackTraining) -> None:
+    def _side_by_side(self, tasks: Iterable[tuple[StackTraining, Callable[[], None]]]) -> None:
+        """Work of stacks, as the Trainer wants it computed."""
+
+        def run(task: tuple[StackTraining, Callable[[], None]]) -> None:
+            training, work = task
             with (
                 self.trainer.precision_plugin.forward_context(),
                 torch.set_grad_enabled(is_training),
                 training.beside(),
             ):
-                work(training)
+                work()
 
         # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
         is_training = torch.is_grad_enabled()
-        self.in_pool(run, self.training_stacks)
+        self.in_pool(run, tasks)
 
     def in_pool(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Do something with each item: side by side while there are threads, in turn otherwise."""
@@ -173,15 +183,24 @@ class PopulationModule(pl.LightningModule):
         self._epoch_started = time.perf_counter()
         if self._bank is not None:
             self.in_pool(self._bank.fill, self._bank.start(batch, [t.kind for t in self.training_stacks]))
-        self._on_each(lambda training: training.train_epoch(batch))
+        pieces: list[tuple[StackTraining, Piece]] = []
+        for training in self.training_stacks:
+            with training.beside():
+                pieces += [(training, piece) for piece in training.begin_epoch(batch)]
+        # what takes longest first, so that the threads end together
+        pieces.sort(key=lambda found: (found[0].pace * found[1].n_members, found[1].n_members), reverse=True)
+        self._side_by_side((training, partial(training.train, piece)) for training, piece in pieces)
 
     def validation_step(self, batch: str, batch_idx: int) -> None:
         """Score every member on its inner-validation rows."""
         if self.trainer.sanity_checking:
             return
-        self._on_each(StackTraining.validate)
-        self._on_each(StackTraining.record)
-        if self.on_accelerator:
+        if not self.on_accelerator:
+            self._side_by_side((training, partial(_validate, training)) for training in self.training_stacks)
+        else:
+            # numbers are read when the work of all stacks is under way
+            self._side_by_side((training, training.validate) for training in self.training_stacks)
+            self._side_by_side((training, training.record) for training in self.training_stacks)
             torch.accelerator.synchronize()
             seconds = time.perf_counter() - self._epoch_started
             for training in self.training_stacks:
@@ -219,8 +238,7 @@ class PopulationModule(pl.LightningModule):
         if self.on_accelerator:
             # what the stacks let go of may be taken by others now
             torch.accelerator.synchronize()
-        n_threads = self._n_threads if self._pool else 1
-        self.training_stacks = balanced([t for t in self.training_stacks if t.n_members], n_threads)
+        self.training_stacks = balanced([t for t in self.training_stacks if t.n_members], self.n_side_by_side)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
         in_training = (member.stream for training in self.training_stacks for member in training.stack.members)
@@ -286,6 +304,11 @@ def balanced(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTrain
             break
         left.append(largest.halve())
     return sorted(left, key=lambda training: -training.n_members)
+
+
+def _validate(training: StackTraining) -> None:
+    training.validate()
+    training.record()
 
 
 @torch.no_grad()

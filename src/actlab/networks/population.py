@@ -1,11 +1,11 @@
 """How one stack trains: its epochs, its members' best weights, and who leaves.
 
-Everything here concerns one stack on one device with one thread of control, so that stacks can run side by side.
+Everything here concerns one stack on one device, so that stacks can run side by side; pieces of an epoch can, too.
 """
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from actlab.networks.compiled import can_compile
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor, unstack
-from actlab.networks.steps import AutogradSteps, recorder
+from actlab.networks.steps import AutogradSteps, Piece, recorder
 from actlab.settings import OptimizerSettings
 
 # Share of an accelerator's stack that still trains, under which the others are taken out: every new size is recorded
@@ -97,6 +97,8 @@ class StackTraining:
         }
         self.finished: dict[int, Outcome] = {}
         self.positions = list(positions)
+        # seconds of a member in the last piece that was done
+        self.pace = 0.0
         device = stack.first_weight.device
         self.stream = None if device.type == "cpu" else torch.Stream(device)
         self.least_alive = least_alive(device)
@@ -145,22 +147,31 @@ class StackTraining:
         with self.stream:
             yield
 
-    def train_epoch(self, order: EpochOrder) -> None:
-        """One pass over the members' own training rows in their own order."""
-        started = time.perf_counter()
+    def begin_epoch(self, order: EpochOrder) -> list[Piece]:
+        """What there is to `train` for one pass over the members' own training rows in their own order."""
         self.stack.train()
         self.optimizer.start_epoch(order.epoch, self.settings.schedule, self.max_epochs)
-        self.losses = self.steps.train(order) / self.kind.steps
-        self._spend_since(started)
+        self.losses = torch.zeros(self.stack.n_members, device=self.sd.device, dtype=torch.float64)
+        return self.steps.pieces(order)
 
-    def _spend_since(self, started: float) -> None:
+    def train(self, piece: Piece) -> None:
+        """Do one piece of an epoch; several may be done side by side."""
+        started = time.perf_counter()
+        self.losses[piece.rows] = piece.train() / self.kind.steps
         if self.stream is None:
-            self.spend(time.perf_counter() - started)
+            seconds = (time.perf_counter() - started) / piece.n_members
+            self.pace = seconds
+            self._spend(seconds, range(piece.rows.start, piece.rows.stop))
 
     def spend(self, seconds: float) -> None:
         """Share out time among the members."""
-        for outcome in self.outcomes.values():
-            outcome.seconds += seconds / self.n_members
+        self._spend(seconds / self.n_members, self.rows)
+
+    def _spend(self, seconds: float, rows: Container[int]) -> None:
+        """Add what each of some members took."""
+        for row, position in zip(self.rows, self.positions, strict=True):
+            if row in rows:
+                self.outcomes[position].seconds += seconds
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -175,7 +186,8 @@ class StackTraining:
         outputs = self.steps.predict(self.features, self.places)[:, : self.n_validation]
         targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
         self.metric.update(outputs * sd, targets * sd)
-        self._spend_since(started)
+        if self.stream is None:
+            self.spend(time.perf_counter() - started)
 
     @torch.no_grad()
     def record(self) -> None:

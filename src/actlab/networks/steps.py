@@ -6,6 +6,7 @@ A step of a stack is some sixty kernels. Launched one by one from Python, a step
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -16,6 +17,23 @@ from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
 
 Work = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an epoch's work that needs no other part.
+
+    Args:
+        rows: Which members of the stack.
+        train: One step for each batch of the epoch; returns the sum (P,) of the losses of these members, float64.
+    """
+
+    rows: slice
+    train: Callable[[], Tensor]
+
+    @property
+    def n_members(self) -> int:
+        return int(self.rows.stop - self.rows.start)
 
 
 class AutogradSteps:
@@ -44,8 +62,11 @@ class AutogradSteps:
         self.is_warm = False
         self.replay: Work | None = None
 
-    def train(self, order: EpochOrder) -> Tensor:
-        """One step for each batch of the epoch; the sum (P,) of the losses, float64."""
+    def pieces(self, order: EpochOrder) -> list[Piece]:
+        """What there is to do in an epoch: all members at once."""
+        return [Piece(slice(0, self.stack.n_members), partial(self._train, order))]
+
+    def _train(self, order: EpochOrder) -> Tensor:
         rows = self.data.flat_rows(order, [member.stream for member in self.stack.members])
         self.stack.start_epoch(order.epoch)
         self.total.zero_()

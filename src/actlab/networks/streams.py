@@ -168,7 +168,8 @@ def scaled_masks(
     for shape in shapes:
         stop = start + words_of(shape)
         bits = words[..., start:stop].contiguous().view(torch.int16)[..., : shape[0] * shape[1]]
-        kept = (bits >= least_kept(probability)).to(dtype) / (1 - probability)
+        # of 0 and 1 at once: by way of truth values and fresh memory it takes five times as long
+        kept = torch.ge(bits, least_kept(probability), out=torch.empty_like(bits, dtype=dtype)).div_(1 - probability)
         masks.append(kept.view(*words.shape[:-1], *shape))
         start = stop
     return masks
