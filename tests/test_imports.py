@@ -37,6 +37,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"steps"},
         {"chunks"},
         {"population"},
+        {"planning"},
         {"module"},
     ),
     "diagnostics": (

@@ -12,9 +12,9 @@ from torch import nn
 
 from actlab.data.datamodule import TabularDataModule, batch_order
 from actlab.members import Member, Split, stream_seed
-from actlab.networks import activations, chunks, module
+from actlab.networks import activations, chunks, planning
 from actlab.networks.initialisation import draw
-from actlab.networks.module import PopulationModule, plan_stacks
+from actlab.networks.module import PopulationModule
 from actlab.networks.optimizer import schedule_factor
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor
@@ -275,13 +275,13 @@ def test_small_stacks_that_go_together_change_no_members_bits(small_csv: str, mo
     members = [
         member("silu", rate, fold, inner, dropout=0.1) for rate in rates for fold in range(3) for inner in (0, 1)
     ]
-    monkeypatch.setattr(module, "STACK_BYTES", 50_000)
+    monkeypatch.setattr(planning, "STACK_BYTES", 50_000)
     absorbed = []
     absorb = StackTraining.absorb
     monkeypatch.setattr(StackTraining, "absorb", lambda self, other: absorbed.append(1) or absorb(self, other))
     merging = train(members, data, 40, patience=3)
     assert absorbed
-    monkeypatch.setattr(module, "SMALL", 0)
+    monkeypatch.setattr(planning, "SMALL", 0)
     n_absorbed = len(absorbed)
     apart = train(members, data, 40, patience=3)
     assert len(absorbed) == n_absorbed
@@ -302,7 +302,7 @@ def test_a_stack_that_is_shared_out_between_threads_changes_no_members_bits(
     monkeypatch.setattr(StackTraining, "halve", lambda self: halves.append(1) or halve(self))
     shared = train(members, data, 60, patience=3)
     assert halves
-    monkeypatch.setattr(module, "MOST_OF_A_SHARE", math.inf)
+    monkeypatch.setattr(planning, "MOST_OF_A_SHARE", math.inf)
     n_halves = len(halves)
     whole = train(members, data, 60, patience=3)
     assert len(halves) == n_halves
@@ -355,7 +355,7 @@ def test_padding_is_not_counted_and_a_member_goes_without_it() -> None:
 
 def test_a_stack_holds_equal_architectures_in_the_order_of_learning_rate(small_csv: str) -> None:
     data = data_of(small_csv, "price")
-    stacks = plan_stacks(MIXED, data.data, batch_size=32)
+    stacks = planning.plan_stacks(MIXED, data.data, batch_size=32)
     assert sorted(p for stack in stacks for p in stack) == list(range(len(MIXED)))
     for stack in stacks:
         assert len({(MIXED[p].activation, MIXED[p].dropout) for p in stack}) == 1

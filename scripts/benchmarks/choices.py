@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actlab.members import Member
-from actlab.networks import chunks, population
+from actlab.networks import chunks, planning, population
 from actlab.networks import module as module_of_stacks
 from actlab.networks.module import PopulationModule
 from benchmarks import plain_loop
@@ -46,7 +46,7 @@ def stack_sizes(task: Task, members: Sequence[Member], sizes: Sequence[int] = ST
     """Networks per minute by the size at which stacks are cut (weights, gradients and moments, bytes)."""
     found = {}
     for size in sizes:
-        with mock.patch.object(module_of_stacks, "STACK_BYTES", size):
+        with mock.patch.object(planning, "STACK_BYTES", size):
             found[f"stacks of {size / 1e6:g} MB"] = rate(task, lambda: fit_population(task, members), len(members))
     return found
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actlab.data.datamodule import batch_shape
 from actlab.members import Member
-from actlab.networks import module as module_of_stacks
+from actlab.networks import planning
 from actlab.networks.initialisation import layer_shapes
 from actlab.networks.module import PopulationModule
 from benchmarks.markdown import Section, medians, table
@@ -133,7 +133,7 @@ def copies(is_smoke: bool = False) -> tuple[float, float]:
     """Bytes/s of copies with the threads that torch has now: far larger than the caches, and as large as a stack."""
     n_threads = torch.get_num_threads()
     large, least_s = (1 << 20, 0.01) if is_smoke else (1 << 28, 0.3)
-    sizes = (large, min(large, module_of_stacks.STACK_BYTES // 2))
+    sizes = (large, min(large, planning.STACK_BYTES // 2))
     first, second = (copy_bandwidth(size, n_threads, least_s) for size in sizes)
     return first, second
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actlab.data.datamodule import EpochOrder
 from actlab.networks.bank import EpochBank, Kind
-from actlab.networks.compiled import compiled_steps
+from actlab.networks.compiled import as_written, compiled_steps
 from actlab.networks.memory import cache_of_a_core
 from actlab.networks.optimizer import RowAdamW
 from actlab.networks.regressor import Regressor
@@ -157,28 +157,30 @@ class Chunks:
         states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
         beta1, beta2 = groups[0]["betas"]
         # compiled only now, in the thread that needs it
-        total: Tensor = compiled_steps(self.stack.row.name)(
-            batches.rows,
-            self.data.flat_features,
-            self.data.flat_targets,
-            batches.features,
-            batches.targets,
-            chunk.weights,
-            chunk.biases,
-            chunk.learned,
-            masks,
-            streams,
-            first_of(streams),
-            chunk.pieces,
-            [[state["exp_avg"] for state in group] for group in states],
-            [[state["exp_avg_sq"] for state in group] for group in states],
-            states[0][0]["step"],
-            [group["lr"] for group in groups],
-            [group["weight_decay"] for group in groups],
-            beta1,
-            beta2,
-            groups[0]["eps"],
-        )
+        steps = compiled_steps(self.stack.row.name)
+        with as_written():
+            total: Tensor = steps(
+                batches.rows,
+                self.data.flat_features,
+                self.data.flat_targets,
+                batches.features,
+                batches.targets,
+                chunk.weights,
+                chunk.biases,
+                chunk.learned,
+                masks,
+                streams,
+                first_of(streams),
+                chunk.pieces,
+                [[state["exp_avg"] for state in group] for group in states],
+                [[state["exp_avg_sq"] for state in group] for group in states],
+                states[0][0]["step"],
+                [group["lr"] for group in groups],
+                [group["weight_decay"] for group in groups],
+                beta1,
+                beta2,
+                groups[0]["eps"],
+            )
         return total
 
     @torch.no_grad()
@@ -188,7 +190,8 @@ class Chunks:
         outputs = []
         for chunk in self.chunks:
             own = places[chunk.rows]
-            outputs.append(steps.predict(features, chunk.weights, chunk.biases, chunk.learned, own, first_of(own)))
+            with as_written():
+                outputs.append(steps.predict(features, chunk.weights, chunk.biases, chunk.learned, own, first_of(own)))
         return torch.cat(outputs)
 
 

@@ -11,6 +11,7 @@ derivative in the table, autograd trains, to the same bits but for what `actlab.
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
@@ -222,6 +223,14 @@ class LearnedSteps(Steps):
         by_z, by_own = self.gradients(by_signal, z, learned[depth].view(-1, 1, 1))
         by_learned[depth].copy_(by_own)
         return by_z
+
+
+def as_written() -> AbstractContextManager[None]:
+    """Around every call of compiled steps: TorchScript's optimiser finds nothing in them to make quicker.
+
+    It takes 40 ms of an activation's first two epochs to look.
+    """
+    return torch.jit.optimized_execution(False)  # type: ignore[attr-defined]  # documented, not in __all__
 
 
 def can_compile(activation: str) -> bool:

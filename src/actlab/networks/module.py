@@ -1,7 +1,7 @@
 """The LightningModule: a population of stacks that trains in one `Trainer.fit`.
 
 A Lightning batch is one epoch of the whole population, so Lightning's cost per batch is paid once an epoch. On the CPU
-the stacks of an epoch run side by side in threads, each with one thread of arithmetic: matrices this small gain
+the pieces of an epoch run side by side in threads, each with one thread of arithmetic: matrices this small gain
 little from two threads inside one product, and a member's numbers do not depend on how many there are.
 """
 
@@ -10,34 +10,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, TabularDataModule, batch_shape
-from actlab.members import Member, Split
-from actlab.networks import activations
+from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, TabularDataModule
+from actlab.members import Member
+from actlab.networks import planning
 from actlab.networks.bank import EpochBank
-from actlab.networks.initialisation import layer_shapes
 from actlab.networks.memory import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.regressor import Regressor, stack_states
 from actlab.networks.steps import Piece
 from actlab.settings import OptimizerSettings
-
-# Weights, gradients and two moments of a stack. Whoever trains a few members at a time has no need of small stacks;
-# larger ones are copied whole whenever a member leaves them, and leave less to share out among threads.
-STACK_BYTES = 32_000_000
-# members of a stack under which its cost is that of calling the kernels
-SMALL = 8
-# stacks that every thread has at least, if they are not small: the last of an epoch makes up for unequal ones before
-STACKS_A_THREAD = 2
-# a thread's equal share of the members, as many times as which one stack may have of them
-MOST_OF_A_SHARE = 1.5
 
 
 class PopulationModule(pl.LightningModule):
@@ -65,6 +53,7 @@ class PopulationModule(pl.LightningModule):
         self._n_threads = 1
         self._epoch_started = 0.0
         self._bank: EpochBank | None = None
+        self._has_frozen = False
 
     @property
     def datamodule(self) -> TabularDataModule:
@@ -108,8 +97,8 @@ class PopulationModule(pl.LightningModule):
         data = self.datamodule.data
         self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in self.members))
         self._n_threads = 1 if self.on_accelerator else torch.get_num_threads()
-        stack_bytes = None if self.on_accelerator else STACK_BYTES
-        self._positions = plan_stacks(
+        stack_bytes = None if self.on_accelerator else planning.STACK_BYTES
+        self._positions = planning.plan_stacks(
             self.members, data, self.datamodule.settings.batch_size, self._n_threads, stack_bytes
         )
         width = max(split.n_features for split in data.values())
@@ -154,7 +143,9 @@ class PopulationModule(pl.LightningModule):
         torch.set_flush_denormal(True)
         keep_freed_memory()
         # what is there already stays: no need to look through it again and again
-        gc.freeze()
+        self._has_frozen = gc.get_freeze_count() == 0
+        if self._has_frozen:
+            gc.freeze()
 
     def _side_by_side(self, tasks: Iterable[tuple[StackTraining, Callable[[], None]]]) -> None:
         """Work of stacks, as the Trainer wants it computed."""
@@ -238,7 +229,7 @@ class PopulationModule(pl.LightningModule):
         if self.on_accelerator:
             # what the stacks let go of may be taken by others now
             torch.accelerator.synchronize()
-        self.training_stacks = balanced([t for t in self.training_stacks if t.n_members], self.n_side_by_side)
+        self.training_stacks = planning.balanced([t for t in self.training_stacks if t.n_members], self.n_side_by_side)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
         in_training = (member.stream for training in self.training_stacks for member in training.stack.members)
@@ -252,7 +243,9 @@ class PopulationModule(pl.LightningModule):
         self._close_pool()
 
     def _close_pool(self) -> None:
-        gc.unfreeze()
+        if self._has_frozen:
+            gc.unfreeze()
+            self._has_frozen = False
         # a process-wide state of the processor: whoever computes after us wants it as it was
         torch.set_flush_denormal(False)
         if self._pool is not None:
@@ -282,30 +275,6 @@ class PopulationModule(pl.LightningModule):
             outcome.test_predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
 
 
-def balanced(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTraining]:
-    """The same members in as many stacks as keep all threads at work, the largest first.
-
-    A stack of few members costs nearly as much as a full one, and at the end of a run most are of few members: small
-    ones of one kind go together, while every thread still has two. The last one left is shared out again.
-    """
-    left: list[StackTraining] = []
-    n_stacks = len(stacks)
-    for training in sorted(stacks, key=lambda training: training.n_members):
-        into = next((t for t in left if t.n_members + training.n_members <= SMALL and t.can_absorb(training)), None)
-        if into is None or n_stacks <= STACKS_A_THREAD * n_threads:
-            left.append(training)
-        else:
-            into.absorb(training)
-            n_stacks -= 1
-    n_members = sum(training.n_members for training in left)
-    while left and n_threads > 1:
-        largest = max(left, key=lambda training: training.n_members)
-        if largest.n_members < 2 or largest.n_members <= MOST_OF_A_SHARE * n_members / n_threads:
-            break
-        left.append(largest.halve())
-    return sorted(left, key=lambda training: -training.n_members)
-
-
 def _validate(training: StackTraining) -> None:
     training.validate()
     training.record()
@@ -325,51 +294,6 @@ def predict(outcomes: Sequence[Outcome], features: Tensor) -> Tensor:
     stack = stack.to(features.device).eval()
     outputs: Tensor = stack(features.to(stack.first_weight.dtype))
     return outputs
-
-
-def plan_stacks(
-    members: Sequence[Member],
-    data: dict[Split, SplitData],
-    batch_size: int,
-    n_threads: int = 1,
-    stack_bytes: int | None = None,
-) -> list[list[int]]:
-    """Positions of the members of each stack.
-
-    Members of a stack are equal in activation, widths, dropout and number of steps, and lie in the order of learning
-    rate; a stack is cut where its training state would outgrow `stack_bytes`, or to give every thread enough.
-    """
-    groups: dict[object, list[int]] = {}
-    for position, member in enumerate(members):
-        rows = data[member.split].rows
-        shape = (batch_shape(len(rows.training), batch_size), len(rows.validation))
-        key = (member.activation, member.hidden, member.dropout, shape)
-        groups.setdefault(key, []).append(position)
-    stacks = []
-    enough = STACKS_A_THREAD if len(members) >= STACKS_A_THREAD * n_threads * SMALL else 1
-    n_stacks_wanted = -(-enough * n_threads // len(groups)) if n_threads > 1 else 1
-    for positions in groups.values():
-        positions.sort(key=lambda p: _order(members[p]))
-        size = -(-len(positions) // n_stacks_wanted)
-        if stack_bytes is not None:
-            size = min(size, max(1, stack_bytes // _training_bytes(members[positions[0]], data)))
-        # equal cuts rather than full ones and a rest
-        n_cuts = -(-len(positions) // size)
-        bounds = [len(positions) * cut // n_cuts for cut in range(n_cuts + 1)]
-        stacks += [positions[start:stop] for start, stop in pairwise(bounds)]
-    return stacks
-
-
-def _order(member: Member) -> tuple[object, ...]:
-    """Members of equal optimiser settings lie side by side."""
-    return (member.learning_rate, member.weight_decay, member.epochs, member.stream)
-
-
-def _training_bytes(member: Member, data: dict[Split, SplitData]) -> int:
-    """Bytes of weights, gradients and AdamW's two moments of one member in float32."""
-    k = activations.get(member.activation).width_factor
-    shapes = layer_shapes(data[member.split].n_features, member.hidden, k)
-    return 16 * sum(n_out * (n_in + 1) for n_out, n_in in shapes)
 
 
 def _prepare_thread() -> None:

@@ -126,7 +126,9 @@ def _rate(learning_rate: float, device: torch.device) -> float | Tensor:
 def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[RowAdamW, Tensor]] | None) -> Tensor:
     if sources is None:
         return torch.zeros_like(tensor)
-    return torch.cat([source.moments[position][key].index_select(0, rows) for source, rows in sources])
+    parts = [source.moments[position][key].index_select(0, rows) for source, rows in sources]
+    # one is a copy already
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _equal_runs(values: Sequence[object]) -> list[tuple[int, int]]:

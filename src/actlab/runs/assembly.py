@@ -96,10 +96,12 @@ class Networks:
 
     def gather(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[Network]:
         """The networks of the rows of `summary.choose`: for each (repeat, fold) those of its chosen trial."""
+        # the folds of an activation mostly choose the same few trials
+        kept = {trial: self.of(trial, settings[trial]) for trial in dict.fromkeys(chosen.trial.tolist())}
         return [
             network
             for trial, *fold in chosen[["trial", "repeat", "fold"]].to_numpy().tolist()
-            for network in self.of(trial, settings[trial])
+            for network in kept[trial]
             if [network.member.split.repeat, network.member.split.fold] == fold
         ]
 
