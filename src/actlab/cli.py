@@ -74,4 +74,6 @@ def main() -> NoReturn:
             print("actlab: interrupted; the same command again goes on where it stopped", file=sys.stderr)
     except BrokenPipeError:
         code = 0
+    # what is left goes with the process; to look through it for cycles once more takes a second and a half
+    gc.freeze()
     sys.exit(code)
