@@ -90,7 +90,7 @@ def threadings(task: Task, members: Sequence[Member], processes: Processes) -> d
     def train_in_processes() -> None:
         list(processes.pool.map(_population_here, [members[i::N_CORES] for i in range(N_CORES)]))
 
-    found = {"one process, a stack in each thread": rate(task, train, len(members))}
+    found = {"one process, a chunk in each thread": rate(task, train, len(members))}
     with mock.patch.object(PopulationModule, "on_fit_start", without_pool):
         found["one process, threads inside each product"] = rate(task, train, len(members))
     found["processes of one thread, started before"] = rate(task, train_in_processes, len(members))

@@ -36,6 +36,10 @@ INTRODUCTION = """# Benchmarks
 Written by `COMMAND` (the JSON of the run, `--render` writes this page from it again): mode MODE, medians of ROUNDS
 rounds in which the contestants take turns where a section does not say otherwise, with the lowest and the highest in
 brackets.
+
+Another machine need not meet all of it: an earlier version on 2 cores of a Xeon with AVX-512 and busy neighbours had 45
+to 49 % of the matrix product at batch 128 (62 to 63 with one quiet core) and 1.9 times (g), but 3.1 times (c) of the
+default comparison.
 """
 TRIED = """## What was tried and did not help
 
