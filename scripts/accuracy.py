@@ -43,19 +43,19 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
 from accuracy_rules import Floats, Found, alone, gathered, rmse, rules
-from actlab.configuration import Configuration, parse
+from actlab.config import Configuration, parse
 from actlab.data import splits
 from actlab.data.datamodule import prepare
 from actlab.data.table import Table, read_rows, read_table
 from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
-from actlab.runs import assembly
-from actlab.runs.compare import Comparison, compare
+from actlab.runs import model_building as assembly
+from actlab.runs.compare_search import Comparison, compare
+from actlab.runs.evaluate import Setting, evaluate
 from actlab.runs.fit import evaluation_of
+from actlab.runs.model_building import bag_scores, best, fold_keys, rows_of, ship
 from actlab.runs.results import frames
-from actlab.runs.shipping import bag_scores, best, fold_keys, rows_of, ship
 from actlab.runs.trial_settings import arms_of, setting_of
-from actlab.runs.trials import Setting, evaluate
 from actlab.verdict.summary import choose
 
 N_OUTER = 5

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from actlab.runs.shipping import CLOSE
-from actlab.runs.trials import TrialResult
+from actlab.runs.evaluate import TrialResult
+from actlab.runs.model_building import CLOSE
 
 Floats = NDArray[np.float64]
 Weights = Callable[[list[int]], Floats]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actlab import cli
-from actlab.records import write_text
+from actlab.run_files import write_text
 from bad_input_cases import CASES, NOBODY, TRAINING, Case, good, text
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "bad_inputs.md"

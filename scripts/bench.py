@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from actlab.records import write_text
+from actlab.run_files import write_text
 from benchmarks.document import SECTIONS, render
 from benchmarks.plans import PLANS, Bench
 from benchmarks.tasks import N_CORES

@@ -20,8 +20,8 @@ import pandas as pd
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.members import Member, Split, derive_seed
-from actlab.records import MemberRecord, to_frame, write_text
-from actlab.runs.trials import Evaluation, member_record, train
+from actlab.run_files import MemberRecord, to_frame, write_text
+from actlab.runs.evaluate import Evaluation, member_record, train
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 from actlab.verdict.paired_tests import corrected_resampled_t, naive_paired_t
 from actlab.verdict.summary import choose, scores_of, summarise

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actlab.records import RunDirectory, write_text
-from actlab.report.answer import answer, decimals_for, duration, fixed, listed, rate, remarks
+from actlab.report.words import answer, decimals_for, duration, fixed, listed, rate, remarks
+from actlab.run_files import RunDirectory, write_text
 from actlab.verdict.significance import Comparison, compare_all
 from actlab.verdict.summary import choose, scores_of
 

@@ -14,7 +14,7 @@ from types import FrameType
 import optuna
 from optuna.storages._grpc.server import make_server
 
-from actlab.engine import database
+from actlab.engine import storage as database
 from actlab.errors import InputError
 
 

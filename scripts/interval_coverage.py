@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from accuracy import N_OUTER, comparisons, true_values
-from actlab.configuration import Configuration, parse
+from actlab.config import Configuration, parse
 from actlab.data.preprocessing import fit_target
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_rows, read_table
-from actlab.model.averaging import FoldKey, FoldPrediction, FoldResiduals
+from actlab.model.ensemble import FoldKey, FoldPrediction, FoldResiduals
 from actlab.model.intervals import check_level, interval_of
-from actlab.records import write_text
+from actlab.run_files import write_text
 from actlab.runs.references import REFERENCES, FoldData
 
 Values = NDArray[np.float64]

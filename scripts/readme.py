@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actlab.records import RunDirectory
-from actlab.report.answer import answer, comparison_with_winner, decimals_for, fixed, rate, remarks
+from actlab.report.words import answer, comparison_with_winner, decimals_for, fixed, rate, remarks
+from actlab.run_files import RunDirectory
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- answer: begin (scripts/readme.py) -->", "<!-- answer: end -->"

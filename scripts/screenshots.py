@@ -22,7 +22,7 @@ from PIL import Image
 
 from actlab.errors import InputError
 from actlab.report.finished import FinishedRun, read_finished
-from actlab.report.tensorboard_log import FRAGMENT
+from actlab.report.tensorboard import FRAGMENT
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -17,16 +17,15 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
-from actlab.configuration import Configuration, parse
+from actlab.config import Configuration, parse
 from actlab.data.table import read_table
-from actlab.engine.studies import Study
+from actlab.engine.study import Study
 from actlab.members import derive_seed
-from actlab.runs.compare import Comparison
+from actlab.runs.compare_search import Comparison, Search
+from actlab.runs.evaluate import evaluate
 from actlab.runs.experiment import Experiment
 from actlab.runs.fit import evaluation_of
-from actlab.runs.search import Search
 from actlab.runs.trial_settings import setting_of
-from actlab.runs.trials import evaluate
 
 # repeats of the folds on which settings are trained again
 FRESH_REPEATS = 5

@@ -45,8 +45,8 @@ class Cost:
 
 def attributes(n_members: int, n_epochs: int) -> dict[str, Any]:
     """Members and curves of a trial as a run stores them."""
-    from actlab.records import CurveRecord, MemberRecord
-    from actlab.runs.results import CURVES, MEMBERS
+    from actlab.run_files import CurveRecord, MemberRecord
+    from actlab.runs.evaluate import CURVES, MEMBERS
 
     chance = random.Random(0)
     member = MemberRecord(
@@ -58,7 +58,7 @@ def attributes(n_members: int, n_epochs: int) -> dict[str, Any]:
 
 def work(name: str, journal: Path, url: str | None, batch: int, members: int, epochs: int, results: "Any") -> None:
     """One worker: claim, complete, until the queue is empty."""
-    from actlab.engine.studies import Study, open_storage
+    from actlab.engine.study import Study, open_storage
 
     study = Study(open_storage(journal, url), name)
     content, calls = attributes(members, epochs), count_calls(study)
@@ -82,7 +82,7 @@ def count_calls(study: Any) -> list[int]:
 
 def measure(url: str | None, n_workers: int, n_trials: int, batch: int, members: int, epochs: int) -> Cost:
     """Time from the first claim to the last trial told."""
-    from actlab.engine.studies import Cell, Study, open_storage
+    from actlab.engine.study import Cell, Study, open_storage
 
     with tempfile.TemporaryDirectory() as directory:
         journal = Path(directory) / "study.journal"
@@ -112,7 +112,7 @@ def proxy(url: str, port: int) -> Iterator[str]:
     import optuna
     from optuna.storages._grpc.server import make_server
 
-    from actlab.engine.database import open_database
+    from actlab.engine.storage import open_database
 
     storage = optuna.storages.get_storage(open_database(url))
     server = make_server(storage, "127.0.0.1", port, ThreadPoolExecutor(32))

@@ -13,7 +13,7 @@ from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.members import Member
 from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
-from actlab.networks.regressor import Regressor
+from actlab.networks.network import Regressor
 from actlab.settings import DataSettings, ProtocolSettings
 
 HOUSES = Path(__file__).parents[1] / "data" / "house_prices" / "train.csv"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actlab.configuration import to_yaml
-from actlab.records import RunDirectory, write_frame, write_json, write_text
-from actlab.report.colours import ORDER
+from actlab.config import to_yaml
+from actlab.report.drawing import ORDER
+from actlab.run_files import RunDirectory, write_frame, write_json, write_text
 from actlab.verdict.summary import summarise
 
 N_EPOCHS, N_LAYERS, N_ROWS = 200, 3, 300

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actlab.report.answer import answer, comparison_with_winner, decimals_for, duration, fixed, listed, rate, remarks
+from actlab.report.words import answer, comparison_with_winner, decimals_for, duration, fixed, listed, rate, remarks
 
 VERDICTS = {"silu": "", "relu": "no difference shown", "gelu": "no difference shown", "sigmoid": "worse"}
 

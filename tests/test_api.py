@@ -12,7 +12,7 @@ import pytest
 import actlab
 from actlab import api
 from actlab.errors import InputError
-from actlab.report import colours
+from actlab.report import drawing as colours
 from synthetic_runs import make_run
 
 SMALL = {

@@ -5,8 +5,8 @@ import pytest
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.networks.activations import ACTIVATIONS, get
-from actlab.networks.regressor import Regressor
-from actlab.runs.arms import arms, baseline_arm, n_parameters, widths_for
+from actlab.networks.network import Regressor
+from actlab.runs.trial_settings import arms, baseline_arm, n_parameters, widths_for
 from actlab.settings import ModelSettings, OptimizerSettings
 
 HIDDEN = (144, 72, 18)

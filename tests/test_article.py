@@ -15,9 +15,16 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import nn
 
 from actlab.errors import InputError
-from actlab.runs.article import article, run_article
-from actlab.runs.article_networks import ArticleData, ArticleResult, explain_failure, prepare, train
-from actlab.runs.article_words import render
+from actlab.runs.article import (
+    ArticleData,
+    ArticleResult,
+    article,
+    explain_failure,
+    prepare,
+    render,
+    run_article,
+    train,
+)
 
 HOUSE_PRICES = str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv")
 CLASSES = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}

@@ -10,18 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from actlab.configuration import Configuration
+from actlab.config import Configuration
 from actlab.data.preprocessing import fit_target
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.errors import InputError
 from actlab.members import Split
 from actlab.model.ensemble import load
-from actlab.runs.assembly import Network, Networks, networks_of, shipped_splits
-from actlab.runs.compare import compare
+from actlab.runs.compare_search import compare
+from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, train
 from actlab.runs.fit import score
-from actlab.runs.shipping import best, ship
-from actlab.runs.trials import Evaluation, Setting, evaluate, make_member, train
+from actlab.runs.model_building import Network, Networks, best, networks_of, ship, shipped_splits
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings
 
 SETTINGS = {number: Setting(name, 1e-2, 0.0, (6,), 0.1, "auto") for number, name in enumerate(("relu", "tanh"))}
@@ -156,7 +155,7 @@ def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
     )
     # tanh is the best of all three folds, but without fold 2 it is relu
     scores = pd.DataFrame([[1.0, 1.0, 5.0], [2.0, 2.0, 1.0]], index=["relu", "tanh"], columns=[(0, 0), (0, 1), (0, 2)])
-    monkeypatch.setattr("actlab.runs.shipping.bag_scores", lambda *_: scores)
+    monkeypatch.setattr("actlab.runs.model_building.bag_scores", lambda *_: scores)
     shipped, found = ship(networks, chosen, SETTINGS, CompareSettings(folds=3, inner=2, ensemble=1))
     assert found["activations"] == {"tanh": 6}
     assert {network.member.trial for network in shipped} == {1}

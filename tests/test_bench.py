@@ -86,7 +86,7 @@ def test_skorch_learns_on_the_same_task(scripts: Any, article: Any) -> None:
 
 
 def test_a_comparisons_members_are_those_that_it_trains(scripts: Any, small_csv: str) -> None:
-    from actlab.configuration import parse
+    from actlab.config import parse
 
     flags = ["--compare.activations", "[relu, maxout]", "--compare.folds", "2", "--data.csv", small_csv]
     configuration = parse("compare", "", [*flags, "--data.target", "price", "--trainer.max_epochs", "2"])

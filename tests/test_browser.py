@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.report.colours import ORDER
+from actlab.report.drawing import ORDER
 from actlab.report.finished import read_finished
-from actlab.report.page import write_report
-from actlab.report.side_by_side import write_side_by_side
-from actlab.report.tensorboard_log import FRAGMENT, write_comparison
+from actlab.report.page import write_report, write_side_by_side
+from actlab.report.tensorboard import FRAGMENT, write_comparison
 from browser import Browser, find
 from synthetic_runs import make_run
 

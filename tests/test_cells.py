@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actlab.data.cells import Format, category_name, looks_like_dates, read_categories, read_numbers
+from actlab.data.columns import Format, category_name, looks_like_dates, read_categories, read_numbers
 
 MISSING = {"", "NA"}
 

@@ -14,19 +14,24 @@ import pytest
 import torch
 from rich.console import Console
 
-from actlab.diagnostics.convergence import LEVELS, ConvergenceRecord, convergence_records, first_epoch_at
-from actlab.diagnostics.costs import median_costs, step_costs
 from actlab.diagnostics.health import HealthRecord
-from actlab.diagnostics.representation import deviation_from_affine, maxout_error
+from actlab.diagnostics.measures import (
+    LEVELS,
+    ConvergenceRecord,
+    convergence_records,
+    deviation_from_affine,
+    first_epoch_at,
+    maxout_error,
+    median_costs,
+    step_costs,
+)
 from actlab.members import Member, Split
+from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
-from actlab.networks.regressor import Regressor
-from actlab.records import MemberRecord, plain, to_frame
-from actlab.report.claims_table import render_claims
-from actlab.runs.investigation import explaining_frames, first_arms
-from actlab.verdict.claims import CLAIMS, claims
-from actlab.verdict.evidence import Part, judged, over_pairs, overall
-from actlab.verdict.measurements import Measurements
+from actlab.report.tables import render_claims
+from actlab.run_files import MemberRecord, plain, to_frame
+from actlab.runs.results import explaining_frames, first_arms
+from actlab.verdict.claims import CLAIMS, Measurements, Part, claims, judged, over_pairs, overall
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
 
 RATES = (0.001, 0.1)

@@ -9,12 +9,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from actlab.configuration import Configuration
+from actlab.config import Configuration
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
-from actlab.records import RunDirectory
-from actlab.runs.compare import Comparison, compare
-from actlab.runs.directory import choose_directory
+from actlab.run_files import RunDirectory
+from actlab.runs.compare_search import Comparison, compare
+from actlab.runs.experiment import choose_directory
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
 

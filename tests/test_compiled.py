@@ -9,15 +9,16 @@ import torch
 
 from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_shape
 from actlab.members import Member, Split
-from actlab.networks import activations, bank, chunks, population
-from actlab.networks.bank import EpochBank, Kind
+from actlab.networks import activations, population
+from actlab.networks import compiled as chunks
+from actlab.networks import streams as bank
+from actlab.networks.activations import DERIVATIVES, LEARNED, OUTPUTS, ROUNDED
 from actlab.networks.compiled import can_compile
-from actlab.networks.derivatives import DERIVATIVES, LEARNED, OUTPUTS, ROUNDED
 from actlab.networks.module import PopulationModule
+from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
-from actlab.networks.regressor import Regressor
-from actlab.networks.streams import Streams, masks_of_steps
-from actlab.runs.trials import make_trainer
+from actlab.networks.streams import EpochBank, Kind, Streams, masks_of_steps
+from actlab.runs.evaluate import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
 BATCH = 32

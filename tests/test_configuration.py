@@ -5,11 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actlab.configuration import Configuration, differences, parse, parse_data, to_yaml
+from actlab.config import Configuration, differences, find_data_list, parse, parse_data, read_listing, to_yaml
 from actlab.errors import InputError
-from actlab.listing import read_listing
 from actlab.settings import CompareSettings, ModelSettings
-from actlab.yaml_files import find_data_list
 
 CSV = ["--data.csv", "some.csv", "--data.target", "y"]
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from actlab.data.table import Table, read_table
-from actlab.records import MemberRecord, to_frame
-from actlab.runs import confirm as confirmation
-from actlab.runs.confirm import confirm, first_look, rivals
-from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.run_files import MemberRecord, to_frame
+from actlab.runs import results as confirmation
+from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
+from actlab.runs.results import confirm, first_look, rivals
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 from actlab.verdict.summary import choose, summarise
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.data.csv_reading import SCAN_BYTES, iterate_blocks, open_csv, shown
+from actlab.data.csv_file import SCAN_BYTES, iterate_blocks, open_csv, shown
 from actlab.errors import InputError
 
 ROWS = "name,price\nGarçon,1\nB,2\n"

@@ -7,8 +7,8 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from actlab.engine import database
-from actlab.engine.database import patient
+from actlab.engine import storage as database
+from actlab.engine.storage import patient
 from actlab.errors import InputError
 
 AWAY: list[Callable[[], SQLAlchemyError]] = [

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from actlab.errors import InputError
-from actlab.networks.device import accelerator, has_float64, is_accelerated
-from actlab.runs.trials import make_trainer
+from actlab.networks.machine import accelerator, has_float64, is_accelerated
+from actlab.runs.evaluate import make_trainer
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from torch import Tensor
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, describe, from_checkpoint, load, save, to_checkpoint
 from actlab.networks.activations import ACTIVATIONS
-from actlab.networks.regressor import Regressor, stack_states
+from actlab.networks.network import Regressor, stack_states
 from actlab.settings import DataSettings
 from small_ensembles import houses, make_ensemble
 
@@ -81,7 +81,7 @@ def test_chunks_change_nothing(ensemble: Ensemble, size: int, monkeypatch: pytes
     whole = ensemble.predict(rows)
     pieces = [ensemble.predict(rows.iloc[start : start + size]) for start in range(0, len(rows), size)]
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-6)
-    monkeypatch.setattr("actlab.model.averaging.BLOCK_ROWS", size)
+    monkeypatch.setattr("actlab.model.ensemble.BLOCK_ROWS", size)
     np.testing.assert_allclose(ensemble.predict(rows), whole, rtol=1e-6)
 
 

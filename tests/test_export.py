@@ -23,8 +23,7 @@ from small_ensembles import CONCRETE, HOUSES, houses, make_ensemble
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
-from actlab.model.export import export_file, export_onnx, to_onnx  # noqa: E402
-from actlab.model.onnx_graph import FORMS, Graph, activate  # noqa: E402
+from actlab.model.onnx_export import FORMS, Graph, activate, export_file, export_onnx, to_onnx  # noqa: E402
 
 QUALITY = ["NA", "Po", "Fa", "TA", "Gd", "Ex"]
 

@@ -20,10 +20,10 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from actlab.configuration import Configuration
-from actlab.engine.studies import CELL, Study, open_storage
-from actlab.records import RunDirectory
-from actlab.runs.compare import Comparison
+from actlab.config import Configuration
+from actlab.engine.study import CELL, Study, open_storage
+from actlab.run_files import RunDirectory
+from actlab.runs.compare_search import Comparison
 from actlab.runs.experiment import Experiment
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from postgres_server import PostgresServer, binaries
@@ -52,7 +52,7 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     """One worker: the command as typed, without the time that it takes to start."""
     import torch
 
-    from actlab.engine import database
+    from actlab.engine import storage as database
     from actlab.runs import experiment
 
     os.environ.update(environment)
@@ -80,7 +80,7 @@ class Crew:
         self.processes: list[BaseProcess] = []
 
     def start(self, n_workers: int, file_limit: int | None = None) -> None:
-        FORKS.set_forkserver_preload(["actlab.runs.compare"])
+        FORKS.set_forkserver_preload(["actlab.runs.compare_search"])
         for _ in range(n_workers):
             process = FORKS.Process(target=work, args=(self.asked, self.environment, file_limit), daemon=True)
             process.start()

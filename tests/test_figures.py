@@ -14,10 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from actlab.report.colours import ORDER, look
-from actlab.report.drawing import Row, number, robust_range, short, style
-from actlab.report.figures import KINDS, draw, svg, write_figures
+from actlab.report.drawing import ORDER, Row, look, number, robust_range, short, style
 from actlab.report.finished import FinishedRun, read_finished
+from actlab.report.page import KINDS, draw, svg, write_figures
 from actlab.report.training_figures import out_of_fold
 from synthetic_runs import make_run
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.records import RunDirectory, write_frame, write_json
+from actlab.run_files import RunDirectory, write_frame, write_json
 from actlab.verdict.summary import summarise
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "findings.py"

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from actlab.data.table import read_table
-from actlab.diagnostics import health_callback
-from actlab.diagnostics.health import measure
-from actlab.diagnostics.health_callback import HealthMonitor
+from actlab.diagnostics import health as health_callback
+from actlab.diagnostics.health import HealthMonitor, measure
 from actlab.members import Member, Split
 from actlab.networks.activations import ACTIVATIONS
 from actlab.networks.module import PopulationModule
-from actlab.networks.regressor import Regressor
-from actlab.runs.trials import Evaluation, Setting, evaluate
+from actlab.networks.network import Regressor
+from actlab.runs.evaluate import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 N_MEMBERS, N_ROWS, N_FEATURES = 3, 16, 5

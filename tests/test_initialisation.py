@@ -8,7 +8,7 @@ from torch import nn
 
 from actlab.networks import activations
 from actlab.networks.activations import ACTIVATIONS, Activation
-from actlab.networks.initialisation import draw, gain, layer_shapes
+from actlab.networks.network import draw, gain, layer_shapes
 
 
 @pytest.mark.parametrize("width_factor_of", ["relu", "maxout"])

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from actlab.config import Listing, find_data_list, read_listing
 from actlab.errors import InputError
-from actlab.listing import Listing, read_listing
-from actlab.yaml_files import find_data_list
 
 
 @pytest.fixture

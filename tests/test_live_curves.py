@@ -9,9 +9,9 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util.tensor_util import make_ndarray
 
 from actlab.data.table import read_table
-from actlab.runs import live_curves
-from actlab.runs.live_curves import LiveCurves
-from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.runs import progress as live_curves
+from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
+from actlab.runs.progress import LiveCurves
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from actlab.networks.memory import largest_cache
+from actlab.networks.machine import largest_cache
 
 # blocks as large as a stack's gradients, freed all together in a thread, as after a step
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
-from actlab.networks.memory import keep_freed_memory
+from actlab.networks.machine import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from actlab.errors import InputError
-from actlab.verdict.multi_data import critical_difference, friedman
+from actlab.verdict.across_data_sets import critical_difference, friedman
 
 # Demsar (2006), table 6: area under the curve of four variants of C4.5 on 14 data sets, higher is better. On voting
 # (next to last) the paper ranks the last two 2 and 3 although both are printed as 0.975.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actlab.data.packed import PackedTexts
+from actlab.data.csv_file import PackedTexts
 
 # whatever a decoded file can hold: anything but lone surrogates
 TEXTS = st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=20), max_size=5)

@@ -12,15 +12,16 @@ from torch import nn
 
 from actlab.data.datamodule import TabularDataModule, batch_order
 from actlab.members import Member, Split, stream_seed
-from actlab.networks import activations, chunks, planning
-from actlab.networks.initialisation import draw
+from actlab.networks import activations
+from actlab.networks import compiled as chunks
+from actlab.networks import population as planning
+from actlab.networks.adamw import schedule_factor
+from actlab.networks.autograd import Piece
 from actlab.networks.module import PopulationModule
-from actlab.networks.optimizer import schedule_factor
+from actlab.networks.network import Regressor, draw
 from actlab.networks.population import Outcome, StackTraining
-from actlab.networks.regressor import Regressor
-from actlab.networks.steps import Piece
 from actlab.networks.streams import least_kept, random_words
-from actlab.runs.trials import make_trainer
+from actlab.runs.evaluate import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
 PROTOCOL = ProtocolSettings(folds=3, inner=2)

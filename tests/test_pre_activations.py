@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from actlab.diagnostics import pre_activations
-from actlab.diagnostics.pre_activations import N_BINS, TAIL, Trained, bin_records, n_rows
+from actlab.diagnostics import measures as pre_activations
+from actlab.diagnostics.measures import N_BINS, TAIL, Trained, bin_records, n_rows
 from actlab.members import Member, Split
-from actlab.networks.regressor import Regressor
+from actlab.networks.network import Regressor
 
 MEMBERS = [Member(0, "tanh", 0.01, Split(0, fold, 0), fold, (5, 4)) for fold in range(3)]
 N_FEATURES = (6, 7, 6)

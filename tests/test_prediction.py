@@ -278,7 +278,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("actlab.records.os.fsync", full)
+    monkeypatch.setattr("actlab.run_files.os.fsync", full)
     with pytest.raises(InputError, match=r"out\.csv cannot be written: No space left on device"):
         run(ckpt, rows, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

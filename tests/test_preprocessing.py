@@ -14,15 +14,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
-from actlab.data.preprocessing import (
-    FAR_OUT,
-    NumberRule,
-    Preprocessor,
-    TargetScaler,
-    fit_preprocessor,
-    fit_target,
-)
-from actlab.data.table import MAX_CATEGORIES, Column, Schema, read_table
+from actlab.data.columns import Column, Schema
+from actlab.data.preprocessing import FAR_OUT, NumberRule, Preprocessor, TargetScaler, fit_preprocessor, fit_target
+from actlab.data.table import MAX_CATEGORIES, read_table
 from actlab.settings import DataSettings, Scaling
 
 HOUSES = DataSettings(

@@ -14,16 +14,21 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from rich.console import Console
 
 from actlab.data.table import Table, read_table
-from actlab.engine.studies import Cell, Study, open_storage
+from actlab.engine.study import Cell, Study, open_storage
 from actlab.members import Member, Split
 from actlab.networks.population import Outcome
-from actlab.runs import display as display_module
+from actlab.runs import progress as display_module
 from actlab.runs import progress as progress_module
-from actlab.runs import team_progress as team_progress_module
-from actlab.runs.display import Leader, RowProgress
-from actlab.runs.progress import PopulationProgress, expected_member_epochs, find_leader
-from actlab.runs.team_progress import TeamProgress
-from actlab.runs.trials import Evaluation, Setting, TrialResult, evaluate
+from actlab.runs import progress as team_progress_module
+from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
+from actlab.runs.progress import (
+    Leader,
+    PopulationProgress,
+    RowProgress,
+    TeamProgress,
+    expected_member_epochs,
+    find_leader,
+)
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 

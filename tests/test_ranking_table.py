@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from actlab.report.ranking_table import print_answer, render_ranking
+from actlab.report.tables import print_answer, render_ranking
 
 NAMES = ["identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", *(f"activation_{i:02}" for i in range(17))]
 NAMES.append("my_package.layers.MyOwnActivation")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from actlab.records import RunDirectory
+from actlab.run_files import RunDirectory
 
 
 def test_half_written_files_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -15,12 +15,10 @@ import pandas as pd
 import pytest
 
 from actlab.errors import InputError
-from actlab.report.answer import answer
 from actlab.report.finished import read_finished
-from actlab.report.page import page, write_report
-from actlab.report.side_by_side import are_paired, changed, score_table, write_side_by_side
+from actlab.report.page import are_paired, changed, page, score_table, write_report, write_side_by_side
 from actlab.report.tables import confirmation_table, trials_table
-from actlab.report.words import command
+from actlab.report.words import answer, command
 from synthetic_runs import make_run
 
 EVIL = "<script>alert(1)</script>"

@@ -16,13 +16,13 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from actlab.configuration import Configuration
-from actlab.engine.studies import Study, open_storage
+from actlab.config import Configuration
+from actlab.engine.study import Study, open_storage
 from actlab.errors import InputError
-from actlab.records import RunDirectory
+from actlab.run_files import RunDirectory
 from actlab.runs import experiment as experiments
 from actlab.runs import results
-from actlab.runs.compare import Comparison, compare
+from actlab.runs.compare_search import Comparison, compare
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from actlab.configuration import Configuration
+from actlab.config import Configuration
 from actlab.data.splits import make_splits
 from actlab.engine.workers import Worker
 from actlab.members import Split
-from actlab.report.event_files import LIVE_FILE, WORKER_PREFIX
+from actlab.report.tensorboard import LIVE_FILE, WORKER_PREFIX
+from actlab.runs.compare_search import Search, search
 from actlab.runs.fit import fit
-from actlab.runs.search import Search, search
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
 # the copy of html5lib inside TensorBoard's plugins

@@ -12,14 +12,14 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from actlab.configuration import Configuration
+from actlab.config import Configuration
 from actlab.engine.pruning import mean_score, n_promoted, rungs, verdict
-from actlab.engine.studies import Study, open_storage
+from actlab.engine.study import Study, open_storage
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
 from actlab.runs import experiment as experiments
 from actlab.runs import results
-from actlab.runs.search import Search, first_rates, search, suggest
+from actlab.runs.compare_search import Search, first_rates, search, suggest
 from actlab.runs.trial_settings import setting_of
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 

@@ -12,19 +12,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from actlab.configuration import Configuration
-from actlab.engine.journal import open_journal
+from actlab.config import Configuration, Listing
+from actlab.engine.storage import open_journal
 from actlab.errors import InputError
-from actlab.listing import Listing
-from actlab.records import RunDirectory, write_json, write_text
-from actlab.report import rank_figure
-from actlab.report.colours import ORDER
+from actlab.report import several_page as rank_figure
+from actlab.report.drawing import ORDER
 from actlab.report.several import answer, print_several, read_several, remarks, score_and_rank
 from actlab.report.several_page import page, write_figure, write_several
-from actlab.runs.compare import Comparison, compare
+from actlab.run_files import RunDirectory, write_json, write_text
+from actlab.runs.compare_search import Comparison, compare
 from actlab.runs.several import compare_several
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
-from actlab.verdict.data_sets_summary import ranks_frame, summarise_data_sets
+from actlab.verdict.across_data_sets import ranks_frame, summarise_data_sets
 from test_report import EVIL, Page
 
 ACTIVATIONS = ["identity", "relu", "tanh", "silu"]
@@ -108,8 +107,7 @@ def test_each_run_is_what_it_would_be_alone(
 def test_the_stored_list_gives_the_same_comparison(
     finished: tuple[RunDirectory, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from actlab.listing import read_listing
-    from actlab.yaml_files import find_data_list
+    from actlab.config import find_data_list, read_listing
 
     run, summary = finished
     monkeypatch.setattr(Comparison, "train", _must_not)

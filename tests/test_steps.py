@@ -14,13 +14,15 @@ import torch
 
 from actlab.data.datamodule import TabularDataModule
 from actlab.members import Member, Split, stream_seed
-from actlab.networks import optimizer, population, regressor
+from actlab.networks import adamw as optimizer
+from actlab.networks import network as regressor
+from actlab.networks import population
 from actlab.networks.activations import ReLUSquared
+from actlab.networks.autograd import can_record, record
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
-from actlab.networks.steps import can_record, record
 from actlab.networks.streams import HashedStreams, Streams
-from actlab.runs.trials import make_trainer
+from actlab.runs.evaluate import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from actlab.engine import journal as journals
-from actlab.engine.locks import FileLock
-from actlab.engine.studies import CELL, NUMBER, Cell, Study, open_storage
+from actlab.engine import storage as journals
+from actlab.engine.storage import FileLock
+from actlab.engine.study import CELL, NUMBER, Cell, Study, open_storage
 from actlab.errors import InputError
 
 CELLS = [Cell(f"cell {number}", number) for number in range(6)]
@@ -107,7 +107,7 @@ def test_released_trials_can_be_queued_again_at_once(journal: Path) -> None:
 CLAIM_AND_SAY = """
 import sys, time
 from pathlib import Path
-from actlab.engine.studies import Study, open_storage
+from actlab.engine.study import Study, open_storage
 study = Study(open_storage(Path(sys.argv[1])), "actlab")
 print(*study.claim(2), flush=True)
 time.sleep(60)
@@ -213,7 +213,7 @@ def test_a_disk_that_fails_at_the_end_of_many_writes_is_told_and_the_next_write_
 ON_A_JOURNAL = """
 import sys
 from pathlib import Path
-from actlab.engine.studies import Cell, Study, open_storage
+from actlab.engine.study import Cell, Study, open_storage
 study = Study(open_storage(Path(sys.argv[1])), "actlab")
 study.enqueue_missing([Cell("cell 0", 0)])
 (trial,) = study.claim(1).values()
@@ -261,7 +261,8 @@ def test_a_lock_that_another_optuna_process_left_behind_is_broken_after_its_grac
 def test_a_file_lock_excludes_and_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        f"from actlab.engine.locks import FileLock; from pathlib import Path; FileLock(Path({str(path)!r})).acquire(); "
+        "from actlab.engine.storage import FileLock; from pathlib import Path; "
+        f"FileLock(Path({str(path)!r})).acquire(); "
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code + "print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from actlab.report.study_figures import draw_study, importances
+from actlab.report.optuna_figures import draw_study, importance_shares
 
 
 def study_of(n_trials: int, has_rungs: bool) -> optuna.Study:
@@ -50,13 +50,13 @@ def test_a_study_has_the_figures_that_it_has_trials_for(
 
 
 def test_importances_are_shares_of_what_differs(tmp_path: Path) -> None:
-    assert importances(study_of(3, False)) == {}
+    assert importance_shares(study_of(3, False)) == {}
     study = optuna.create_study()
     distributions = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("a", "b", "c")}
     for number in range(40):
         params = {"a": number / 40, "b": (number * 7 % 40) / 40, "c": 0.5}
         study.add_trial(create_trial(value=10 * params["a"] + params["b"], params=params, distributions=distributions))
-    found = importances(study)
+    found = importance_shares(study)
     assert set(found) == {"a", "b"}
     assert sum(found.values()) == pytest.approx(1)
     assert found["a"] > 0.9

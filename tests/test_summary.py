@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.records import MemberRecord, to_frame
+from actlab.run_files import MemberRecord, to_frame
 from actlab.verdict.paired_tests import corrected_interval, corrected_resampled_t, holm
 from actlab.verdict.summary import cells_of, choose, expected_best, favourite_rate, is_at_edge, scores_of, summarise
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actlab.data.table import Schema, Table, read_rows, read_table
+from actlab.data.columns import Schema
+from actlab.data.table import Table, read_rows, read_table
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 

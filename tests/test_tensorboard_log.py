@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.records import RunDirectory
-from actlab.report import tensorboard_log
-from actlab.report.event_files import EventFile, run_name
-from actlab.report.tensorboard_layers import MAX_LAYERS
-from actlab.report.tensorboard_log import (
+from actlab.report import tensorboard as tensorboard_log
+from actlab.report.tensorboard import (
+    MAX_LAYERS,
     MAX_POINTS,
     MAX_SETTINGS,
+    EventFile,
     curve_points,
+    run_name,
     setting_rows,
     write_comparison,
     write_figures_log,
 )
+from actlab.run_files import RunDirectory
 
 # the copy of html5lib inside TensorBoard's plugins
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer:DeprecationWarning")
@@ -320,8 +321,8 @@ def test_run_names_are_safe_and_distinct() -> None:
 
 def test_writing_needs_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, pandas as pd; from actlab.records import RunDirectory\n"
-        "from actlab.report.tensorboard_log import *\n"
+        "import sys, pandas as pd; from actlab.run_files import RunDirectory\n"
+        "from actlab.report.tensorboard import *\n"
         "m = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, val_score=1.,\n"
         "    test_score=1., diverged=0)])\n"
         "c = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, epoch=1, members=1, train_mean=1.,\n"

@@ -10,9 +10,9 @@ import pytest
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
-from actlab.records import MemberRecord, to_frame
-from actlab.runs import trials
-from actlab.runs.trials import Evaluation, Setting, evaluate
+from actlab.run_files import MemberRecord, to_frame
+from actlab.runs import evaluate as trials
+from actlab.runs.evaluate import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 SETTINGS = {

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from actlab.engine.liveness import OWNER
-from actlab.engine.studies import Study, open_storage
+from actlab.engine.study import OWNER, Study, open_storage
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
-from actlab.records import RunDirectory
+from actlab.run_files import RunDirectory
 
 
 def note(argument: Path, worker: Worker) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from actlab.members import Member
-from actlab.networks import chunks, planning, population
+from actlab.networks import compiled as chunks
 from actlab.networks import module as module_of_stacks
+from actlab.networks import population
+from actlab.networks import population as planning
 from actlab.networks.module import PopulationModule
 from benchmarks import plain_loop
 from benchmarks.markdown import Section, span, spread, table

@@ -20,7 +20,7 @@ import numpy as np
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.members import Member
-from actlab.runs.trials import Evaluation, train
+from actlab.runs.evaluate import Evaluation, train
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 HIDDEN = (144, 72, 18)

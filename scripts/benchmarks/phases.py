@@ -15,10 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from actlab.data.datamodule import TabularDataModule
 from actlab.members import Member
-from actlab.networks.bank import EpochBank
-from actlab.networks.chunks import Chunks
+from actlab.networks.compiled import Chunks
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import StackTraining
+from actlab.networks.streams import EpochBank
 from benchmarks.markdown import Section, table
 from benchmarks.plans import Bench
 from benchmarks.stacked import fit_population

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from actlab.configuration import Configuration, parse
+from actlab.config import Configuration, parse
 from benchmarks.tasks import Task, article_task, comparison_task
 
 HOUSE_PRICES = ("data/house_prices/train.csv", "SalePrice")

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from actlab.data.datamodule import batch_shape
 from actlab.members import Member
-from actlab.networks import planning
-from actlab.networks.initialisation import layer_shapes
+from actlab.networks import population as planning
 from actlab.networks.module import PopulationModule
+from actlab.networks.network import layer_shapes
 from benchmarks.markdown import Section, medians, table
 from benchmarks.plans import Bench
 from benchmarks.stacked import fit_population

@@ -15,9 +15,9 @@ import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
 
-from actlab.configuration import Configuration, parse
+from actlab.config import Configuration, parse
 from actlab.data.table import read_table
-from actlab.runs.trials import Evaluation, Setting, evaluate, make_member
+from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member
 from benchmarks.command import timed_command
 from benchmarks.frameworks import fit_template
 from benchmarks.markdown import Section, number, table

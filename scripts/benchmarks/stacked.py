@@ -11,7 +11,7 @@ from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_order
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
-from actlab.runs.trials import make_trainer
+from actlab.runs.evaluate import make_trainer
 from benchmarks.plain_loop import Best, network
 from benchmarks.tasks import VMAP_MEMBERS, Task, Trained
 
@@ -90,7 +90,7 @@ def actlab_one_by_one(task: Task, members: Sequence[Member]) -> Trained:
 
 
 def fit_population(task: Task, members: Sequence[Member], **trainer_options: Any) -> list[Outcome]:
-    """What `actlab.runs.trials.train` does, on data that are prepared already and without scoring the test rows."""
+    """What `actlab.runs.evaluate.train` does, on data that are prepared already and without scoring the test rows."""
     datamodule = TabularDataModule(splits=list(task.data))
     datamodule.settings, datamodule.data = task.settings, task.data
     module = PopulationModule(members, task.optimizer)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from actlab.configuration import Configuration
+from actlab.config import Configuration
 from actlab.data.datamodule import SplitData, prepare
 from actlab.data.preprocessing import Preprocessor, fit_target
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import read_table
 from actlab.members import Member, Split
-from actlab.runs import article_networks as article
-from actlab.runs.trials import Setting, make_member
+from actlab.runs import article
+from actlab.runs.evaluate import Setting, make_member
 from actlab.settings import DataSettings, OptimizerSettings
 
 ARTICLE_BATCH = 24

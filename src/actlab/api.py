@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from actlab.errors import InputError
-from actlab.report.answer import answer, remarks
 from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.several import read_several, refuse_several
+from actlab.report.words import answer, remarks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ class Run:
 
     def figures(self) -> dict[str, "Figure"]:
         """The report's figures by name, newly drawn; a notebook shows one as the last value of a cell."""
-        from actlab.report.figures import draw
+        from actlab.report.page import draw
 
         return draw(self.finished)
 
@@ -183,9 +183,9 @@ def search(csv: str | Path, target: str, **overrides: Any) -> Run:
 
 
 def _train(command: str, csv: str | Path, target: str, overrides: Mapping[str, Any]) -> Run:
-    from actlab.configuration import parse
-    from actlab.runs.compare import compare as run_comparison
-    from actlab.runs.search import search as run_search
+    from actlab.config import parse
+    from actlab.runs.compare_search import compare as run_comparison
+    from actlab.runs.compare_search import search as run_search
 
     config = {"config": overrides["config"]} if "config" in overrides else {}
     rest = {key: value for key, value in overrides.items() if key != "config"}

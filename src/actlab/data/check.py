@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from actlab.data.columns import Column
 from actlab.data.preprocessing import fit_preprocessor
-from actlab.data.table import Column, Table, read_table
+from actlab.data.table import Table, read_table
 from actlab.settings import DataSettings, TargetTransform
 
 TARGET_NAMES = ("target", "y", "label", "price", "saleprice", "value", "outcome", "response")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import lightning.pytorch as pl
 import optuna
 
-from actlab.engine.studies import Study
+from actlab.engine.study import Study
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
 

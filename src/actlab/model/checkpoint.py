@@ -21,7 +21,7 @@ from torch import Tensor
 from actlab import __version__
 from actlab.errors import InputError
 from actlab.networks.activations import ACTIVATIONS
-from actlab.records import write_atomically
+from actlab.run_files import write_atomically
 
 # 2: intervals are made from the means and spreads of the folds too
 FORMAT = 2

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actlab.errors import InputError
-from actlab.model.averaging import Ensemble, FoldKey, FoldPrediction, FoldResiduals
+from actlab.model.ensemble import Ensemble, FoldKey, FoldPrediction, FoldResiduals
 
 # Candidates looked at in one go, 8 bytes each
 BLOCK_CANDIDATES = 1 << 22

@@ -1,4 +1,7 @@
-"""`actlab predict`: a CSV in, a CSV out, in chunks of rows, so that memory does not grow with the file."""
+"""`actlab predict`: a CSV in, a CSV out, in chunks of rows, so that memory does not grow with the file.
+
+A file that the user asks for by name: where it may be written, decided before any work is done.
+"""
 
 import csv
 import re
@@ -12,13 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actlab.data.cells import PLAIN
-from actlab.data.csv_reading import count_lines, listed, shown
+from actlab.data.columns import PLAIN
+from actlab.data.csv_file import count_lines, listed, shown
 from actlab.data.table import Table, read_rows
-from actlab.model.averaging import Ensemble
-from actlab.model.ensemble import load
+from actlab.model.ensemble import Ensemble, load
 from actlab.model.intervals import check_level, prediction_interval
-from actlab.model.outputs import check_output, write_output
+from actlab.run_files import check_output, write_output
 
 # A chunk of 80 columns of text takes some 100 MB.
 CHUNK_ROWS = 1 << 14

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, TabularDataModule
 from actlab.members import Member
-from actlab.networks import planning
-from actlab.networks.bank import EpochBank
-from actlab.networks.memory import keep_freed_memory
+from actlab.networks import population as planning
+from actlab.networks.autograd import Piece
+from actlab.networks.machine import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
+from actlab.networks.network import Regressor, stack_states
 from actlab.networks.population import Outcome, StackTraining
-from actlab.networks.regressor import Regressor, stack_states
-from actlab.networks.steps import Piece
+from actlab.networks.streams import EpochBank
 from actlab.settings import OptimizerSettings
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from actlab.errors import InputError
-from actlab.records import RunDirectory
+from actlab.run_files import RunDirectory
 from actlab.verdict.summary import choose
 
 # Learning rates that still have room for a number in each cell of a figure.

@@ -1,44 +1,162 @@
-"""`actlab report`: a run as one HTML file that works offline, made from the run's files alone, without torch.
+"""`actlab report`: a run, or two side by side, as one HTML file that works offline.
+
+The figures of a run: which there are, what each shows in words, and their files.
+
+SVG files as parts of an HTML page: names of their own, colours of the page, a text alternative.
+
+`actlab report`: a run as one HTML file that works offline, made from the run's files alone, without torch.
 
 Everything that comes from a CSV reaches the page through Jinja's escaping; the only script is our own, and the page's
 Content-Security-Policy lets no other run, whatever a column is called.
+
+`actlab report A B`: two runs on one page, with paired differences where both scored the same rows.
 """
 
 import base64
 import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
-from actlab.configuration import to_yaml
-from actlab.records import write_text
-from actlab.report.answer import answer, remarks
-from actlab.report.figures import draw, write_figures
+from actlab.config import NOT_COMPARED, differences, to_yaml
+from actlab.errors import InputError
+from actlab.report import optuna_figures as search_figures
+from actlab.report import score_figures, training_figures
+from actlab.report.drawing import GRID, INK, MUTED, PAPER, style
 from actlab.report.finished import FinishedRun, read_finished
-from actlab.report.inline_svg import inline
 from actlab.report.tables import (
+    Cell,
+    Column,
+    Table,
+    TableRow,
     claim_rows,
     confirmation_table,
     differences_table,
     members_table,
+    quantity,
     ranking_table,
     trials_table,
+    words,
     worst_table,
 )
-from actlab.report.tensorboard_log import write_figures_log
+from actlab.report.tensorboard import write_figures_log
 from actlab.report.words import (
     alternative,
+    answer,
     caption,
     command,
     data_facts,
+    decimals_for,
     fit_answer,
+    fixed,
     missing,
     protocol,
+    rate,
+    remarks,
     title,
 )
+from actlab.run_files import write_atomically, write_text
+from actlab.verdict.paired_tests import corrected_interval
+from actlab.verdict.summary import scores_of
+
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of figure: its file name, and the function that draws it or says None where the run has no data."""
+
+    name: str
+    draw: Callable[[FinishedRun], Figure | None]
+
+
+# In reading order. A new figure is a row here.
+KINDS: tuple[Kind, ...] = (
+    Kind("ranking", score_figures.ranking),
+    Kind("learning_rates", score_figures.rates),
+    Kind("importances", search_figures.importances),
+    Kind("slices", search_figures.slices),
+    Kind("differences", score_figures.differences),
+    Kind("curves", training_figures.curves),
+    Kind("health", training_figures.health),
+    Kind("predictions", training_figures.predictions),
+)
+
+
+def draw(run: FinishedRun) -> dict[str, Figure]:
+    """Every figure that the run has data for, by name, in reading order."""
+    with style():
+        drawn = {kind.name: kind.draw(run) for kind in KINDS}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, the same bytes for the same numbers."""
+    text = StringIO()
+    with style():
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    # laid out by now; a second time would take as long and change nothing
+    figure.set_layout_engine("none")
+    return text.getvalue()
+
+
+def write_figures(run: FinishedRun, figures: dict[str, Figure]) -> dict[str, str]:
+    """PNG and SVG of each figure into the run's `figures`; returns the SVG texts.
+
+    Raises:
+        InputError: the disk is full or the directory cannot be written.
+    """
+    texts = {name: svg(figure) for name, figure in figures.items()}
+    for name, figure in figures.items():
+        write_text(run.directory.figures / f"{name}.svg", texts[name])
+        _write_png(run.directory.figures / f"{name}.png", figure)
+    for kind in KINDS:
+        if kind.name not in figures:
+            for suffix in ("png", "svg"):
+                (run.directory.figures / f"{kind.name}.{suffix}").unlink(missing_ok=True)
+    return texts
+
+
+def _write_png(path: Path, figure: Figure) -> None:
+    with style():
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
+
+
+# A role's colour in a file to the page's variable, which has a light and a dark value.
+ROLES = {INK: "var(--ink)", PAPER: "var(--paper)", GRID: "var(--grid)", MUTED: "var(--muted)"}
+
+
+def inline(svg: str, name: str, alternative: str) -> Markup:
+    """The `<svg>` element of a matplotlib file for use inside a page.
+
+    Its ids are prefixed with `name`, because those of two figures on one page would clash; the colours of text, paper
+    and grid follow the page; a reader that sees no pictures reads `alternative`.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    # matplotlib draws the ids of groups that nothing refers to
+    used = set(re.findall(r'href="#([^"]+)"', body)) | set(re.findall(r"url\(#([^)]+)\)", body))
+    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
+    body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
+    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
+    for colour, variable in ROLES.items():
+        body = body.replace(colour, variable)
+    # the page says which type, and how lines join
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    width = float(body.partition('viewBox="0 0 ')[2].partition(" ")[0])
+    body = re.sub(r' width="[0-9.]+pt" height="[0-9.]+pt"', "", body, count=1)
+    opening = f'<svg role="img" aria-label="{escape(alternative)}" style="max-width:{1.6 * width:.0f}px" '
+    return Markup(body.replace("<svg ", opening, 1))
+
 
 NARROW = ("ranking", "differences", "importances")
 RANKING_NOTE = (
@@ -175,3 +293,120 @@ def _source(name: str) -> str:
     loader = _environment().loader
     assert loader is not None
     return loader.get_source(_environment(), name)[0]
+
+
+LETTERS = ("A", "B")
+HEADINGS = {
+    "ranking": "Rankings",
+    "learning_rates": "Learning rates",
+    "differences": "Differences from the winner",
+    "curves": "Training",
+    "health": "Inside the networks",
+    "predictions": "Predictions",
+}
+PAIRED = (
+    "B minus A: mean paired difference over the same test folds, with its 95 % interval (corrected for shared training "
+    "rows, not for the number of rows of this table). A negative one means that B scores lower, hence better."
+)
+UNPAIRED = (
+    "The runs did not score the same rows in the same folds, so their scores cannot be paired: the difference of two "
+    "means is shown without an interval and may be due to the folds alone."
+)
+
+
+def write_side_by_side(first: str | Path, second: str | Path) -> Path:
+    """Make `report-with-B.html` in A's directory, and the figures of both; returns the page's path.
+
+    Raises:
+        InputError: one of them is not a finished run, is a `fit`, or they have different metrics.
+    """
+    runs = (read_finished(first), read_finished(second))
+    for run in runs:
+        if not run.is_ranked:
+            raise InputError(
+                f"{run.directory.path} is a fit of one activation: only compare and search runs have ranks"
+            )
+    a, b = runs
+    if a.directory.path.resolve() == b.directory.path.resolve():
+        raise InputError(f"{first} and {second} are the same run; name two")
+    if a.metric != b.metric:
+        raise InputError(f"the runs have different metrics, {a.metric} and {b.metric}: their scores do not compare")
+    pictures = [pictures_of(run, f"{letter}-") for run, letter in zip(runs, LETTERS, strict=True)]
+    names = _names(a, b)
+    content: dict[str, Any] = {
+        "title": f"Two runs: {names[0]} and {names[1]}",
+        "sides": [
+            {"letter": letter, "name": name, "answer": answer(run.summary), "remarks": remarks(run.summary)}
+            for letter, name, run in zip(LETTERS, names, runs, strict=True)
+        ],
+        "table": score_table(a, b),
+        "table_note": PAIRED if are_paired(a, b) else UNPAIRED,
+        "changed": changed(a, b),
+        "figures": [
+            (heading, pictures[0].get(name), pictures[1].get(name))
+            for name, heading in HEADINGS.items()
+            if name in pictures[0] or name in pictures[1]
+        ],
+    }
+    path = a.directory.path / f"report-with-{b.directory.path.resolve().name}.html"
+    write_text(path, render("pair.html", content))
+    return path
+
+
+def _names(a: FinishedRun, b: FinishedRun) -> tuple[str, str]:
+    first, second = (run.directory.path.resolve() for run in (a, b))
+    return (first.name, second.name) if first.name != second.name else (str(first), str(second))
+
+
+def are_paired(a: FinishedRun, b: FinishedRun) -> bool:
+    """Whether fold i of both has the same rows: the same data split by the same protocol and seed."""
+    keys = ("folds", "repeats", "seed")
+    protocols = [run.summary.get("protocol") or {} for run in (a, b)]
+    data = [(run.summary.get("data") or {}).get("sha256") for run in (a, b)]
+    is_known = data[0] is not None and all(key in protocols[0] for key in keys)
+    return is_known and data[0] == data[1] and all(protocols[0].get(key) == protocols[1].get(key) for key in keys)
+
+
+def score_table(a: FinishedRun, b: FinishedRun) -> Table:
+    """Rates and means of every activation of either run, in A's order, and the difference where both have it."""
+    rows_of = [{str(row["activation"]): row for row in run.ranking} for run in (a, b)]
+    scores = [scores_of(run.chosen) for run in (a, b)]
+    decimals = decimals_for(a.ranking[0]["mean"] or 0.1)
+    is_paired, ratio = are_paired(a, b), _test_train_ratio(a)
+    rows = []
+    for name in dict.fromkeys([*a.order, *b.order]):
+        cells: list[Cell] = [words(name)]
+        for own in rows_of:
+            row = own.get(name, {})
+            cells.append(quantity(row.get("learning_rate"), rate(row.get("learning_rate"))))
+            cells.append(quantity(row.get("mean"), fixed(row.get("mean"), decimals)))
+        if name in scores[0] and name in scores[1] and is_paired:
+            interval = corrected_interval(scores[1][name] - scores[0][name], ratio)
+            cells.append(quantity(interval.mean, f"{interval.mean:+,.{decimals}f}"))
+            cells.append(
+                quantity(interval.ci_low, f"{interval.ci_low:+,.{decimals}f} to {interval.ci_high:+,.{decimals}f}")
+            )
+        else:
+            first, second = (own.get(name, {}).get("mean") for own in rows_of)
+            gap = second - first if first is not None and second is not None else None
+            cells += [quantity(gap, f"{gap or 0:+,.{decimals}f}"), Cell("–", "", "number")]
+        rows.append(TableRow(tuple(cells)))
+    titles = ("rate A", "mean A", "rate B", "mean B", "B minus A", "95 % interval")
+    return Table("pair-table", (Column("activation", "words"), *map(Column, titles)), tuple(rows))
+
+
+def _test_train_ratio(run: FinishedRun) -> float:
+    folds = int((run.summary.get("protocol") or {}).get("folds", 5))
+    return 1 / (folds - 1)
+
+
+def changed(a: FinishedRun, b: FinishedRun) -> list[str]:
+    """Configuration, data and versions that differ, `key: value in A -> value in B`."""
+    pairs = [({"command": a.command}, {"command": b.command}), (_compared(a), _compared(b))]
+    parts = ("data", "protocol", "versions")
+    pairs += [({part: a.summary.get(part) or {}}, {part: b.summary.get(part) or {}}) for part in parts]
+    return list(dict.fromkeys(line for one, other in pairs for line in differences(one, other)))
+
+
+def _compared(run: FinishedRun) -> dict[str, Any]:
+    return {key: value for key, value in run.config.items() if key not in NOT_COMPARED}

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from actlab.report.answer import comparison_with_winner, decimals_for, fixed, rate, winner_row
-from actlab.report.colours import Look, look
-from actlab.report.drawing import GRID, INK, MUTED, ROW, Row, forest, number, sheet, short
+from actlab.report.drawing import GRID, INK, MUTED, ROW, Look, Row, forest, look, number, sheet, short
 from actlab.report.finished import FinishedRun
+from actlab.report.words import comparison_with_winner, decimals_for, fixed, rate, winner_row
 
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
 # Text on a coloured cell, whose colour no page changes.

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from actlab.errors import InputError
-from actlab.records import RunDirectory
-from actlab.report.answer import METRIC_NAMES, decimals_for, fixed, listed
-from actlab.report.ranking_table import WIDTH
+from actlab.report.tables import WIDTH
+from actlab.report.words import METRIC_NAMES, decimals_for, fixed, listed
+from actlab.run_files import RunDirectory
 
 # Below so many the chi-squared approximation is poor (Demsar 2006), and few differences can be shown at all.
 MANY = 10

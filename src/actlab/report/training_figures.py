@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from actlab.report.colours import look
-from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, number, sheet, short
+from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, look, number, sheet, short
 from actlab.report.finished import FinishedRun
 
 PANELS_A_ROW = 4

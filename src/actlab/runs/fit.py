@@ -10,25 +10,31 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from actlab.configuration import Configuration, differences, to_yaml
+from actlab.config import Configuration, differences, to_yaml
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_table
-from actlab.diagnostics.health import HealthRecord
-from actlab.diagnostics.health_callback import HealthMonitor
+from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, load, save
 from actlab.networks import activations
-from actlab.records import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json, write_text
 from actlab.report.page import write_report
-from actlab.report.tensorboard_log import write_comparison
-from actlab.runs.assembly import Networks, networks_of, shipped_splits
-from actlab.runs.directory import choose_directory, show_warnings
-from actlab.runs.investigation import pre_activation_frame
-from actlab.runs.live_curves import LiveCurves
-from actlab.runs.progress import PopulationProgress
-from actlab.runs.results import versions
-from actlab.runs.trials import Evaluation, Setting, TrialResult, make_member, train
+from actlab.report.tensorboard import write_comparison
+from actlab.run_files import (
+    CurveRecord,
+    MemberRecord,
+    RunDirectory,
+    plain,
+    to_frame,
+    write_frame,
+    write_json,
+    write_text,
+)
+from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, train
+from actlab.runs.experiment import choose_directory, show_warnings
+from actlab.runs.model_building import Networks, networks_of, shipped_splits
+from actlab.runs.progress import LiveCurves, PopulationProgress
+from actlab.runs.results import pre_activation_frame, versions
 from actlab.settings import DataSettings
 
 SPLIT = Split(0, 0, 0)

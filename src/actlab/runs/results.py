@@ -1,40 +1,244 @@
-"""From a finished study to the files of the run directory."""
+"""From a finished study to the files of the run directory.
 
+A second look at the winner: trained again with fresh seeds and fresh folds, beside the rivals close to it.
+
+The first comparison picks its winner by the scores it then reports, so its differences are too good on average. Here
+the winner is named before a single score is seen: the differences are unbiased for these rows. The rows are the same,
+so what the data set itself happens to favour is not removed; only new data can do that.
+
+Why the ranking is as it is: claims, health and costs of a run, with the networks where frames are not enough.
+"""
+
+import math
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import optuna
 import pandas as pd
+import torch
 from optuna.trial import FrozenTrial
 
-from actlab.configuration import Configuration
-from actlab.data.splits import SplitRows
+from actlab.config import Configuration
+from actlab.data.preprocessing import fit_preprocessor
+from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table
-from actlab.members import Split
+from actlab.diagnostics.health import HealthMonitor, HealthRecord
+from actlab.diagnostics.measures import (
+    BinRecord,
+    ConvergenceRecord,
+    StepCost,
+    Trained,
+    bin_records,
+    convergence_records,
+    deviation_from_affine,
+    maxout_error,
+    median_costs,
+    n_rows,
+    step_costs,
+)
+from actlab.members import Split, derive_seed
 from actlab.model.ensemble import save
-from actlab.records import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json
+from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
-from actlab.report.study_figures import draw_study, importances
-from actlab.report.tensorboard_log import write_comparison
-from actlab.runs.assembly import Network, Networks
-from actlab.runs.confirm import confirm
-from actlab.runs.investigation import explain, explaining_frames, pre_activation_frame
+from actlab.report.tensorboard import write_comparison
+from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json
+from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, Setting, TrialResult, evaluate
+from actlab.runs.model_building import Network, Networks, ship
 from actlab.runs.progress import PopulationProgress
-from actlab.runs.references import mean_scores, reference_predictions
-from actlab.runs.shipping import ship
+from actlab.runs.references import ReferencePrediction, mean_scores, reference_predictions
 from actlab.runs.trial_settings import baseline_of
-from actlab.runs.trials import Setting
+from actlab.settings import ALPHA
 from actlab.verdict import summary as summaries
+from actlab.verdict.claims import Measurements, claims
+from actlab.verdict.significance import compare_all, ranking
+from actlab.verdict.summary import choose, scores_of
+
+MAX_RIVALS = 3
+
+
+def confirm(
+    evaluation: Evaluation,
+    table: Table,
+    members: pd.DataFrame,
+    summary: Mapping[str, Any],
+    settings: Mapping[int, Setting],
+    callbacks: Sequence[pl.Callback] = (),
+) -> dict[str, Any]:
+    """Train winner and rivals again and compare them, as summary.json holds it under `confirmation`.
+
+    Only settings that inner validation chose in at least one fold before are trained again; among them the choice per
+    fold is made anew, on the fresh folds' inner validation. Comparisons are two-sided corrected resampled t-tests with
+    the winner, paired by the fresh (repeat, fold), Holm-adjusted over the rivals.
+
+    Args:
+        evaluation: That of the first look.
+        table: The data.
+        members: members.csv of the first look; its names of activations are kept.
+        summary: Winner, ranking, comparisons and rope of the first look.
+        settings: Trial number to setting.
+        callbacks: Passed on to the training.
+    """
+    names = [str(summary["winner"]), *rivals(summary)]
+    chosen = choose(members)
+    trials = sorted(set(chosen[chosen.activation.isin(names)].trial.tolist()))
+    name_of = dict(zip(members.trial.tolist(), members.activation.tolist(), strict=True))
+    fresh = replace(evaluation, seed=derive_seed(evaluation.seed, "confirm"))
+    results = evaluate({trial: settings[trial] for trial in trials}, fresh, table, callbacks)
+    again = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
+    found = scores_of(choose(to_frame(again, MemberRecord)))
+    scores = {name: found[name] for name in names}
+    n_test = len(next(iter(make_splits(table.n_rows, fresh.protocol, fresh.seed).values())).test)
+    ratio = n_test / (table.n_rows - n_test)
+    comparisons = compare_all(scores, names[0], ratio, summary["rope"]) if len(names) > 1 else ()
+    return {
+        "seed": fresh.seed,
+        "winner": names[0],
+        "rivals": names[1:],
+        "means": {name: float(scores[name].mean()) for name in ranking(scores)},
+        "comparisons": [c.to_dict() | first_look(summary, names[0], c.b) for c in comparisons],
+        "n_members": len(again),
+    }
+
+
+def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
+    """Who is trained again beside the winner: those not shown to differ, or no longer if the choice of the winner
+    were paid for too, best first; else the runner-up."""
+    unpaid = {found["b"] for found in summary["comparisons"] if (found["p_all_pairs"] or 0.0) >= ALPHA}
+    order = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != summary["winner"]]
+    close = [name for name in order if name in unpaid.union(summary["indistinguishable_from_winner"])]
+    return (close or order[:1])[:at_most]
+
+
+def first_look(summary: Mapping[str, Any], winner: str, rival: str) -> dict[str, Any]:
+    """Difference and verdict that the first comparison gave the same pair, seen from the winner."""
+    for found in summary["comparisons"]:
+        if (found["a"], found["b"]) == (winner, rival):
+            return {"first_difference": found["difference"], "first_verdict": found["verdict"]}
+    return {"first_difference": None, "first_verdict": None}
+
+
+# user attributes of a trial
+HEALTH, CONVERGENCE = "health", "convergence"
+# Networks whose pre-activations are looked at.
+MAX_NETWORKS = 6
+
+
+def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float) -> dict[str, list[Any]]:
+    """Health and convergence of a trial's members as its study keeps them: rows of plain values."""
+    reached = convergence_records(result.outcomes, target_sd)
+    name = result.setting.label
+    return {
+        HEALTH: [_row(replace(record, activation=name)) for record in monitor.of(result.number)],
+        CONVERGENCE: [_row(replace(record, activation=name)) for record in reached],
+    }
+
+
+def _row(record: HealthRecord | ConvergenceRecord) -> list[Any]:
+    return list(plain(list(vars(record).values())))
+
+
+def explaining_frames(attributes: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """health.csv and convergence.csv from the user attributes of finished trials."""
+    health = [HealthRecord(*_numbers(row)) for own in attributes for row in own.get(HEALTH, [])]
+    reached = [ConvergenceRecord(*_numbers(row)) for own in attributes for row in own.get(CONVERGENCE, [])]
+    return to_frame(health, HealthRecord), to_frame(reached, ConvergenceRecord)
+
+
+def _numbers(row: Sequence[Any]) -> list[Any]:
+    return [math.nan if value is None else value for value in row]
+
+
+def explain(
+    frames: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    test_train_ratio: float,
+    rope: float,
+    networks: Networks,
+    settings: Mapping[int, Setting],
+    references: Iterable[ReferencePrediction] = (),
+) -> dict[str, Any]:
+    """`claims`, `health` and `costs` of summary.json, for a run in which every activation had the same trials.
+
+    With factors, the claims are about the arms of the first levels.
+
+    Args:
+        frames: members, health and convergence.
+        test_train_ratio: Rows in the test fold over rows outside it.
+        rope: `summary["rope"]`.
+        networks: The run's networks; those of identity are checked by value.
+        settings: Trial number to setting.
+        references: Predictions of the references; ridge's scores are put beside identity's.
+    """
+    name_of = first_arms(settings)
+    members, health, convergence = (_renamed(frame, name_of) for frame in frames)
+    costs = costs_of(members, settings, networks)
+    found = Measurements(
+        members,
+        test_train_ratio,
+        rope,
+        health=health,
+        convergence=convergence,
+        costs={name: (cost.activation_us, cost.network_us) for name, cost in costs.items()},
+        deviation_from_affine=_identity_deviation(members, networks, settings),
+        maxout_error={name: maxout_error(name) for name in ("relu", "leaky_relu")},
+        ridge={(r.repeat, r.fold): r.score for r in references if r.name == "ridge"},
+    )
+    return {"claims": claims(found), "health": found.context(), "costs": median_costs(costs)}
+
+
+def first_arms(settings: Mapping[int, Setting]) -> dict[str, str]:
+    """The name of each activation's first arm, to the activation itself."""
+    labels: dict[str, str] = {}
+    for _, setting in sorted(settings.items()):
+        labels.setdefault(setting.activation, setting.label)
+    return {label: activation for activation, label in labels.items()}
+
+
+def _renamed(frame: pd.DataFrame, name_of: Mapping[str, str]) -> pd.DataFrame:
+    return frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))
+
+
+def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: Networks) -> dict[str, StepCost]:
+    """Step costs of every activation, each with the widths of its first trial, at the run's batch size."""
+    widths: dict[str, tuple[int, ...]] = {}
+    for trial in sorted(set(members.trial.tolist())):
+        widths.setdefault(settings[trial].activation, settings[trial].hidden)
+    first = int(members.trial.iloc[0])
+    n_features = [int(network.state["weight_0"].shape[1]) for network in networks.of(first, settings[first])]
+    return step_costs(widths, max(n_features, default=1), networks.evaluation.data.batch_size)
+
+
+def _identity_deviation(members: pd.DataFrame, networks: Networks, settings: Mapping[int, Setting]) -> float:
+    chosen = choose(members)
+    own = networks.gather(chosen[chosen.activation == "identity"], settings)
+    return deviation_from_affine([(n.member, n.state) for n in own]) if own else math.nan
+
+
+def pre_activation_frame(own: Sequence[Network], networks: Networks) -> pd.DataFrame:
+    """pre_activations.csv: histograms of some networks of a run, each on its own inner-validation rows.
+
+    Of more than `MAX_NETWORKS` evenly spaced ones: each split's preprocessing has to be fitted again.
+    """
+    table, data = networks.table, networks.evaluation.data
+    shown = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, MAX_NETWORKS).astype(int))]
+    limit = n_rows(len(shown), max(max(network.member.hidden, default=1) for network in shown))
+    inputs: dict[Split, torch.Tensor] = {}
+    for split in {network.member.split for network in shown}:
+        rows = networks.splits[split].validation
+        rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
+        fitted = fit_preprocessor(table.features, table.schema, networks.splits[split].training, data)
+        inputs[split] = torch.from_numpy(fitted.transform(table.features.iloc[rows]))
+    found = [Trained(network.member, network.state, inputs[network.member.split]) for network in shown]
+    return to_frame(bin_records(found), BinRecord)
+
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
-# user attributes of a trial
-MEMBERS, CURVES = "members", "curves"
 
 
 def versions() -> dict[str, str]:
@@ -44,8 +248,8 @@ def versions() -> dict[str, str]:
 
 def frames(done: Sequence[FrozenTrial]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """members.csv and curves.csv of trials that are done."""
-    members = [MemberRecord(**_numbers(row)) for trial in done for row in trial.user_attrs[MEMBERS]]
-    curves = [CurveRecord(**_numbers(row)) for trial in done for row in curve_rows(trial)]
+    members = [MemberRecord(**_with_nan(row)) for trial in done for row in trial.user_attrs[MEMBERS]]
+    curves = [CurveRecord(**_with_nan(row)) for trial in done for row in curve_rows(trial)]
     return to_frame(members, MemberRecord), to_frame(curves, CurveRecord)
 
 
@@ -55,7 +259,7 @@ def curve_rows(trial: FrozenTrial) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in trial.user_attrs[CURVES]]
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+def _with_nan(row: dict[str, Any]) -> dict[str, Any]:
     return {key: np.nan if value is None else value for key, value in row.items()}
 
 
@@ -148,7 +352,7 @@ class Results:
                 summary["confirmation"] = confirm(self.networks.evaluation, self.table, members, found, settings)
         else:
             summary["trials"] = _trial_rows(members, settings)
-            summary["importances"] = importances(study)
+            summary["importances"] = importance_shares(study)
         summary["versions"] = versions()
         if networks:
             self._save(networks, summary)

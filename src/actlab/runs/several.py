@@ -5,21 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actlab.configuration import Configuration, to_yaml
+from actlab.config import Configuration, Listing, to_yaml
 from actlab.data.table import read_table
 from actlab.errors import InputError
-from actlab.listing import Listing
 from actlab.networks import activations
-from actlab.records import RunDirectory, plain, write_frame, write_json, write_text
-from actlab.report.answer import answer
 from actlab.report.finished import read_finished
 from actlab.report.several import listed_runs, ranks_file
 from actlab.report.several_page import write_several
-from actlab.runs.compare import Comparison
+from actlab.report.words import answer
+from actlab.run_files import RunDirectory, plain, write_frame, write_json, write_text
+from actlab.runs.compare_search import Comparison
 from actlab.runs.results import versions
 from actlab.runs.trial_settings import arms_of
-from actlab.verdict.data_sets_summary import ranks_frame, summarise_data_sets
-from actlab.verdict.multi_data import check_size
+from actlab.verdict.across_data_sets import check_size, ranks_frame, summarise_data_sets
 
 
 def compare_several(listing: Listing) -> tuple[RunDirectory, dict[str, Any] | None]:

@@ -1,0 +1,311 @@
+"""From the bytes of a CSV file to columns of text, in blocks of rows: encoding, delimiter, header, ragged rows.
+
+Python's own `csv` does the splitting: unlike pandas it tells a short row from a row with empty cells, and the line
+number of each. Everything that can be wrong with a file ends in one `InputError` here.
+
+A column of cell texts in little memory: 16 bytes a cell where a list of Python's own texts takes 60.
+"""
+
+import codecs
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, overload
+
+import numpy as np
+
+from actlab.errors import InputError
+
+SCAN_BYTES = 1 << 20
+OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+NOT_CSV = {
+    b"\x1f\x8b": "a gzip archive; unpack it",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
+    b"PAR1": "a Parquet file; convert it to CSV",
+    b"%PDF": "a PDF",
+}
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """How to read one file, and what its header says.
+
+    Args:
+        path: As given.
+        names: Column names, stripped; an unnamed column i is called `Unnamed: i`, as pandas does.
+        encoding: Python's name of the encoding.
+        delimiter: One character.
+        sha256: Of the bytes of the file.
+        warnings: What was unusual about the file.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    encoding: str
+    delimiter: str
+    sha256: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive data rows, column by column.
+
+    Args:
+        columns: One sequence of cell texts per name of the header, all equally long.
+        lines: Line number in the file (1-based, the header included) at which each row ends.
+    """
+
+    columns: Sequence[Sequence[str]]
+    lines: np.ndarray
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """`text` quoted for a message of one line: control characters escaped, long ones cut."""
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def open_csv(path: str) -> CsvFile:
+    """Look at the whole file once and parse its header.
+
+    Raises:
+        InputError: The file cannot be read, is empty or not text, or its header is unusable.
+    """
+    if not path:
+        raise InputError("the path of the CSV file is empty; name a file with --data.csv")
+    sha256, encoding, warnings = _scan_bytes(path)
+    delimiter, header = _split_header(path, encoding)
+    if delimiter != ",":
+        warnings.append(f"{path}: cells are separated by {OTHER_DELIMITERS[delimiter]}, not commas; read as such")
+    names = _column_names(path, header)
+    if len(names) > 1 and all(re.fullmatch(r"[+-]?[\d.,]+", name) for name in names):
+        warnings.append(f"{path}: every column name is a number ({', '.join(names[:3])}, ...); is the header missing?")
+    return CsvFile(path, names, encoding, delimiter, sha256, tuple(warnings))
+
+
+def iterate_blocks(csv_file: CsvFile, n_rows: int) -> Iterator[Block]:
+    """Yield the data rows in blocks of at most `n_rows`; blank lines are skipped.
+
+    Raises:
+        InputError: A row has more or fewer cells than the header, or a quote does not end.
+    """
+    n_columns = len(csv_file.names)
+    with _rows(csv_file.path, csv_file.encoding, csv_file.delimiter) as rows:
+        next(rows)
+        cells: list[list[str]] = []
+        lines: list[int] = []
+        for row in rows:
+            if len(row) != n_columns:
+                raise InputError(
+                    f"{csv_file.path}, line {rows.line_number}: {_plural(len(row), 'cell')} where the header has "
+                    f"{n_columns}; correct the line (a cell that holds a delimiter must stand in double quotes)"
+                )
+            cells.append(row)
+            lines.append(rows.line_number)
+            if len(cells) == n_rows:
+                yield _block(cells, lines)
+                cells, lines = [], []
+        if cells:
+            yield _block(cells, lines)
+
+
+def count_lines(path: str) -> int:
+    """Line ends in the file: the rows of a table, its header included, but for line ends inside quotes."""
+    with readable(path), open(path, "rb") as file:
+        return sum(part.count(b"\n") for part in iter(lambda: file.read(SCAN_BYTES), b""))
+
+
+def _block(cells: list[list[str]], lines: list[int]) -> Block:
+    return Block(list(zip(*cells, strict=True)), np.array(lines, dtype=np.int64))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what the operating system says about `path` into an `InputError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; check the path (the current folder is {Path.cwd()})") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory; name a CSV file") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read: permission denied; change its permissions") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def _scan_bytes(path: str) -> tuple[str, str, list[str]]:
+    """Return sha256, encoding and warnings, from one pass over the bytes in constant memory."""
+    sha256 = hashlib.sha256()
+    with readable(path):
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            raise InputError(f"{path} is not a regular file; save the table as a CSV file first")
+        with open(path, "rb") as file:
+            start = file.read(4)
+            for magic, what in NOT_CSV.items():
+                if start.startswith(magic):
+                    raise InputError(f"{path} is {what}: a CSV file is needed")
+            encoding = _encoding_of(start)
+            file.seek(0)
+            is_decodable = _scan(path, file, encoding, sha256)
+    warnings = []
+    if not is_decodable:
+        if encoding != "utf-8":
+            raise InputError(f"{path} begins like {encoding.upper()} but is not valid; save it again as UTF-8")
+        encoding = "latin-1"
+        warnings.append(f"{path} is not valid UTF-8; read as Latin-1 (save it as UTF-8 if letters look wrong)")
+    elif encoding == "utf-16":
+        warnings.append(f"{path} is UTF-16; read as such")
+    return sha256.hexdigest(), encoding, warnings
+
+
+def _encoding_of(start: bytes) -> str:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
+
+
+def _scan(path: str, file: IO[bytes], encoding: str, sha256: "hashlib._Hash") -> bool:
+    """Update the hash with the rest of `file`; True when all of it is valid `encoding`."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    is_decodable, has_controls = True, False
+    while True:
+        part = file.read(SCAN_BYTES)
+        sha256.update(part)
+        has_controls = has_controls or re.search(rb"[\x01-\x08\x0e-\x19]", part) is not None
+        if encoding != "utf-16" and b"\x00" in part:
+            raise InputError(f"{path} is a binary file (it holds NUL bytes): a CSV file, plain text, is needed")
+        if is_decodable:
+            try:
+                decoder.decode(part, final=not part)
+            except UnicodeDecodeError:
+                is_decodable = False
+        if not part:
+            break
+    if not is_decodable and has_controls and encoding == "utf-8":
+        raise InputError(f"{path} is a binary file (it holds control bytes): a CSV file, plain text, is needed")
+    return is_decodable
+
+
+class _Rows:
+    """The non-blank rows of one file, with the line number of the last one."""
+
+    def __init__(self, path: str, file: IO[str], delimiter: str) -> None:
+        self._path = path
+        self._reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+        self._has_one_column = False
+
+    @property
+    def line_number(self) -> int:
+        return self._reader.line_num
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        is_first = self.line_number == 0
+        try:
+            for row in self._reader:
+                # a single blank cell is a blank line, except where a row has only one cell
+                if row and (row != [""] or self._has_one_column):
+                    self._has_one_column = len(row) == 1 if is_first else self._has_one_column
+                    return row
+        except csv.Error as error:
+            raise InputError(
+                f"{self._path}, line {max(self.line_number, 1)}: {error}; correct the double quotes there (one inside "
+                "a quoted cell is written twice)"
+            ) from None
+        raise StopIteration
+
+
+@contextmanager
+def _rows(path: str, encoding: str, delimiter: str) -> Iterator[_Rows]:
+    with readable(path), open(path, encoding=encoding, newline="") as file:
+        yield _Rows(path, file, delimiter)
+
+
+def _split_header(path: str, encoding: str) -> tuple[str, list[str]]:
+    """The delimiter, a comma unless only another one splits the header, and the names between."""
+    by_comma = _first_rows(path, encoding, ",")
+    if isinstance(by_comma, InputError) or len(by_comma) == 0 or len(by_comma[0]) == 1:
+        for delimiter in OTHER_DELIMITERS:
+            rows = _first_rows(path, encoding, delimiter)
+            if isinstance(rows, InputError) or len(rows) == 0 or len(rows[0]) == 1:
+                continue
+            if all(len(row) == len(rows[0]) for row in rows):
+                return delimiter, rows[0]
+    if isinstance(by_comma, InputError):
+        raise by_comma
+    if len(by_comma) == 0:
+        raise InputError(f"{path} is empty; it needs a header line with column names and at least one data row")
+    return ",", by_comma[0]
+
+
+def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> list[list[str]] | InputError:
+    try:
+        with _rows(path, encoding, delimiter) as rows:
+            return list(islice(rows, n_rows))
+    except InputError as error:
+        return error
+
+
+def _column_names(path: str, header: list[str]) -> tuple[str, ...]:
+    names = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(header))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path}: column names must differ, but {listed(repeated)} stands there twice; rename one")
+    return names
+
+
+def listed(names: list[str], limit: int = 5) -> str:
+    text = ", ".join(shown(name) for name in names[:limit])
+    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
+
+
+class PackedTexts(Sequence[str]):
+    """Cell texts, added block by block; read one by one or all in order, as a list would be.
+
+    NumPy's variable-width texts keep up to 15 bytes in place and longer ones in an arena of their own.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._ends: list[int] = [0]
+
+    def extend(self, texts: Sequence[str]) -> None:
+        """Add a block of texts at the end."""
+        if len(texts) > 0:
+            self._parts.append(np.array(texts, dtype=np.dtypes.StringDType()))
+            self._ends.append(self._ends[-1] + len(texts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __iter__(self) -> Iterator[str]:
+        blocks: Iterable[list[str]] = (part.tolist() for part in self._parts)
+        return chain.from_iterable(blocks)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        part = int(np.searchsorted(self._ends, place, side="right")) - 1
+        return str(self._parts[part][place - self._ends[part]])

@@ -1,0 +1,316 @@
+"""What is measured besides health: convergence, costs of a step, pre-activations, what networks represent.
+
+How soon a member's training loss came down: epochs and seconds to fixed shares of the target's variance.
+
+The levels are the same for every activation, so that times are compared at equal losses and never at equal epochs.
+
+What a training step costs under each activation: measured time of the activation alone and of the network.
+
+Where the pre-activations of networks lie, hidden layer by hidden layer, before and after training.
+
+A histogram says at a glance what the shares of `health` sum up: units that a ReLU has left behind, or a sigmoid driven
+into its flat ends. The same bins before and after, so that the two can be laid over each other.
+
+What networks compute, checked by value: whether one is affine, and that maxout contains ReLU and leaky ReLU.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actlab.members import Member, Split
+from actlab.networks import activations
+from actlab.networks.adamw import RowAdamW
+from actlab.networks.network import Regressor, stack_states
+from actlab.networks.population import Outcome
+
+# Shares of the variance of the (log) target that the network explains on the rows it trains on, in training.
+LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True)
+class ConvergenceRecord:
+    """When the training loss of one member first reached a level; nan where it never did.
+
+    Args:
+        r2: The level: training score <= sd sqrt(1 - r2), where sd is that of the (log) target over the whole table.
+        epoch: Number of the epoch whose mean training loss is the first at the level, from 1.
+        seconds: That epoch times the member's mean seconds an epoch, its share of the population's time.
+    """
+
+    trial: int
+    activation: str
+    learning_rate: float
+    repeat: int
+    fold: int
+    inner: int
+    r2: float
+    epoch: float
+    seconds: float
+
+
+def convergence_records(outcomes: Sequence[Outcome], target_sd: float) -> list[ConvergenceRecord]:
+    """One record for each member and level.
+
+    Args:
+        outcomes: Trained members with their training curves.
+        target_sd: Standard deviation of the target, of its logarithm where networks train on that.
+    """
+    records = []
+    for outcome in outcomes:
+        member = outcome.member
+        for r2 in LEVELS:
+            epoch = first_epoch_at(outcome.train_curve, target_sd * math.sqrt(1 - r2))
+            seconds = epoch * outcome.seconds / max(outcome.epochs, 1)
+            where = (member.split.repeat, member.split.fold, member.split.inner)
+            rate = member.learning_rate
+            records.append(ConvergenceRecord(member.trial, member.activation, rate, *where, r2, epoch, seconds))
+    return records
+
+
+def first_epoch_at(curve: Sequence[float], level: float) -> float:
+    """The first epoch, from 1, whose value is at or under the level; nan where none is."""
+    return next((float(epoch) for epoch, value in enumerate(curve, start=1) if value <= level), math.nan)
+
+
+# Members of the stack that is timed, and steps of which the fastest counts in a round.
+N_MEMBERS = 8
+N_STEPS = 2
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Microseconds a member and step, one entry for each round; entry i of two activations is the same round.
+
+    `activation_us` is the forward and backward pass of all hidden layers' activations alone, `network_us` a whole step
+    with loss and optimiser.
+    """
+
+    activation_us: tuple[float, ...]
+    network_us: tuple[float, ...]
+
+
+def step_costs(
+    widths: Mapping[str, tuple[int, ...]], n_features: int, batch_size: int, n_rounds: int = 9
+) -> dict[str, StepCost]:
+    """Time the steps of some activations on the CPU, by turns, so that a busy moment hits all of them.
+
+    Args:
+        widths: Activation to its hidden widths.
+        n_features: Input columns.
+        batch_size: Rows of a step.
+        n_rounds: Times that every activation has its turn.
+    """
+    alone = {name: _activation_step(name, hidden, n_features, batch_size) for name, hidden in widths.items()}
+    whole = {name: _network_step(name, hidden, n_features, batch_size) for name, hidden in widths.items()}
+    with _one_thread():
+        for step in (*alone.values(), *whole.values()):
+            step()
+        rounds = [
+            ({n: _fastest(s) for n, s in alone.items()}, {n: _fastest(s) for n, s in whole.items()})
+            for _ in range(n_rounds)
+        ]
+    return {
+        name: StepCost(tuple(first[name] for first, _ in rounds), tuple(second[name] for _, second in rounds))
+        for name in widths
+    }
+
+
+def _stack(name: str, hidden: tuple[int, ...], n_features: int) -> Regressor:
+    members = [Member(0, name, 1e-3, Split(0, 0, inner), 0, hidden) for inner in range(N_MEMBERS)]
+    return Regressor(members, [n_features] * N_MEMBERS)
+
+
+def _activation_step(name: str, hidden: tuple[int, ...], n_features: int, batch_size: int) -> Callable[[], Any]:
+    stack = _stack(name, hidden, n_features)
+    generator = torch.Generator().manual_seed(0)
+    k = stack.row.width_factor
+    shapes = [(N_MEMBERS, batch_size, k * units) for units in hidden]
+    inputs = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+    def step() -> None:
+        for depth, z in enumerate(inputs):
+            outputs = stack.activate(depth, z)
+            torch.autograd.grad(outputs, z, torch.ones_like(outputs))
+
+    return step
+
+
+def _network_step(name: str, hidden: tuple[int, ...], n_features: int, batch_size: int) -> Callable[[], Any]:
+    stack = _stack(name, hidden, n_features)
+    optimizer = RowAdamW(stack)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(N_MEMBERS, batch_size, n_features, generator=generator)
+    targets = torch.randn(N_MEMBERS, batch_size, generator=generator)
+
+    def step() -> None:
+        (stack(features) - targets).square().mean(dim=1).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def _fastest(step: Callable[[], Any]) -> float:
+    """Microseconds a member of the fastest of some calls."""
+    times = []
+    for _ in range(N_STEPS):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return min(times) / N_MEMBERS * 1e6
+
+
+@contextmanager
+def _one_thread() -> Any:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def median_costs(costs: Mapping[str, StepCost]) -> dict[str, dict[str, float]]:
+    """Activation to its median microseconds, as summary.json holds them."""
+    return {
+        name: {"activation_us": _median(cost.activation_us), "network_us": _median(cost.network_us)}
+        for name, cost in costs.items()
+    }
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+N_BINS = 40
+# This share of the values at either end lies in the outermost bin, so that a few outliers do not widen all others.
+TAIL = 0.001
+# Values of a layer that are looked at; of more, evenly spaced rows.
+MAX_VALUES = 500_000
+
+
+@dataclass(frozen=True)
+class BinRecord:
+    """One bin of the histogram of a hidden layer's pre-activations, over rows, units and networks.
+
+    Args:
+        layer: From 1, the one next to the inputs.
+        moment: `start` (initial weights) or `best` (those of the best epoch).
+        low: Lower edge; the lowest bin also holds what lies below.
+        high: Upper edge; the highest bin also holds what lies above.
+        count: Values in it.
+    """
+
+    layer: int
+    moment: Literal["start", "best"]
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its best weights, as `Regressor.member_state` gives them, and the inputs (B, F) to look at."""
+
+    member: Member
+    state: dict[str, Tensor]
+    features: Tensor
+
+
+def n_rows(n_networks: int, widest: int) -> int:
+    """Rows of each network that keep a layer of `widest` pre-activations under `MAX_VALUES`; at least one."""
+    return max(1, MAX_VALUES // max(1, n_networks * widest))
+
+
+def bin_records(networks: Iterable[Trained]) -> list[BinRecord]:
+    """Histograms of every hidden layer at the start and at the best epoch, all networks together.
+
+    The initial weights are drawn again: they follow from the member alone. Networks may differ in depth; a layer counts
+    those that have it.
+    """
+    start: dict[int, list[NDArray[np.float64]]] = {}
+    best: dict[int, list[NDArray[np.float64]]] = {}
+    for network in networks:
+        n_features = [network.features.shape[1]]
+        initial = Regressor([network.member], n_features)
+        trained = Regressor([network.member], n_features, stack_states([network.state]))
+        for stack, found in ((initial.to(trained.first_weight.dtype), start), (trained, best)):
+            for layer, values in enumerate(_pre_activations(stack, network.features), start=1):
+                found.setdefault(layer, []).append(values)
+    return [record for layer in sorted(best) for record in _layer(layer, start[layer], best[layer])]
+
+
+@torch.no_grad()
+def _pre_activations(stack: Regressor, features: Tensor) -> Iterator[NDArray[np.float64]]:
+    stack.eval()
+    stack.activation.to(stack.first_weight)
+    signal = features.to(stack.first_weight)
+    for depth in range(len(stack.activation)):
+        z = stack.linear(depth, signal)
+        yield z.double().flatten().numpy()
+        signal = stack.activate(depth, z)
+
+
+def _layer(
+    layer: int, start: Sequence[NDArray[np.float64]], best: Sequence[NDArray[np.float64]]
+) -> Iterator[BinRecord]:
+    values = {"start": np.concatenate(start), "best": np.concatenate(best)}
+    ends = np.array([np.quantile(own, (TAIL, 1 - TAIL)) for own in values.values()])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, N_BINS + 1)
+    moments: tuple[Literal["start", "best"], ...] = ("start", "best")
+    for moment in moments:
+        counts, _ = np.histogram(values[moment].clip(low, high), edges)
+        for place, count in enumerate(counts.tolist()):
+            yield BinRecord(layer, moment, float(edges[place]), float(edges[place + 1]), count)
+
+
+N_POINTS = 200
+
+
+def deviation_from_affine(networks: Sequence[tuple[Member, Mapping[str, Tensor]]]) -> float:
+    """The largest |f(t x + (1 - t) y) - t f(x) - (1 - t) f(y)| over random x, y, t, in standard deviations of f.
+
+    Zero, up to rounding in float64, exactly where every network is an affine function of its inputs.
+
+    Args:
+        networks: Each member with its own tensors, as `Regressor.member_state` gives them.
+    """
+    return max(_deviation(member, state) for member, state in networks)
+
+
+def _deviation(member: Member, state: Mapping[str, Tensor]) -> float:
+    own = stack_states([{name: value.double() for name, value in state.items()}])
+    n_features = state["weight_0"].shape[1]
+    stack = Regressor([member], [n_features], own).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, N_POINTS, n_features, generator=generator, dtype=torch.float64) * 3
+    t = torch.rand(N_POINTS, 1, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        between, at_x, at_y = (stack(points)[0] for points in (t * x + (1 - t) * y, x, y))
+    straight = t[:, 0] * at_x + (1 - t[:, 0]) * at_y
+    spread = torch.cat([at_x, at_y]).std().clamp_min(torch.finfo(torch.float64).tiny)
+    return float((between - straight).abs().max() / spread)
+
+
+def maxout_error(name: str) -> float:
+    """The largest difference between an activation and the maxout of z and f'(-1) z, on numbers around zero.
+
+    Zero for ReLU (pieces z and 0) and leaky ReLU (pieces z and 0.01 z): the network with weights (W, c W) is theirs.
+    """
+    z = torch.linspace(-50, 50, 2001).view(1, -1, 1)
+    module = activations.get(name).build().eval()
+    with torch.no_grad():
+        slope = -module(torch.full((1, 1, 1), -1.0))
+        both = activations.get("maxout").build()(torch.cat([z, slope * z], dim=-1))
+        return float((both - module(z)).abs().max())

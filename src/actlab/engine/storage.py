@@ -1,0 +1,478 @@
+"""Where a study lies: a journal file, PostgreSQL or Optuna's proxy, and the locks around it.
+
+Locks that the kernel gives back when their process ends, however it ends.
+
+A study in a database (PostgreSQL), or behind Optuna's gRPC proxy, that may be away for a while.
+
+SQLAlchemy is imported by who needs it, as Optuna does: a run on a journal starts without.
+
+Optuna's journal file, made safe against processes that die or run out of disk in the middle of a write.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from actlab.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+class FileLock:
+    """An exclusive lock on a file, between processes and between threads; the file is made when it is not there.
+
+    Args:
+        path: The file. It stays behind: removing it while others wait would let two in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, is_blocking: bool = True) -> bool:
+        """Take the lock; False if somebody has it and `is_blocking` is not set.
+
+        Raises:
+            InputError: the file cannot be made, or its file system has no locks.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
+        try:
+            is_taken = _lock(descriptor, is_blocking)
+        except OSError as error:
+            os.close(descriptor)
+            raise InputError(
+                f"{self.path.parent} lies on a file system without file locks ({error.strerror}); "
+                "choose another directory with --out"
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not is_taken:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            # closing the only descriptor of this opening ends the lock
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+if sys.platform == "win32":
+    import msvcrt
+    import time
+
+    def _lock(descriptor: int, is_blocking: bool) -> bool:
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                return True
+            except PermissionError:
+                if not is_blocking:
+                    return False
+                time.sleep(0.01)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int, is_blocking: bool) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if is_blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+# how long a call waits for a database that is being restarted, before the run gives up (its state is safe)
+PATIENCE_S = 300.0
+# how long a server is waited for that refuses connections at the start
+OPENING_S = 20.0
+# what a server or resolver says that no waiting will change
+FINAL = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf", "host name", "resolve host")
+# SQLAlchemy's errors in what was asked, whatever the server does
+REFUSALS = ("ArgumentError", "CompileError", "DataError", "IntegrityError", "NotSupportedError", "ProgrammingError")
+# a worker that has not shown a heartbeat for GRACE_S is taken for dead, and its trials go back to the queue
+HEARTBEAT_S, GRACE_S = 30, 120
+# one connection for the work, one for a lock held meanwhile, one for the heartbeat's thread
+ENGINE = {"pool_size": 1, "max_overflow": 2, "pool_pre_ping": True}
+
+
+def open_database(url: str) -> BaseStorage:
+    """The storage of `postgresql+psycopg://user@host/db`, or of `grpc://host:port`, a proxy in front of one.
+
+    Raises:
+        InputError: the URL holds a password or names a database that would do harm, or nobody answers.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise InputError("storage must be a database URL like postgresql+psycopg://user@host/db") from error
+    if parsed.password is not None or "password" in parsed.query:
+        shown = parsed._replace(password=None).difference_update_query(["password"]).render_as_string()
+        raise InputError(f"storage must not hold a password: give {shown} and put it in ~/.pgpass or PGPASSWORD")
+    if parsed.get_backend_name() == "sqlite":
+        raise InputError("storage on SQLite hands one trial to several workers: use PostgreSQL, or leave storage away")
+    if parsed.drivername == "grpc":
+        return _open_proxy(parsed.host or "localhost", parsed.port or 13000)
+    return _open_server(url)
+
+
+def _open_server(url: str) -> "PatientStorage":
+    from sqlalchemy.exc import SQLAlchemyError
+
+    deadline = time.monotonic() + OPENING_S
+    while True:
+        try:
+            with warnings.catch_warnings():
+                # heartbeats are marked experimental since Optuna 2.9
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return PatientStorage(
+                    url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
+                )
+        except ImportError as error:
+            raise InputError(f"storage {url} needs a driver: pip install 'actlab[postgres]' ({error})") from error
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if time.monotonic() > deadline or not _may_pass(error):
+                raise InputError(f"storage {url} cannot be opened: {_reason(error)}") from error
+        time.sleep(0.2 + random.random())
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether opening is worth another try: a server that is being restarted, or tables that another machine makes."""
+    from sqlalchemy.exc import DBAPIError
+
+    if _is_away(error):
+        return not any(word in str(error) for word in FINAL)
+    return isinstance(error, DBAPIError | StorageInternalError)
+
+
+def _open_proxy(host: str, port: int) -> BaseStorage:
+    try:
+        with warnings.catch_warnings():
+            # the proxy is marked experimental since Optuna 4.2
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = optuna.storages.GrpcStorageProxy(host=host, port=port)
+        storage.wait_server_ready(timeout=30)
+    except (ImportError, ConnectionError) as error:
+        raise InputError(f"storage grpc://{host}:{port} cannot be opened: {error}") from error
+    return storage
+
+
+def _reason(error: BaseException) -> str:
+    """The driver's own words, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a call failed because the server was not there, rather than because of what it was asked.
+
+    A connection that breaks in the middle of a transaction ends in whichever error comes first (`InternalError`,
+    `PendingRollbackError`, plain `DatabaseError`), so what cannot be the server's absence is listed instead.
+    """
+    from sqlalchemy import exc
+
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, exc.DBAPIError) and cause.connection_invalidated for cause in causes):
+        return True
+    told = [cause for cause in causes if isinstance(cause, exc.SQLAlchemyError)]
+    refusals = tuple(getattr(exc, name) for name in REFUSALS)
+    return bool(told) and not any(isinstance(cause, refusals) for cause in told)
+
+
+def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Repeat a call while the database is away, for `PATIENCE_S` at most.
+
+    Every call of a storage may be repeated though it was carried out the first time: what is written is the same, a
+    trial that is queued twice is claimed once (`Study.claim`), one that was told already refuses to be told again.
+    """
+
+    @functools.wraps(call)
+    def waiting(*arguments: Any, **named: Any) -> Any:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        deadline, pause_s = time.monotonic() + PATIENCE_S, 0.25
+        while True:
+            try:
+                return call(*arguments, **named)
+            except (StorageInternalError, SQLAlchemyError) as error:
+                if not _is_away(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"the database did not answer for {PATIENCE_S:.0f} s ({_reason(error)}); "
+                        "what it holds is safe, and the same command goes on from there"
+                    ) from error
+            time.sleep(pause_s * (0.5 + random.random()))
+            pause_s = min(2 * pause_s, 10.0)
+
+    return waiting
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's database storage whose calls wait while the server is being restarted."""
+
+    _get_trials = patient(RDBStorage._get_trials)
+    _get_stale_trial_ids = patient(RDBStorage._get_stale_trial_ids)
+    record_heartbeat = patient(RDBStorage.record_heartbeat)
+
+
+for _name, _call in vars(RDBStorage).items():
+    if callable(_call) and _name in vars(BaseStorage) and not _name.startswith("_"):
+        setattr(PatientStorage, _name, patient(_call))
+
+
+@contextlib.contextmanager
+def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
+    """A lock between all processes on a PostgreSQL database, given back when its connection ends."""
+    if storage.engine.dialect.name != "postgresql":
+        yield
+        return
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    connection = patient(_take)(storage, key)
+    try:
+        yield
+    finally:
+        # a server that was restarted meanwhile has forgotten the lock with the connection
+        with contextlib.suppress(SQLAlchemyError):
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+        with contextlib.suppress(SQLAlchemyError):
+            connection.close()
+
+
+def _take(storage: RDBStorage, key: int) -> "Connection":
+    from sqlalchemy import text
+
+    connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+# Optuna's own locks give a holder that long before they take it for dead
+FOREIGN_GRACE_S = 30
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """The study storage in a file.
+
+    Raises:
+        InputError: the file is damaged or cannot be written.
+    """
+    try:
+        return JournalStorage(SafeJournal(path))
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is damaged ({error}); move it away, or start a new directory with --fresh or --out DIR"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+class SafeJournal(JournalFileBackend):
+    """Optuna's journal file whose every line is whole.
+
+    A process killed in the middle of a write leaves a torn last line; the next write would be glued to it and nobody
+    could read the study again. Here every write first cuts such a tail, and takes its own back when it fails.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock, self._is_synced = path, JournalLock(path), True
+        # what Optuna calls its lock is given for completeness: `append_logs` uses ours
+        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        with self.lock.held(), self._opened() as descriptor:
+            cut_torn_line(descriptor)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write whole lines, or nothing.
+
+        Raises:
+            InputError: the disk is full, or the file cannot be written for another reason.
+        """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        try:
+            with self.lock.held(), self._opened() as descriptor:
+                n_whole = cut_torn_line(descriptor)
+                try:
+                    _write_all(descriptor, lines)
+                    if self._is_synced:
+                        os.fsync(descriptor)
+                except BaseException:
+                    os.ftruncate(descriptor, n_whole)
+                    raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    @contextmanager
+    def synced_once(self) -> Iterator[None]:
+        """Wait for the disk at the end of a block instead of after each line that it writes.
+
+        A process that dies inside loses nothing, for the kernel has its lines. A machine that dies may lose the last
+        ones of them, and a cell whose lines are gone is queued, claimed or trained again.
+
+        Raises:
+            InputError: as `append_logs`.
+        """
+        if not self._is_synced:
+            # inside another block, which waits for both
+            yield
+            return
+        self._is_synced = False
+        try:
+            yield
+        finally:
+            self._is_synced = True
+        try:
+            with self._opened() as descriptor:
+                os.fsync(descriptor)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.path} cannot be written: {error.strerror}; "
+            "what is in it is safe, and the same command goes on from there"
+        )
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def cut_torn_line(descriptor: int) -> int:
+    """Cut what follows the last newline of a file, under its lock; returns the length that is left."""
+    n_bytes = os.fstat(descriptor).st_size
+    end, block = n_bytes, 1 << 16
+    while end > 0:
+        start = max(0, end - block)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        newline = os.read(descriptor, end - start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < n_bytes:
+        os.ftruncate(descriptor, end)
+    return end
+
+
+class JournalLock:
+    """The lock of a journal file: the kernel's between our processes, and Optuna's own for everybody else.
+
+    Optuna's lock is a file beside the journal which a killed process leaves behind and which then blocks everybody for
+    30 s. Ours is marked, and made only by who has the kernel's lock: whoever has that knows a marked one for stale.
+
+    Args:
+        journal: The file to protect.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._kernel = FileLock(journal.with_name(f"{journal.name}.flock"))
+        self._file = journal.with_name(f"{journal.name}.lock")
+        # a link to the journal itself, as Optuna's link lock is one, in a spelling of our own
+        self._mark = f"./././{journal.name}"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._kernel:
+            self._link()
+            try:
+                yield
+            finally:
+                self._file.unlink(missing_ok=True)
+
+    def _link(self) -> None:
+        seen, since, pause_s = None, time.monotonic(), 0.001
+        while True:
+            try:
+                return self._make()
+            except FileExistsError:
+                found = self._identity()
+            if found != seen:
+                seen, since = found, time.monotonic()
+            if self._is_ours() or (found and time.monotonic() - since > FOREIGN_GRACE_S):
+                self._file.unlink(missing_ok=True)
+                continue
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5)
+
+    def _make(self) -> None:
+        try:
+            os.symlink(self._mark, self._file)
+        except (FileExistsError, NotImplementedError, PermissionError) as error:
+            if isinstance(error, FileExistsError):
+                raise
+            # no links here (Windows without the privilege): a plain file, as Optuna's other lock
+            os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.readlink(self._file) == self._mark
+        except OSError:
+            return False
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Tells one foreign lock from the next, taken meanwhile; None when it is gone again."""
+        try:
+            status = os.lstat(self._file)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns

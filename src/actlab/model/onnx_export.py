@@ -1,0 +1,470 @@
+"""An ensemble as one ONNX graph, from raw columns to the prediction in the unit of the target.
+
+Building an ONNX graph node by node, and every activation of the table in ONNX operators.
+
+Written with the operators' own definitions rather than traced: strings and float64 come out as they should, and the
+extra `onnx` is all it takes.
+
+Every feature column is an input of its own name, shape (N, 1): numbers as float64 with NaN for missing (dates as days
+since 1970-01-01), categories as text, with an empty one or a text of `data.na_values` for missing. The only output,
+`prediction`, is (N,) float64. Target, id and other facts stand in the model's metadata.
+
+Preprocessing differs from member to member, yet is linear in one set of inputs but for the scaling of numbers: the
+one-hot columns of all categories that any member knows. A member's own encoding is folded into its first layer.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actlab import __version__
+from actlab.data.columns import Column, Schema
+from actlab.data.preprocessing import HUGE, MAX_LOG, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
+from actlab.errors import InputError
+from actlab.model.checkpoint import config_hash, plain
+from actlab.model.ensemble import Ensemble, EnsembleMember, load
+from actlab.networks.activations import RReLU
+from actlab.run_files import check_output, write_output
+
+Parameters = Mapping[str, NDArray[np.float32]]
+
+
+def import_onnx() -> ModuleType:
+    """The package `onnx`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise InputError("export needs the package onnx, which is not installed: pip install 'actlab[onnx]'") from None
+    module: ModuleType = onnx
+    return module
+
+
+class Graph:
+    """A graph in the making. Values are known by name; each `add` returns the name of what it computes."""
+
+    def __init__(self) -> None:
+        self._onnx = import_onnx()
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def _name(self, kind: str) -> str:
+        # no column is called so: names of columns are stripped
+        return f" {kind} {len(self._nodes) + len(self._constants)}"
+
+    def type(self, name: str) -> int:
+        """The number of an element type, such as FLOAT."""
+        number: int = getattr(self._onnx.TensorProto, name)
+        return number
+
+    def add(self, operator: str, *inputs: str, output: str | None = None, domain: str = "", **attributes: Any) -> str:
+        """A node with one output."""
+        output = output or self._name(operator)
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [output], domain=domain, **attributes))
+        return output
+
+    def constant(self, value: NDArray[Any]) -> str:
+        """A tensor of the array's own type."""
+        name = self._name("constant")
+        self._constants.append(self._onnx.numpy_helper.from_array(value, name))
+        return name
+
+    def double(self, value: float) -> str:
+        """A float64 scalar."""
+        return self.constant(np.array(value, dtype=np.float64))
+
+    def single(self, value: float) -> str:
+        """A float32 scalar."""
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def label_encoder(self, texts: str, codes: Mapping[str, int], default: int) -> str:
+        """int64 codes of texts, in their shape."""
+        keys, values = list(codes), list(codes.values())
+        return self.add(
+            "LabelEncoder",
+            texts,
+            domain="ai.onnx.ml",
+            keys_strings=keys,
+            values_int64s=values,
+            default_int64=default,
+        )
+
+    def model(self, inputs: Mapping[str, str], output: str, opset: int) -> Any:
+        """The model: inputs (N, 1) with their element types, one float64 output (N,)."""
+        helper = self._onnx.helper
+        infos = [helper.make_tensor_value_info(name, self.type(kind), ["N", 1]) for name, kind in inputs.items()]
+        result = helper.make_tensor_value_info(output, self.type("DOUBLE"), ["N"])
+        graph = helper.make_graph(self._nodes, "actlab", infos, [result], self._constants)
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
+
+
+def activate(graph: Graph, name: str, z: str, learned: Parameters) -> str:
+    """(N, H) outputs of the activation `name` for pre-activations z (N, k H).
+
+    Args:
+        graph: To add nodes to.
+        name: From the table.
+        z: Float32.
+        learned: What the layer learned besides its weights.
+
+    Raises:
+        InputError: an activation by `class_path`, which has no ONNX form.
+    """
+    if name not in FORMS:
+        raise InputError(f"the activation {name!r} cannot be exported; those of `actlab activations` can")
+    return FORMS[name](graph, z, learned)
+
+
+def _one(operator: str, **attributes: Any) -> Callable[[Graph, str, Parameters], str]:
+    return lambda graph, z, learned: graph.add(operator, z, **attributes)
+
+
+def _clip(low: float, high: float) -> Callable[[Graph, str, Parameters], str]:
+    return lambda graph, z, learned: graph.add("Clip", z, graph.single(low), graph.single(high))
+
+
+def _gelu(graph: Graph, z: str, learned: Parameters) -> str:
+    erf = graph.add("Erf", graph.add("Mul", z, graph.single(math.sqrt(0.5))))
+    return graph.add("Mul", graph.add("Mul", z, graph.single(0.5)), graph.add("Add", erf, graph.single(1.0)))
+
+
+def _sigmoid(graph: Graph, z: str, learned: Parameters) -> str:
+    # onnxruntime's own Sigmoid is 0 below -18, which a gate multiplies
+    return graph.add("Reciprocal", _one_plus_exp_minus(graph, z))
+
+
+def _silu(graph: Graph, z: str, learned: Parameters) -> str:
+    return graph.add("Div", z, _one_plus_exp_minus(graph, z))
+
+
+def _one_plus_exp_minus(graph: Graph, z: str) -> str:
+    return graph.add("Add", graph.add("Exp", graph.add("Neg", z)), graph.single(1.0))
+
+
+def _mish(graph: Graph, z: str, learned: Parameters) -> str:
+    return graph.add("Mul", z, graph.add("Tanh", graph.add("Softplus", z)))
+
+
+def _relu_squared(graph: Graph, z: str, learned: Parameters) -> str:
+    positive = graph.add("Relu", z)
+    return graph.add("Mul", positive, positive)
+
+
+def _prelu(graph: Graph, z: str, learned: Parameters) -> str:
+    slope = graph.add("Mul", z, graph.constant(learned["slope"]))
+    return graph.add("Where", graph.add("GreaterOrEqual", z, graph.single(0.0)), z, slope)
+
+
+def _snake(graph: Graph, z: str, learned: Parameters) -> str:
+    frequency = learned["frequency"]
+    sine = graph.add("Sin", graph.add("Mul", z, graph.constant(frequency)))
+    wave = graph.add("Div", graph.add("Mul", sine, sine), graph.constant(np.asarray(frequency + np.float32(1e-9))))
+    return graph.add("Add", z, wave)
+
+
+def _halves(graph: Graph, z: str) -> tuple[str, str]:
+    """The first and the second half of the columns; `Split` has two outputs, so the halves are sliced."""
+    half = graph.add("Div", graph.add("Shape", z, start=1), graph.constant(np.array([2])))
+    axis = graph.constant(np.array([1]))
+    end = graph.constant(np.array([np.iinfo(np.int64).max]))
+    first = graph.add("Slice", z, graph.constant(np.array([0])), half, axis)
+    return first, graph.add("Slice", z, half, end, axis)
+
+
+def _maxout(graph: Graph, z: str, learned: Parameters) -> str:
+    return graph.add("Max", *_halves(graph, z))
+
+
+def _gated(gate: Callable[[Graph, str, Parameters], str]) -> Callable[[Graph, str, Parameters], str]:
+    def form(graph: Graph, z: str, learned: Parameters) -> str:
+        first, second = _halves(graph, z)
+        return graph.add("Mul", gate(graph, first, learned), second)
+
+    return form
+
+
+FORMS: dict[str, Callable[[Graph, str, Parameters], str]] = {
+    "identity": _one("Identity"),
+    "sigmoid": _sigmoid,
+    "tanh": _one("Tanh"),
+    "relu": _one("Relu"),
+    "leaky_relu": _one("LeakyRelu", alpha=0.01),
+    "maxout": _maxout,
+    "prelu": _prelu,
+    "rrelu": _one("LeakyRelu", alpha=(RReLU.lower + RReLU.upper) / 2),
+    "elu": _one("Elu", alpha=1.0),
+    "celu": _one("Celu", alpha=1.0),
+    "selu": _one("Selu"),
+    "gelu": _gelu,
+    "silu": _silu,
+    "mish": _mish,
+    "softplus": _one("Softplus"),
+    "softsign": _one("Softsign"),
+    "hardswish": _one("HardSwish"),
+    "hardtanh": _clip(-1.0, 1.0),
+    "relu6": _clip(0.0, 6.0),
+    "relu_squared": _relu_squared,
+    "snake": _snake,
+    "geglu": _gated(_gelu),
+    "reglu": _gated(_one("Relu")),
+    "swiglu": _gated(_silu),
+}
+
+
+DEFAULT_OPSET = 18
+OUTPUT = "prediction"
+
+
+def export_file(
+    ckpt_path: str | Path,
+    output_path: str | Path,
+    opset: int = DEFAULT_OPSET,
+    overwrite: bool = False,
+    allow_code: bool = False,
+) -> None:
+    """`actlab export`: write the model of a checkpoint as ONNX.
+
+    Raises:
+        InputError: a path or the model cannot be used, or the extra `onnx` is not installed.
+    """
+    output = check_output(Path(output_path), [Path(ckpt_path)], overwrite)
+    export_onnx(load(ckpt_path, allow_code), output, opset)
+
+
+def export_onnx(ensemble: Ensemble, path: str | Path, opset: int = DEFAULT_OPSET) -> None:
+    """Write the model to `path`, whole or not at all.
+
+    Args:
+        ensemble: The model.
+        path: Of the file to write.
+        opset: Version of the operators of ONNX, at least 18.
+
+    Raises:
+        InputError: the extra is not installed, the opset is not supported, an activation has no ONNX form, or the file
+            cannot be written.
+    """
+    model = to_onnx(ensemble, opset)
+    write_output(Path(path), lambda temporary: temporary.write_bytes(model.SerializeToString()))
+
+
+def to_onnx(ensemble: Ensemble, opset: int = DEFAULT_OPSET) -> Any:
+    """The model as an `onnx.ModelProto`; arguments and errors as in `export_onnx`."""
+    onnx = import_onnx()
+    newest = onnx.defs.onnx_opset_version()
+    if not DEFAULT_OPSET <= opset <= newest:
+        raise InputError(f"opset must be between {DEFAULT_OPSET} and {newest}, got opset={opset}")
+    graph = Graph()
+    columns = Columns.add(graph, ensemble)
+    blocks = {preprocessor: columns.features(graph, preprocessor) for preprocessor in ensemble.preprocessors}
+    outputs = [
+        _network(graph, one, blocks[one.preprocessor], columns.encoding(one.preprocessor)) for one in ensemble.members
+    ]
+    names = [column.name for column in ensemble.schema.columns]
+    output = OUTPUT if OUTPUT not in names else f"{OUTPUT} of actlab"
+    _mean(graph, ensemble, outputs, output)
+    model = graph.model(_inputs(ensemble.schema), output, opset)
+    model.producer_name, model.producer_version = "actlab", __version__
+    onnx.helper.set_model_props(model, _facts(ensemble))
+    onnx.checker.check_model(model)
+    return model
+
+
+def _inputs(schema: Schema) -> dict[str, str]:
+    return {column.name: "DOUBLE" if column.kind == "numeric" else "STRING" for column in schema.columns}
+
+
+def _facts(ensemble: Ensemble) -> dict[str, str]:
+    """What the graph does not say by itself, as text."""
+    schema = ensemble.schema
+    return {
+        "target": schema.target or "",
+        "id": schema.id or "",
+        "metric": ensemble.metric,
+        "missing": json.dumps(["", *schema.na_values]),
+        "dates": json.dumps([column.name for column in schema.columns if column.format == "iso_date"]),
+        "config_hash": config_hash(plain(ensemble.config)),
+        "versions": json.dumps(dict(ensemble.versions)),
+    }
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What all members share: the columns as numbers, log1p of them, missing indicators, one-hot columns.
+
+    Args:
+        numbers: Names of numeric and ordinal columns, n of them.
+        categories: Of each categorical column, all that any member knows; U of them in a column.
+        x: (N, n) float64, NaN where missing; None without such columns.
+        log: (N, n) float64, log1p of what is positive in x.
+        is_missing: (N, n) booleans.
+        shared: (N, S) float32: n indicators, then U + 2 one-hot columns (missing and unknown last) of each categorical.
+    """
+
+    numbers: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]]
+    x: str | None
+    log: str
+    is_missing: str
+    shared: list[str]
+
+    @classmethod
+    def add(cls, graph: Graph, ensemble: Ensemble) -> "Columns":
+        """Add the nodes that read the inputs."""
+        schema = ensemble.schema
+        numbers = [column for column in schema.columns if column.kind != "categorical"]
+        categories = {column.name: _known(ensemble, column.name) for column in schema.columns if column not in numbers}
+        x, log, is_missing = None, "", ""
+        shared: list[str] = []
+        if numbers:
+            parts = [
+                column.name if column.kind == "numeric" else _ranks(graph, column, schema.na_values)
+                for column in numbers
+            ]
+            x = graph.add("Clip", graph.add("Concat", *parts, axis=1), graph.double(-HUGE), graph.double(HUGE))
+            log, is_missing = _log1p(graph, x), graph.add("IsNaN", x)
+            shared = [graph.add("Cast", is_missing, to=graph.type("FLOAT"))]
+        shared += [_one_hot(graph, name, known, schema.na_values) for name, known in categories.items()]
+        return cls(tuple(column.name for column in numbers), categories, x, log, is_missing, shared)
+
+    def features(self, graph: Graph, preprocessor: Preprocessor) -> str:
+        """Add the nodes that scale numbers as this preprocessor does; (N, n + S) float32."""
+        if self.x is None:
+            return graph.add("Concat", *self.shared, axis=1)
+        rules = [rule for rule in _by_name(preprocessor, self.numbers) if isinstance(rule, NumberRule)]
+
+        def row(values: Sequence[float]) -> str:
+            return graph.constant(np.array(values, dtype=np.float64))
+
+        def flags(values: Sequence[bool]) -> str:
+            return graph.constant(np.array(values, dtype=np.bool_))
+
+        value = graph.add("Where", flags([rule.is_log for rule in rules]), self.log, self.x)
+        value = graph.add("Sub", value, row([rule.centre for rule in rules]))
+        value = graph.add("Mul", value, row([rule.factor for rule in rules]))
+        value = graph.add("Where", self.is_missing, row([rule.fill for rule in rules]), value)
+        value = graph.add("Max", value, row([rule.low for rule in rules]))
+        value = graph.add("Min", value, row([rule.high for rule in rules]))
+        third = graph.add("Div", value, graph.double(SMOOTH_BOUND))
+        root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", third, third), graph.double(1.0)))
+        smooth = graph.add("Where", flags([rule.is_smooth for rule in rules]), graph.add("Div", value, root), value)
+        return graph.add("Concat", graph.add("Cast", smooth, to=graph.type("FLOAT")), *self.shared, axis=1)
+
+    def encoding(self, preprocessor: Preprocessor) -> NDArray[np.float64]:
+        """(n + S, F): the preprocessor's F inputs are the features times this matrix of zeros and ones."""
+        rules = preprocessor.rules
+        ends = accumulate(len(rule.feature_names) for rule in rules)
+        place = {rule.name: end - len(rule.feature_names) for rule, end in zip(rules, ends, strict=True)}
+        n = len(self.numbers)
+        blocks = np.zeros((2 * n, preprocessor.n_features))
+        for i, rule in enumerate(_by_name(preprocessor, self.numbers)):
+            blocks[i, place[rule.name]] = 1
+            if isinstance(rule, NumberRule) and rule.has_indicator:
+                blocks[n + i, place[rule.name] + 1] = 1
+        parts = [blocks]
+        for rule in _by_name(preprocessor, tuple(self.categories)):
+            known = self.categories[rule.name]
+            # two texts more than any category: missing, and one that nobody knows
+            cells = np.array([*known, None, max((*known, ""), key=len) + "?"], dtype=object)
+            part = np.zeros((len(cells), preprocessor.n_features))
+            rule.write(cells, part[:, place[rule.name] : place[rule.name] + len(rule.feature_names)])
+            parts.append(part)
+        return np.concatenate(parts)
+
+
+def _by_name(preprocessor: Preprocessor, names: tuple[str, ...]) -> list[NumberRule | CategoryRule]:
+    rules = {rule.name: rule for rule in preprocessor.rules}
+    return [rules[name] for name in names]
+
+
+def _known(ensemble: Ensemble, name: str) -> tuple[str, ...]:
+    """All categories of a column that any member knows."""
+    found = {
+        text
+        for preprocessor in ensemble.preprocessors
+        for rule in _by_name(preprocessor, (name,))
+        if isinstance(rule, CategoryRule)
+        for text in rule.categories
+    }
+    return tuple(sorted(found))
+
+
+def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
+    """(N, 1) int64: the position in `known`, then one number for missing texts, then one for all others."""
+    codes = dict.fromkeys(["", *(text.strip() for text in missing)], len(known)) | {
+        text: i for i, text in enumerate(known)
+    }
+    for i, text in enumerate(known):
+        # as in reading a CSV: where a column has gaps, programs write integer codes as 3.0
+        if re.fullmatch(r"[+-]?\d+", text):
+            codes.setdefault(f"{text}.0", i)
+    return graph.label_encoder(name, codes, default=len(known) + 1)
+
+
+def _ranks(graph: Graph, column: Column, missing: Sequence[str]) -> str:
+    """(N, 1) float64 ranks of an ordinal column, NaN for what is none of its categories."""
+    ranks = np.array([*range(len(column.categories)), np.nan, np.nan])
+    return graph.add("Gather", graph.constant(ranks), _code(graph, column.name, column.categories, missing))
+
+
+def _one_hot(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
+    """(N, U + 2) float32."""
+    identity = graph.constant(np.eye(len(known) + 2, dtype=np.float32))
+    flat = graph.add("Reshape", _code(graph, name, known, missing), graph.constant(np.array([-1])))
+    return graph.add("Gather", identity, flat)
+
+
+def _log1p(graph: Graph, x: str) -> str:
+    """log(1 + max(x, 0)) to full precision for small x, where 1 + x loses it (Goldberg 1991, theorem 4)."""
+    positive = graph.add("Max", x, graph.double(0.0))
+    total = graph.add("Add", positive, graph.double(1.0))
+    difference = graph.add("Sub", total, graph.double(1.0))
+    is_zero = graph.add("Equal", difference, graph.double(0.0))
+    ratio = graph.add("Div", positive, graph.add("Where", is_zero, graph.double(1.0), difference))
+    return graph.add("Where", is_zero, positive, graph.add("Mul", graph.add("Log", total), ratio))
+
+
+def _network(graph: Graph, one: EnsembleMember, features: str, encoding: NDArray[np.float64]) -> str:
+    """(N, 1) float32: one member's standardised prediction."""
+    state = {name: value.detach().cpu().to(torch.float32).numpy() for name, value in one.state.items()}
+    n_hidden = len(one.member.hidden)
+    learned = {name for name in state if not name.startswith(("weight_", "bias_"))}
+    signal = features
+    for depth in range(n_hidden + 1):
+        weight = state[f"weight_{depth}"].T
+        if depth == 0:
+            weight = (encoding @ weight.astype(np.float64)).astype(np.float32)
+        signal = graph.add(
+            "Gemm", signal, graph.constant(np.ascontiguousarray(weight)), graph.constant(state[f"bias_{depth}"])
+        )
+        if depth < n_hidden:
+            own = {name.removesuffix(f"_{depth}"): state[name] for name in learned if name.endswith(f"_{depth}")}
+            signal = activate(graph, one.member.activation, signal, own)
+    return signal
+
+
+def _mean(graph: Graph, ensemble: Ensemble, outputs: Sequence[str], name: str) -> None:
+    """The weighted mean of the members on the scale trained on, and back to the unit of the target; (N,) float64."""
+    weights = np.array([one.weight for one in ensemble.members])
+    weights = weights / weights.sum()
+    sd = np.array([one.scaler.sd for one in ensemble.members])
+    mean = np.array([one.scaler.mean for one in ensemble.members])
+    standardised = graph.add("Cast", graph.add("Concat", *outputs, axis=1), to=graph.type("DOUBLE"))
+    value = graph.add("MatMul", standardised, graph.constant(weights * sd))
+    value = graph.add("Add", value, graph.double(float(weights @ mean)))
+    if ensemble.transform.transform == "log":
+        value = graph.add("Exp", graph.add("Clip", value, graph.double(-MAX_LOG), graph.double(MAX_LOG)))
+    graph.add("Identity", value, output=name)

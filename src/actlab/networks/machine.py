@@ -1,0 +1,96 @@
+"""What the machine offers: the device to train on, its caches, and memory that was freed.
+
+Where a population trains.
+
+What the C library does with memory that a training step gives back, and how large the caches are.
+"""
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from actlab.errors import InputError
+
+
+def accelerator(asked: str = "auto") -> str:
+    """What Lightning's Trainer is told for `trainer.accelerator`.
+
+    Losses and scores are summed in 64 bits, which some devices lack (Apple's GPUs): left the choice, it is the
+    processor there.
+
+    Raises:
+        InputError: such a device is asked for.
+    """
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None or asked == "cpu" or has_float64(device):
+        return asked
+    if asked == "auto":
+        return "cpu"
+    raise InputError(
+        f"trainer.accelerator is {asked}, but the device here ({device.type}) has no 64-bit floats, which scores need: "
+        "take cpu"
+    )
+
+
+def is_accelerated(asked: str = "auto") -> bool:
+    """Whether networks train elsewhere than on the processor."""
+    return torch.accelerator.is_available() and accelerator(asked) != "cpu"
+
+
+def has_float64(device: torch.device) -> bool:
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+# <malloc.h> of glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# Gradients and signals of a step are smaller (a stack of 32 MB has gradients of 8); larger blocks go back at once.
+LARGEST_KEPT = 32 << 20
+KEPT = 512 << 20
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20}
+
+
+def give_back_freed_memory() -> None:
+    """Hand the kernel what the process has freed, where the C library is glibc.
+
+    Between the texts of a table that has been read lie blocks that stay in use, and keep the pages around them.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep freed memory of up to `KEPT` bytes a thread, where the C library is glibc.
+
+    A step of a stack frees all its gradients and signals. Left to itself, glibc hands these pages to the kernel and
+    takes them again, zeroed, one page fault each, a moment later: some twenty a network and step at batch 128.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT)
+        # has to be said too: glibc no longer adapts it once a threshold is set
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+
+
+def largest_cache(folder: Path = CACHES) -> int:
+    """Bytes of the last level of cache as Linux says it, 0 where nobody says."""
+    sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
+    return max((int(size[:-1]) * UNITS[size[-1]] for size in sizes if size[-1:] in UNITS), default=0)
+
+
+@cache
+def cache_of_a_core() -> int:
+    """Bytes of the last level of cache over the cores that this process may use."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return largest_cache() // n_cores

@@ -1,0 +1,238 @@
+"""What a run directory holds: the waist between training, which writes it, and everything that explains it.
+
+Files are written whole or not at all (a temporary file beside the target, then a rename), so a reader never sees half
+of one. Reading needs the standard library and pandas only.
+"""
+
+import errno
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from actlab.errors import InputError
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """One row of members.csv. Scores are log-RMSE (RMSE for an untransformed target), nan where there is none."""
+
+    trial: int
+    activation: str
+    learning_rate: float
+    repeat: int
+    fold: int
+    inner: int
+    seed: int
+    best_epoch: int
+    epochs: int
+    val_score: float
+    test_score: float
+    diverged: bool
+    pruned: bool
+    n_parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CurveRecord:
+    """One row of curves.csv: mean and standard deviation over the members of a trial that were in training."""
+
+    trial: int
+    activation: str
+    learning_rate: float
+    epoch: int
+    members: int
+    train_mean: float
+    train_sd: float
+    val_mean: float
+    val_sd: float
+
+
+class RunDirectory:
+    """Names of the files of a run, and how they are written and read.
+
+    Args:
+        path: The directory; made by `create`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.journal = self.path / "study.journal"
+        self.members = self.path / "members.csv"
+        self.curves = self.path / "curves.csv"
+        self.health = self.path / "health.csv"
+        self.convergence = self.path / "convergence.csv"
+        self.pre_activations = self.path / "pre_activations.csv"
+        self.summary = self.path / "summary.json"
+        self.checkpoint = self.path / "best.ckpt"
+        self.predictions = self.path / "predictions.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.weights = self.path / "weights"
+        self.figures = self.path / "figures"
+        self.report = self.path / "report.html"
+
+    def create(self) -> None:
+        """Make the directory.
+
+        Raises:
+            InputError: it cannot be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the run directory {self.path} cannot be made: {error.strerror}") from error
+        if not os.access(self.path, os.W_OK):
+            raise InputError(f"the run directory {self.path} cannot be written; choose another with --out DIR")
+
+    def sweep(self) -> None:
+        """Remove the half-written files of a process that was killed while it wrote results.
+
+        Only for who alone writes them: a temporary file may else belong to somebody who is at work.
+        """
+        for place in (self.figures, self.tensorboard):
+            for leftover in place.rglob(".*"):
+                leftover.unlink(missing_ok=True)
+
+    def read_members(self) -> pd.DataFrame:
+        """members.csv, a row a member."""
+        return _read_csv(self.members)
+
+    def read_curves(self) -> pd.DataFrame:
+        """curves.csv, a row a trial and epoch."""
+        return _read_csv(self.curves)
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json; null stays None."""
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text())
+        except OSError as error:
+            raise _not_a_run(self.summary) from error
+        return summary
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except OSError as error:
+        raise _not_a_run(path) from error
+
+
+def _not_a_run(path: Path) -> InputError:
+    return InputError(f"{path} is not there: {path.parent} is not the directory of a finished run")
+
+
+def to_frame(records: Iterable[Any], record_type: type[Any]) -> pd.DataFrame:
+    """Records of one dataclass as a frame with its fields as columns, also when there are none."""
+    return pd.DataFrame([vars(record) for record in records], columns=[field.name for field in fields(record_type)])
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+
+    Raises:
+        InputError: the disk is full or the file cannot be written; `path` is then as it was.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes a private file; a result is as readable as any other file of the user
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(not_written(path, error)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def not_written(path: Path, error: OSError) -> str:
+    """The sentence about a file that could not be written, with what can be done about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        repair = "make room on the disk, or write to another one"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        repair = "change the permissions of its folder, or write somewhere else"
+    else:
+        repair = "write somewhere else"
+    return f"{path} cannot be written: {error.strerror or error}; {repair}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """A CSV with every digit of its numbers."""
+    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """JSON that every reader takes: NaN and infinities are written as null."""
+    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Nested dicts, lists and numbers as JSON knows them; a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") and not isinstance(value, str) else value
+
+
+def check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Path:
+    """Where to write, links followed.
+
+    Args:
+        output: As the user named it.
+        sources: Files that are read; never written over.
+        overwrite: Whether a file that is there and not empty may be replaced.
+
+    Raises:
+        InputError: nothing can or should be written there.
+    """
+    if output.is_dir():
+        raise InputError(f"{output} is a directory; name a file to write")
+    folder = output.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{output} cannot be written: {folder} is not a directory; make it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{output} cannot be written: permission denied; choose another --output")
+    if output.exists():
+        for source in sources:
+            if source.exists() and output.samefile(source):
+                raise InputError(f"{output} is both read and written; choose another --output")
+        if not output.is_file():
+            raise InputError(f"{output} is not a regular file; choose another --output")
+        if output.stat().st_size > 0 and not overwrite:
+            raise InputError(f"{output} exists; choose another --output, or replace it with --overwrite")
+    return output.resolve()
+
+
+def write_output(path: Path, write: Callable[[Path], object]) -> None:
+    """`write_atomically`, with all that the operating system may say as an `InputError`."""
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise InputError(not_written(path, error)) from error

@@ -1,0 +1,252 @@
+"""Several activations on several data sets: Friedman test, critical difference, and the summary of them.
+
+Several activations on several data sets: Friedman test, Nemenyi's critical difference, groups for its diagram.
+
+From the summaries of several data sets to one: scores and ranks, the Friedman test, and each one's own verdicts.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from actlab.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+MIN_DATA_SETS = 2
+MIN_ACTIVATIONS = 3
+
+
+@dataclass(frozen=True)
+class FriedmanTest:
+    """Average ranks (1 is best) and what they show; sequences follow `activations`, best average rank first.
+
+    `p` is the chi-squared approximation, `p_permutation` the Monte Carlo permutation p-value of the same statistic.
+    `nemenyi_p` is a symmetric matrix. A group is a maximal set of activations whose average ranks span no more than
+    `critical_difference`: one bar of a critical-difference diagram.
+    """
+
+    activations: tuple[str, ...]
+    average_ranks: tuple[float, ...]
+    n_data_sets: int
+    chi_squared: float
+    df: int
+    p: float
+    p_permutation: float
+    alpha: float
+    critical_difference: float
+    nemenyi_p: tuple[tuple[float, ...], ...]
+    groups: tuple[tuple[str, ...], ...]
+
+    @property
+    def can_show_difference(self) -> bool:
+        """Whether full agreement of all data sets would exceed the critical difference; at 5 % two never can."""
+        return self.critical_difference < len(self.activations) - 1
+
+    @property
+    def undistinguished(self) -> tuple[tuple[str, ...], ...]:
+        """The groups, or everything as one where the permutation test shows no difference at all (Demsar's order)."""
+        return self.groups if self.p_permutation <= self.alpha else (self.activations,)
+
+    def nemenyi_frame(self) -> "pd.DataFrame":
+        """Nemenyi p-values with names on both axes, as `scikit_posthocs.critical_difference_diagram` takes them."""
+        import pandas as pd
+
+        return pd.DataFrame(self.nemenyi_p, index=list(self.activations), columns=list(self.activations))
+
+
+def friedman(
+    scores: "pd.DataFrame", alpha: float = 0.05, n_permutations: int = 9_999, seed: int | np.random.Generator = 0
+) -> FriedmanTest:
+    """Friedman test with Nemenyi's post-hoc comparison (Demsar 2006) of `scores`, data sets by activations.
+
+    One score for each cell, lower is better; activations are paired by data set, and only their order within a data
+    set counts. Friedman's statistic (`scipy.stats.friedmanchisquare`, corrected for ties) asks whether any differ;
+    its chi-squared p-value needs some ten data sets, the permutation p-value (ranks shuffled within data sets, exact
+    up to Monte Carlo error) does not. Iman and Davenport's F is left out: where few data sets agree fully it is
+    infinite and its p-value 0. Nemenyi's p-values and `critical_difference` (studentised range over all pairs,
+    two-sided) control the family-wise error at `alpha` themselves: no Holm on top.
+
+    A score that is not finite (diverged) ranks behind every finite one, diverged ones tie. Fewer than two data sets
+    cannot be ranked against each other, and are refused; with two the test runs, but no difference can reach Nemenyi's
+    critical difference at 5 % before there are three (`can_show_difference`). Fewer than three activations are refused
+    as well: two are a single paired comparison.
+    """
+    from scipy import stats
+
+    check_size(*scores.shape)
+    _check(scores, alpha)
+    ranks = ranks_of(scores)
+    n_data_sets, n_activations = ranks.shape
+    order = np.argsort(ranks.mean(axis=0), kind="stable")
+    ranks = ranks[:, order]
+    names = tuple(str(name) for name in scores.columns[order])
+    average_ranks = ranks.mean(axis=0)
+    if np.ptp(ranks, axis=1).any():
+        chi_squared, p = (float(number) for number in stats.friedmanchisquare(*ranks.T))
+    else:
+        chi_squared, p = 0.0, 1.0
+    difference = critical_difference(n_activations, n_data_sets, alpha)
+    return FriedmanTest(
+        activations=names,
+        average_ranks=tuple(average_ranks.tolist()),
+        n_data_sets=n_data_sets,
+        chi_squared=chi_squared,
+        df=n_activations - 1,
+        p=p,
+        p_permutation=_permutation_p(ranks, n_permutations, np.random.default_rng(seed)),
+        alpha=alpha,
+        critical_difference=difference,
+        nemenyi_p=_nemenyi_p(ranks),
+        groups=_groups(names, average_ranks.tolist(), difference),
+    )
+
+
+def ranks_of(scores: "pd.DataFrame") -> npt.NDArray[np.float64]:
+    """Ranks within each row, 1 for the lowest score; equals share their mean rank, and nan ranks with infinity."""
+    from scipy import stats
+
+    values = scores.to_numpy(dtype=np.float64)
+    return np.asarray(stats.rankdata(np.where(np.isfinite(values), values, np.inf), axis=1), dtype=np.float64)
+
+
+def critical_difference(n_activations: int, n_data_sets: int, alpha: float = 0.05) -> float:
+    """Nemenyi's critical difference of two average ranks, q_alpha sqrt(k (k + 1) / (6 N)) (Demsar 2006).
+
+    q_alpha is the upper `alpha` quantile of the studentised range of k normals (infinite degrees of freedom) / sqrt(2).
+    """
+    from scipy import stats
+
+    q = float(stats.studentized_range.ppf(1 - alpha, n_activations, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(n_activations * (n_activations + 1) / (6 * n_data_sets))
+
+
+def check_size(n_data_sets: int, n_activations: int) -> None:
+    """Raise an `InputError` with the reason where there is too little to rank."""
+    if n_data_sets < MIN_DATA_SETS:
+        raise InputError(
+            "the Friedman test ranks activations against each other across data sets and needs at least "
+            f"{MIN_DATA_SETS} of them, got {n_data_sets}; a single data set has its paired comparisons"
+        )
+    if n_activations < MIN_ACTIVATIONS:
+        raise InputError(
+            f"the Friedman test needs at least {MIN_ACTIVATIONS} activations, got {n_activations}; "
+            "for two use the paired comparison"
+        )
+
+
+def _check(scores: "pd.DataFrame", alpha: float) -> None:
+    if not scores.columns.is_unique:
+        raise InputError(f"activations must be unique, got {', '.join(map(str, scores.columns))}")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must be between 0 and 1, got {alpha}")
+
+
+def _permutation_p(ranks: npt.NDArray[np.float64], n_permutations: int, generator: np.random.Generator) -> float:
+    """Share of shuffles, the observed order included, with at least the observed sum of squared rank sums."""
+    rank_sums = np.zeros((n_permutations, ranks.shape[1]))
+    for row in ranks:
+        rank_sums += generator.permuted(np.tile(row, (n_permutations, 1)), axis=1)
+    observed = (ranks.sum(axis=0) ** 2).sum()
+    n_as_extreme = np.count_nonzero((rank_sums**2).sum(axis=1) >= observed - 1e-9)
+    return float((1 + n_as_extreme) / (1 + n_permutations))
+
+
+def _nemenyi_p(ranks: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    import scikit_posthocs
+
+    # ranks of ranks are the ranks: diverged scores keep their last place
+    p = scikit_posthocs.posthoc_nemenyi_friedman(ranks).to_numpy(dtype=np.float64)
+    return tuple(tuple(row) for row in p.tolist())
+
+
+def _groups(names: tuple[str, ...], average_ranks: list[float], difference: float) -> tuple[tuple[str, ...], ...]:
+    """Maximal runs of at least two names, in rank order, that span no more than `difference`."""
+    groups: list[tuple[str, ...]] = []
+    last_end = 0
+    for start, rank in enumerate(average_ranks):
+        end = start + sum(other - rank <= difference for other in average_ranks[start:])
+        if end > max(last_end, start + 1):
+            groups.append(names[start:end])
+        last_end = max(last_end, end)
+    return tuple(groups)
+
+
+FLIPPED = {"better": "worse", "worse": "better"}
+
+
+def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What summary.json of a comparison on several data sets holds.
+
+    Scores are the means over test folds that each data set's ranking states; they are ranked within their data set, so
+    data sets may have different metrics and scales. None, a score that is not finite, ranks last.
+
+    Args:
+        summaries: Name of a data set to its summary.json; all with the same activations.
+
+    Raises:
+        InputError: fewer than two data sets or three activations.
+    """
+    scores = _scores(summaries)
+    test = friedman(scores)
+    ranks = pd.DataFrame(ranks_of(scores), index=scores.index, columns=scores.columns)
+    order = list(test.activations)
+    return {
+        "command": "compare",
+        "data_sets": [_data_set(name, summary) for name, summary in summaries.items()],
+        "activations": order,
+        "mean_ranks": dict(zip(order, test.average_ranks, strict=True)),
+        "scores": {name: scores.loc[name, order].to_dict() for name in summaries},
+        "ranks": {name: ranks.loc[name, order].to_dict() for name in summaries},
+        "friedman": _test(test),
+        "critical_difference": test.critical_difference,
+        "can_show_difference": test.can_show_difference,
+        "not_distinguished": [list(group) for group in test.undistinguished],
+        "nemenyi_p": test.nemenyi_frame().to_dict(),
+        "verdicts": {name: _verdicts(summary) for name, summary in summaries.items()},
+    }
+
+
+def ranks_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """ranks.csv: a row an activation, best mean rank first, with the rank and the score on each data set."""
+    frame = pd.DataFrame({"activation": summary["activations"]})
+    frame["mean_rank"] = [summary["mean_ranks"][name] for name in summary["activations"]]
+    for data_set in summary["ranks"]:
+        for column, content in (("rank", summary["ranks"]), ("score", summary["scores"])):
+            frame[f"{data_set}_{column}"] = [content[data_set][name] for name in summary["activations"]]
+    return frame
+
+
+def _scores(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Data sets by activations; nan where a summary has None."""
+    rows = {name: {row["activation"]: row["mean"] for row in own["ranking"]} for name, own in summaries.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
+
+
+def _data_set(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("metric", "winner", "indistinguishable_from_winner")
+    return {"name": name, **summary.get("data", {}), **{key: summary.get(key) for key in keys}}
+
+
+def _test(test: FriedmanTest) -> dict[str, Any]:
+    keys = ("chi_squared", "df", "p", "p_permutation", "alpha", "n_data_sets")
+    return {key: getattr(test, key) for key in keys} | {"n_activations": len(test.activations)}
+
+
+def _verdicts(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Activation to its verdict against this data set's winner; only those that were tested."""
+    winner = summary.get("winner")
+    found = {}
+    for comparison in summary.get("comparisons") or []:
+        if comparison["b"] == winner:
+            found[str(comparison["a"])] = str(comparison["verdict"])
+        elif comparison["a"] == winner:
+            found[str(comparison["b"])] = FLIPPED.get(comparison["verdict"], str(comparison["verdict"]))
+    return found
