@@ -1,17 +1,20 @@
 """The second look: who is trained again, with what, and what stands beside what."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from actlab.config import Configuration
 from actlab.data.table import Table, read_table
 from actlab.run_files import MemberRecord, to_frame
 from actlab.runs import results as confirmation
+from actlab.runs.compare_search import compare
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
 from actlab.runs.results import confirm, first_look, rivals
-from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
 from actlab.verdict.summary import choose, summarise
 
 NAMES, RATES = ("relu", "tanh", "identity"), (0.003, 0.03)
@@ -64,6 +67,7 @@ def first(small_csv: str) -> tuple[Evaluation, Table, pd.DataFrame, dict[str, An
     # arms have names of their own
     members["activation"] = members.activation + " [init=auto]"
     summary = summarise(members, 0.5, "relu [init=auto]", list(RATES), is_equal_budget=True)
+    summary |= {"data": {"n_rows": 120}, "protocol": {"n_test": 40}}
     return evaluation, table, members, summary, settings
 
 
@@ -103,3 +107,24 @@ def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any
         )
         assert comparison["difference"] != before["difference"]
     assert confirm(evaluation, table, members, summary, settings) == found
+
+
+def test_the_second_look_shows_its_progress(
+    small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # drawing takes longer than these trainings, and has tests of its own
+    monkeypatch.setattr(confirmation, "draw_study", lambda study, directory: None)
+    monkeypatch.setattr(confirmation, "write_comparison", lambda *_: None)
+    monkeypatch.setattr(confirmation, "write_report", lambda run: (run / "report.html").touch())
+    asked = Configuration(
+        data=DataSettings(small_csv, "price"),
+        model=ModelSettings(hidden=[8]),
+        compare=CompareSettings(activations=["relu", "tanh"], learning_rates=[1e-2], folds=2, inner=1, confirm=True),
+        trainer={"max_epochs": 2, "accelerator": "cpu"},
+        out=str(tmp_path / "run"),
+    )
+    _, summary = compare(asked)
+    assert summary is not None
+    before, _, after = capsys.readouterr().err.partition("training the winner and its rivals again")
+    assert f"{summary['confirmation']['n_members']} networks trained in" in after
+    assert before.count("networks trained in") == 2

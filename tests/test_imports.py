@@ -43,10 +43,10 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"pruning"},
     ),
     "verdict": (
-        {"across_data_sets", "paired_tests"},
+        {"paired_tests"},
         {"significance"},
         {"summary"},
-        {"claims"},
+        {"across_data_sets", "claims"},
     ),
     "model": (
         {"checkpoint"},

@@ -9,7 +9,19 @@ import pytest
 
 from actlab.run_files import MemberRecord, to_frame
 from actlab.verdict.paired_tests import corrected_interval, corrected_resampled_t, holm
-from actlab.verdict.summary import cells_of, choose, expected_best, favourite_rate, is_at_edge, scores_of, summarise
+from actlab.verdict.summary import (
+    cells_of,
+    choose,
+    comparison_of,
+    comparison_with_winner,
+    expected_best,
+    favourite_rate,
+    fold_ratio,
+    is_at_edge,
+    scores_of,
+    summarise,
+    winner_row,
+)
 
 RATES = [0.001, 0.01, 0.1]
 
@@ -188,3 +200,36 @@ def test_a_baseline_that_is_not_in_the_run_has_no_comparisons() -> None:
     summary = summarise(random_members(["relu", "tanh"]), 0.25, "silu", RATES, True)
     assert len(summary["comparisons"]) == 1
     assert summary["baseline_comparisons"] == []
+
+
+def test_a_comparison_turned_round_is_the_one_stated_from_the_other_side() -> None:
+    members = random_members(["relu", "tanh", "silu"])
+    names = {"relu": "tanh", "tanh": "relu"}
+    stated, other = (summarise(members, 0.25, name, RATES, True)["baseline_comparisons"] for name in names)
+    turned = comparison_of(stated, "tanh", "relu")
+    wanted = next(c for c in other if c["b"] == "relu")
+    assert turned is not None
+    # what is adjusted over the comparisons of one reference, and the reference's scale, do not turn
+    own = ("p_holm", "rope", "p_rope_better", "p_rope_equal", "p_rope_worse", "verdict")
+    for key in wanted.keys() - set(own):
+        assert turned[key] == (pytest.approx(wanted[key]) if isinstance(wanted[key], float) else wanted[key]), key
+    assert comparison_of([turned], "relu", "tanh") == pytest.approx(comparison_of(stated, "relu", "tanh"))
+    assert comparison_of(stated, "tanh", "silu") is None
+    assert comparison_of(None, "tanh", "silu") is None
+    for verdict, seen in {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}.items():
+        found = comparison_with_winner({"winner": "a", "comparisons": [{"a": "a", "b": "b", "verdict": verdict}]}, "b")
+        assert found is not None
+        assert found["verdict"] == seen
+
+
+def test_the_winners_row_is_missing_where_nobody_has_a_score() -> None:
+    rows = [{"activation": "relu", "mean": 0.1}, {"activation": "tanh", "mean": None}]
+    assert winner_row({"winner": "relu", "ranking": rows}) == rows[0]
+    assert winner_row({"winner": "tanh", "ranking": rows}) is None
+    assert winner_row({"winner": "relu", "ranking": []}) is None
+
+
+def test_every_row_outside_a_fold_counts_as_trained_on() -> None:
+    assert fold_ratio({"data": {"n_rows": 10}, "protocol": {"folds": 3, "n_test": 4}}) == 4 / 6
+    assert fold_ratio({"protocol": {"folds": 3}}) == 0.5
+    assert fold_ratio({}) == 0.25

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
 from actlab.data.preprocessing import fit_preprocessor
-from actlab.data.splits import SplitRows, make_splits
+from actlab.data.splits import SplitRows
 from actlab.data.table import Table
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.diagnostics.measures import (
@@ -55,10 +55,9 @@ from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import ReferencePrediction, mean_scores, reference_predictions
 from actlab.runs.trial_settings import baseline_of
 from actlab.settings import ALPHA
-from actlab.verdict import summary as summaries
 from actlab.verdict.claims import Measurements, claims
 from actlab.verdict.significance import compare_all, ranking
-from actlab.verdict.summary import choose, scores_of
+from actlab.verdict.summary import choose, comparison_of, fold_ratio, scores_of, summarise
 
 MAX_RIVALS = 3
 
@@ -94,9 +93,8 @@ def confirm(
     again = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
     found = scores_of(choose(to_frame(again, MemberRecord)))
     scores = {name: found[name] for name in names}
-    n_test = len(next(iter(make_splits(table.n_rows, fresh.protocol, fresh.seed).values())).test)
-    ratio = n_test / (table.n_rows - n_test)
-    comparisons = compare_all(scores, names[0], ratio, summary["rope"]) if len(names) > 1 else ()
+    # a fold has as many rows as before
+    comparisons = compare_all(scores, names[0], fold_ratio(summary), summary["rope"]) if len(names) > 1 else ()
     return {
         "seed": fresh.seed,
         "winner": names[0],
@@ -118,10 +116,8 @@ def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
 
 def first_look(summary: Mapping[str, Any], winner: str, rival: str) -> dict[str, Any]:
     """Difference and verdict that the first comparison gave the same pair, seen from the winner."""
-    for found in summary["comparisons"]:
-        if (found["a"], found["b"]) == (winner, rival):
-            return {"first_difference": found["difference"], "first_verdict": found["verdict"]}
-    return {"first_difference": None, "first_verdict": None}
+    found = comparison_of(summary["comparisons"], winner, rival) or {"difference": None, "verdict": None}
+    return {"first_difference": found["difference"], "first_verdict": found["verdict"]}
 
 
 # user attributes of a trial
@@ -333,13 +329,10 @@ class Results:
         health, convergence = explaining_frames([trial.user_attrs for trial in done])
         write_frame(self.run.health, health)
         write_frame(self.run.convergence, convergence)
-        n_test = len(next(iter(self.splits.values())).test)
-        # inner validation belongs to the training procedure: all rows outside the test fold count
-        ratio = n_test / (self.table.n_rows - n_test)
-        grid, baseline = self.configuration.compare, baseline_of(self.configuration)
-        found = summaries.summarise(members, ratio, baseline, self.rates, self.is_equal_budget, grid.rope)
-        summary = self._header(len(done)) | found
-        chosen = summaries.choose(members)
+        summary = self._header(len(done))
+        grid, baseline, ratio = self.configuration.compare, baseline_of(self.configuration), fold_ratio(summary)
+        summary |= summarise(members, ratio, baseline, self.rates, self.is_equal_budget, grid.rope)
+        chosen = choose(members)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
             networks, summary["ensemble"] = ship(self.networks, chosen, settings, grid, [progress])
@@ -347,16 +340,16 @@ class Results:
         summary["references"] = mean_scores(references)
         if self.is_equal_budget:
             explaining = (members, health, convergence)
-            summary |= explain(explaining, ratio, found["rope"], self.networks, settings, references)
+            summary |= explain(explaining, ratio, summary["rope"], self.networks, settings, references)
             if grid.confirm:
-                summary["confirmation"] = confirm(self.networks.evaluation, self.table, members, found, settings)
+                summary["confirmation"] = self._confirm(members, summary, settings)
         else:
             summary["trials"] = _trial_rows(members, settings)
             summary["importances"] = importance_shares(study)
         summary["versions"] = versions()
         if networks:
             self._save(networks, summary)
-        bins = self._pre_activations(chosen[chosen.activation == found["winner"]], settings)
+        bins = self._pre_activations(chosen[chosen.activation == summary["winner"]], settings)
         write_comparison(self.run, members, curves, summary, _searched(settings), health, bins)
         draw_study(study, self.run.figures)
         write_json(self.run.summary, summary)
@@ -364,6 +357,13 @@ class Results:
         # what the model needs is in the checkpoint; networks that are asked for again are trained again, bit by bit
         shutil.rmtree(self.run.weights, ignore_errors=True)
         return dict(plain(summary))
+
+    def _confirm(
+        self, members: pd.DataFrame, summary: Mapping[str, Any], settings: Mapping[int, Setting]
+    ) -> dict[str, Any]:
+        print("training the winner and its rivals again, with fresh seeds and folds", file=sys.stderr)
+        with PopulationProgress() as progress:
+            return confirm(self.networks.evaluation, self.table, members, summary, settings, [progress])
 
     def _pre_activations(self, winner: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame | None:
         """Histograms of the winner's networks; None where it has none that is finite."""

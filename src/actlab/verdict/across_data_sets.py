@@ -1,24 +1,16 @@
-"""Several activations on several data sets: Friedman test, critical difference, and the summary of them.
-
-Several activations on several data sets: Friedman test, Nemenyi's critical difference, groups for its diagram.
-
-From the summaries of several data sets to one: scores and ranks, the Friedman test, and each one's own verdicts.
-"""
+"""Several activations on several data sets, from their summaries: ranks, Friedman test, critical difference."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from actlab.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from actlab.verdict.summary import comparison_with_winner, rows_by_activation
 
 MIN_DATA_SETS = 2
 MIN_ACTIVATIONS = 3
@@ -55,15 +47,13 @@ class FriedmanTest:
         """The groups, or everything as one where the permutation test shows no difference at all (Demsar's order)."""
         return self.groups if self.p_permutation <= self.alpha else (self.activations,)
 
-    def nemenyi_frame(self) -> "pd.DataFrame":
+    def nemenyi_frame(self) -> pd.DataFrame:
         """Nemenyi p-values with names on both axes, as `scikit_posthocs.critical_difference_diagram` takes them."""
-        import pandas as pd
-
         return pd.DataFrame(self.nemenyi_p, index=list(self.activations), columns=list(self.activations))
 
 
 def friedman(
-    scores: "pd.DataFrame", alpha: float = 0.05, n_permutations: int = 9_999, seed: int | np.random.Generator = 0
+    scores: pd.DataFrame, alpha: float = 0.05, n_permutations: int = 9_999, seed: int | np.random.Generator = 0
 ) -> FriedmanTest:
     """Friedman test with Nemenyi's post-hoc comparison (Demsar 2006) of `scores`, data sets by activations.
 
@@ -109,7 +99,7 @@ def friedman(
     )
 
 
-def ranks_of(scores: "pd.DataFrame") -> npt.NDArray[np.float64]:
+def ranks_of(scores: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Ranks within each row, 1 for the lowest score; equals share their mean rank, and nan ranks with infinity."""
     from scipy import stats
 
@@ -142,7 +132,7 @@ def check_size(n_data_sets: int, n_activations: int) -> None:
         )
 
 
-def _check(scores: "pd.DataFrame", alpha: float) -> None:
+def _check(scores: pd.DataFrame, alpha: float) -> None:
     if not scores.columns.is_unique:
         raise InputError(f"activations must be unique, got {', '.join(map(str, scores.columns))}")
     if not 0 < alpha < 1:
@@ -177,9 +167,6 @@ def _groups(names: tuple[str, ...], average_ranks: list[float], difference: floa
             groups.append(names[start:end])
         last_end = max(last_end, end)
     return tuple(groups)
-
-
-FLIPPED = {"better": "worse", "worse": "better"}
 
 
 def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -226,7 +213,10 @@ def ranks_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
 
 def _scores(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Data sets by activations; nan where a summary has None."""
-    rows = {name: {row["activation"]: row["mean"] for row in own["ranking"]} for name, own in summaries.items()}
+    rows = {
+        data_set: {name: row["mean"] for name, row in rows_by_activation(summary).items()}
+        for data_set, summary in summaries.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").astype(float)
 
 
@@ -242,11 +232,5 @@ def _test(test: FriedmanTest) -> dict[str, Any]:
 
 def _verdicts(summary: Mapping[str, Any]) -> dict[str, str]:
     """Activation to its verdict against this data set's winner; only those that were tested."""
-    winner = summary.get("winner")
-    found = {}
-    for comparison in summary.get("comparisons") or []:
-        if comparison["b"] == winner:
-            found[str(comparison["a"])] = str(comparison["verdict"])
-        elif comparison["a"] == winner:
-            found[str(comparison["b"])] = FLIPPED.get(comparison["verdict"], str(comparison["verdict"]))
-    return found
+    compared = {name: comparison_with_winner(summary, name) for name in rows_by_activation(summary)}
+    return {name: str(comparison["verdict"]) for name, comparison in compared.items() if comparison is not None}

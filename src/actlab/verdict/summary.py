@@ -6,6 +6,7 @@ nowhere but in `score`: what is chosen is chosen by inner validation.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from actlab.verdict.significance import (
 )
 
 PAIR = ["repeat", "fold"]
+TURNED_ROUND = {"better": "worse", "worse": "better"}
 # A rate within this share of the (logarithmic) range from one of its ends counts as lying at the edge.
 EDGE_SHARE = 0.05
 
@@ -182,3 +184,73 @@ def is_at_edge(chosen: pd.DataFrame, rates_tried: list[float]) -> bool:
     low, high = math.log(min(rates_tried)), math.log(max(rates_tried))
     position, margin = math.log(favourite_rate(chosen)), EDGE_SHARE * (high - low) + 1e-9
     return position <= low + margin or position >= high - margin
+
+
+def fold_ratio(summary: Mapping[str, Any]) -> float:
+    """Rows in a test fold over rows outside it, the `test_train_ratio` of `paired_tests`, from a summary.
+
+    Inner validation belongs to the training procedure: all rows outside the fold count. A summary that states no
+    counts has its number of folds.
+    """
+    protocol, n_rows = summary.get("protocol") or {}, (summary.get("data") or {}).get("n_rows")
+    if n_rows is None or protocol.get("n_test") is None:
+        return 1 / (int(protocol.get("folds", 5)) - 1)
+    return float(protocol["n_test"] / (n_rows - protocol["n_test"]))
+
+
+def winner_row(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The ranking's row of the winner; None where no activation has a score."""
+    row = rows_by_activation(summary).get(str(summary.get("winner")))
+    return row if row is not None and row["mean"] is not None and math.isfinite(row["mean"]) else None
+
+
+def rows_by_activation(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Activation to its row of the ranking, best first; nothing for a fit."""
+    return {str(row["activation"]): row for row in summary.get("ranking") or []}
+
+
+def comparison_with_winner(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """`name` against the winner, as `comparison_of` gives it."""
+    return comparison_of(summary.get("comparisons"), name, summary.get("winner"))
+
+
+def comparison_of(
+    comparisons: Iterable[Mapping[str, Any]] | None, name: str, other: str | None
+) -> dict[str, Any] | None:
+    """The comparison of two activations seen from `name`: a positive difference means that it scores worse.
+
+    None where there is no such comparison. Summaries may state a pair either way round.
+    """
+    for found in comparisons or []:
+        if (found["a"], found["b"]) == (name, other):
+            return dict(found)
+        if (found["a"], found["b"]) == (other, name):
+            return turned_round(found)
+    return None
+
+
+def turned_round(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison as summary.json holds it, seen from its other activation."""
+
+    def negated(key: str) -> float | None:
+        return None if comparison.get(key) is None else -comparison[key]
+
+    def complement(key: str) -> float | None:
+        return None if comparison.get(key) is None else 1 - comparison[key]
+
+    return {
+        **comparison,
+        "a": comparison["b"],
+        "b": comparison["a"],
+        "difference": negated("difference"),
+        "ci_low": negated("ci_high"),
+        "ci_high": negated("ci_low"),
+        "p_better": complement("p_better"),
+        "p_better_low": complement("p_better_high"),
+        "p_better_high": complement("p_better_low"),
+        "p_rope_better": comparison.get("p_rope_worse"),
+        "p_rope_worse": comparison.get("p_rope_better"),
+        "n_diverged_a": comparison.get("n_diverged_b"),
+        "n_diverged_b": comparison.get("n_diverged_a"),
+        "verdict": TURNED_ROUND.get(comparison["verdict"], comparison["verdict"]),
+    }
