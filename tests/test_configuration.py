@@ -115,6 +115,16 @@ def test_confirm_is_no_switch_of_a_search() -> None:
         parse("search", "", [*CSV, "--confirm"])
 
 
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_foreign_code_is_allowed_where_a_checkpoint_is_scored_and_is_no_part_of_a_run(command: str) -> None:
+    assert not parse(command, "", CSV).allow_code
+    allowed = parse(command, "", [*CSV, "--allow_code"])
+    assert allowed.allow_code
+    assert "allow_code" not in allowed.to_dict()
+    with pytest.raises(InputError, match="allow_code"):
+        parse("fit", "", [*CSV, "--allow_code"])
+
+
 @pytest.mark.parametrize("data", ["{}", "null", "[a.yaml, b.yaml]", "3"])
 def test_a_file_without_one_data_set_is_told_in_a_sentence(tmp_path: Path, data: str) -> None:
     file = tmp_path / "mine.yaml"

@@ -131,14 +131,17 @@ HOUSE_PRICES = Path("configs/house_prices.yaml")
 CKPT_COMMANDS = ("validate", "test")
 # what a run's results do not depend on, or depends on the machine only
 NOT_COMPARED = ("out", "workers", "storage", "fresh", "json", "ckpt_path")
+# what config.yaml leaves out: no key of every command
+NOT_WRITTEN = ("allow_code", "name", "study")
 
 
 @dataclass(frozen=True)
 class Configuration:
     """Everything a command was asked for, after YAML and flags.
 
-    `trainer` holds the arguments of Lightning's Trainer that differ from its defaults; `name` is what the run is called
-    where `out` does not say, `study` its name in a database, the run directory's where it is None.
+    `trainer` holds the arguments of Lightning's Trainer that differ from its defaults; `allow_code` lets `validate` and
+    `test` import an activation class that the checkpoint names; `name` is what the run is called where `out` does not
+    say, `study` its name in a database, the run directory's where it is None.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
@@ -154,12 +157,13 @@ class Configuration:
     fresh: bool = False
     json: bool = False
     ckpt_path: str | None = None
+    allow_code: bool = False
     name: str = "run"
     study: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, as config.yaml holds them and `--config` reads them."""
-        return {key: value for key, value in asdict(self).items() if key not in ("name", "study")}
+        return {key: value for key, value in asdict(self).items() if key not in NOT_WRITTEN}
 
     def compared(self) -> dict[str, Any]:
         """What two starts of one run must agree on."""
@@ -209,6 +213,8 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
         # no default of its own: the configuration has one already
         confirm_help = "Train winner and close rivals again: short for --compare.confirm true."
         parser.add_argument("--confirm", action="store_true", default=argparse.SUPPRESS, help=confirm_help)
+    if command in CKPT_COMMANDS:
+        parser.add_argument("--allow_code", action="store_true", help="Import activation classes the checkpoint names.")
     if find_data_list(arguments) is not None:
         raise InputError(
             "several data sets (data: [a.yaml, b.yaml]) are compared by the command line's actlab compare only; "
@@ -238,6 +244,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Configuration
         search=groups.search,
         trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
         **{key: parsed[key] for key in ("seed", "out", "workers", "storage", "fresh", "json", "ckpt_path")},
+        allow_code=bool(parsed.get("allow_code")),
         name=_name(parsed),
     )
 
