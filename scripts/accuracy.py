@@ -47,6 +47,7 @@ from actlab.config import Configuration, parse
 from actlab.data import splits
 from actlab.data.datamodule import prepare
 from actlab.data.table import Table, read_rows, read_table
+from actlab.data.target import Target
 from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs import model_building as assembly
@@ -89,7 +90,7 @@ def outer_folds(n_rows: int) -> list[NDArray[np.int64]]:
 
 
 def on_trained_scale(values: Floats, configuration: Configuration) -> Floats:
-    return np.log(values) if configuration.data.target_transform == "log" else values
+    return Target.of(configuration.data.target_transform).forward(values)
 
 
 def true_values(table: Table, configuration: Configuration) -> Floats:

@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from accuracy import N_OUTER, comparisons, true_values
 from actlab.config import Configuration, parse
-from actlab.data.preprocessing import fit_target
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_rows, read_table
+from actlab.data.target import fit_target
 from actlab.model.ensemble import FoldKey, FoldPrediction, FoldResiduals
 from actlab.model.intervals import check_level, interval_of
 from actlab.run_files import write_text

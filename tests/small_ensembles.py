@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actlab.data.preprocessing import fit_preprocessor, fit_target
+from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
+from actlab.data.target import Target, fit_target
 from actlab.members import Member
 from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
 from actlab.networks.network import Regressor
@@ -45,7 +46,7 @@ def make_ensemble(
             member = Member(0, activation, 1e-3, split, split.inner, hidden)
             state = Regressor([member], [preprocessor.n_features]).member_state(0)
             members.append(EnsembleMember(member, perturbed(state), preprocessor, scaler, 0.13, 0.14))
-    metric = "log_rmse" if settings.target_transform == "log" else "rmse"
+    metric = Target.of(settings.target_transform).metric
     config = {"data": {"csv": "train.csv", "ordinal": {}}, "optimizer": {"learning_rate": 1e-3}, "seed": 0}
     ensemble = Ensemble(
         tuple(members), table.schema, metric, config, (), {"test_score": 0.125}, {"actlab": "0.1.0", "torch": "2.13.0"}
@@ -65,6 +66,6 @@ def residuals_of(ensemble: Ensemble, table: Table, test_rows: dict[tuple[int, in
     parts = []
     for (repeat, fold), rows in test_rows.items():
         said = ensemble.predict_by_fold(table.features.iloc[rows])[repeat, fold]
-        errors = ensemble.transform.forward(table.target[rows]) - said.mean
+        errors = ensemble.target.forward(table.target[rows]) - said.mean
         parts.append(FoldResiduals(repeat, fold, *map(torch.from_numpy, (errors, said.mean, said.spread))))
     return parts

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from actlab.config import Configuration
-from actlab.data.preprocessing import fit_target
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
+from actlab.data.target import fit_target
 from actlab.errors import InputError
 from actlab.members import Split
 from actlab.model.ensemble import load

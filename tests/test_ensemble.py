@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from actlab.data.target import PLAIN
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, describe, from_checkpoint, load, save, to_checkpoint
 from actlab.networks.activations import ACTIVATIONS
@@ -119,7 +120,7 @@ def test_an_ensemble_that_makes_no_sense_cannot_be_made(ensemble: Ensemble, chan
         "shifted": (replace(ensemble.residuals[0], fold=9),),
         "nan": (replace(ensemble.residuals[0], residuals=torch.tensor([float("nan")])),),
         "weightless": (replace(first, weight=0.0),),
-        "mixed": (first, replace(first, scaler=replace(first.scaler, transform="none"))),
+        "mixed": (first, replace(first, scaler=replace(first.scaler, target=PLAIN))),
         (): (),
     }
     with pytest.raises(ValueError, match=r"member|residuals|weights"):

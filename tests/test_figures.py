@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from actlab.data.target import LOG, PLAIN
 from actlab.report.drawing import ORDER, Row, look, number, robust_range, short, style
 from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.page import KINDS, draw, svg, write_figures
@@ -202,10 +203,10 @@ def test_out_of_fold_averages_repeats_and_puts_the_worst_first() -> None:
     frame = pd.DataFrame(
         {"row": [0, 1, 0, 1], "id": ["a", "b", "a", "b"], "repeat": [0, 0, 1, 1], "actual": [10.0, 20.0, 10.0, 20.0]}
     ).assign(predicted=[10.0, 5.0, 40.0, 20.0])
-    logs = out_of_fold(frame, "log_rmse")
+    logs = out_of_fold(frame, LOG)
     assert logs.predicted.tolist() == pytest.approx([20.0, 10.0])
     assert logs.residual.tolist() == pytest.approx([math.log(0.5), math.log(2)])
-    plain = out_of_fold(frame, "rmse")
+    plain = out_of_fold(frame, PLAIN)
     assert plain[["id", "residual"]].to_numpy().tolist() == [["a", -15.0], ["b", 7.5]]
 
 

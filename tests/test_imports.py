@@ -21,7 +21,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"config"},
     ),
     "data": (
-        {"csv_file", "splits"},
+        {"csv_file", "splits", "target"},
         {"columns"},
         {"table"},
         {"preprocessing"},
@@ -82,6 +82,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
 LIGHT = (
     "run_files",
     "data.table",
+    "data.target",
     "verdict.across_data_sets",
     "verdict.paired_tests",
     "verdict.significance",

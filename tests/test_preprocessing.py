@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
 from actlab.data.columns import Column, Schema
-from actlab.data.preprocessing import FAR_OUT, NumberRule, Preprocessor, TargetScaler, fit_preprocessor, fit_target
+from actlab.data.preprocessing import FAR_OUT, NumberRule, Preprocessor, fit_preprocessor
 from actlab.data.table import MAX_CATEGORIES, read_table
 from actlab.settings import DataSettings, Scaling
 
@@ -283,42 +283,3 @@ def test_every_category_has_one_input_or_none(train: list[str | None], new: list
     np.testing.assert_array_equal(x[: len(train)].sum(axis=1), 1)
     np.testing.assert_array_equal(x[len(train) :].sum(axis=1), [cell in train for cell in new])
     assert set(preprocessor.unseen(texts(new)[0]).get("x", [])) == {c for c in new if c is not None and c not in train}
-
-
-@pytest.mark.parametrize("transform", ["log", "none"])
-def test_the_target_is_standardised_on_training_rows_and_comes_back(transform: Any) -> None:
-    y = np.random.default_rng(0).lognormal(12, 0.4, 300)
-    rows = np.arange(0, 300, 2)
-    scaler = fit_target(y, rows, transform)
-    plain = np.log(y) if transform == "log" else y
-    expected = StandardScaler().fit(plain[rows, None]).transform(plain[:, None])[:, 0]
-    np.testing.assert_allclose(scaler.forward(y), expected, rtol=1e-12)
-    np.testing.assert_allclose(scaler.inverse(scaler.forward(y)), y, rtol=1e-12)
-    np.testing.assert_allclose(scaler.inverse(scaler.forward(y).reshape(3, 100)), y.reshape(3, 100), rtol=1e-12)
-    assert fit_target(np.where(np.isin(np.arange(300), rows), y, 1e9), rows, transform) == scaler
-    assert TargetScaler.from_dict(json.loads(json.dumps(scaler.to_dict()))) == scaler
-
-
-@pytest.mark.parametrize("value", [1.0, 180_921.19589, 1e-30, 1e15])
-@pytest.mark.parametrize("transform", ["log", "none"])
-def test_a_constant_target_is_not_divided_by_zero(value: float, transform: Any) -> None:
-    y = np.full(7, value)
-    scaler = fit_target(y, np.arange(7), transform)
-    assert scaler.sd == 1
-    np.testing.assert_allclose(scaler.inverse(scaler.forward(y)), y, rtol=1e-12)
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_finite_output_is_a_finite_positive_price(z: float) -> None:
-    price = TargetScaler(12.0, 0.4, "log").inverse(np.array([z]))
-    assert np.isfinite(price).all()
-    assert (price > 0).all()
-
-
-def test_a_diverged_output_stays_visible() -> None:
-    for transform in ("log", "none"):
-        out = TargetScaler.from_dict({"mean": 12.0, "sd": 0.4, "transform": transform}).inverse(
-            np.array([np.nan, np.inf])
-        )
-        assert np.isnan(out[0])
-        assert np.isinf(out[1])

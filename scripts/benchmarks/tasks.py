@@ -10,9 +10,10 @@ import torch
 
 from actlab.config import Configuration
 from actlab.data.datamodule import SplitData, prepare
-from actlab.data.preprocessing import Preprocessor, fit_target
+from actlab.data.preprocessing import Preprocessor
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import read_table
+from actlab.data.target import fit_target
 from actlab.members import Member, Split
 from actlab.runs import article
 from actlab.runs.evaluate import Setting, make_member

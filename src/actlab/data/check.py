@@ -10,6 +10,7 @@ import pandas as pd
 from actlab.data.columns import Column
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.table import Table, read_table
+from actlab.data.target import Target
 from actlab.settings import DataSettings, TargetTransform
 
 TARGET_NAMES = ("target", "y", "label", "price", "saleprice", "value", "outcome", "response")
@@ -150,10 +151,9 @@ def _head(report: CheckReport) -> list[str]:
     lines = [_printable(f"{report.path}: {report.n_rows} rows, {len(kinds)} features ({counts}){inputs}")]
     if report.target is not None:
         target = report.target
-        how = "its natural logarithm" if target.transform == "log" else "the plain value"
         lines.append(
             f"target {_printable(target.name)}: {target.low:.6g} to {target.high:.6g}, median {target.median:.6g}; "
-            f"training uses {how}"
+            f"training uses {Target.of(target.transform).description}"
         )
     return lines
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocessor, fit_target
+from actlab.data.preprocessing import Preprocessor, fit_preprocessor
 from actlab.data.splits import SplitRows, make_splits, without_validation
 from actlab.data.table import Table, read_table
+from actlab.data.target import TargetScaler, fit_target
 from actlab.members import Split, stream_seed
 from actlab.settings import DataSettings, ProtocolSettings
 
@@ -224,5 +225,5 @@ def prepare(table: Table, rows: SplitRows, settings: DataSettings) -> SplitData:
     preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
     scaler = fit_target(table.target, rows.training, settings.target_transform)
     features = torch.from_numpy(preprocessor.transform(table.features))
-    targets = torch.from_numpy(np.ascontiguousarray(scaler.forward(table.target), dtype=np.float64))
+    targets = torch.from_numpy(np.ascontiguousarray(scaler.forward(table.target)))
     return SplitData(rows, preprocessor, scaler, features, targets)

@@ -13,14 +13,14 @@ scikit-learn does the fitting; what a `Preprocessor` keeps is its numbers. Each 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from actlab.data.columns import Column, Schema
 from actlab.data.table import MAX_CATEGORIES
-from actlab.settings import DataSettings, Scaling, TargetTransform
+from actlab.settings import DataSettings, Scaling
 
 # Cells beyond this are taken as this: their powers must not overflow float64.
 HUGE = 1e90
@@ -146,8 +146,6 @@ FAR_OUT = 1e6
 MINMAX_BOUNDS = (-0.5, 1.5)
 # Scales below this are taken as this: HUGE divided by it must not overflow float64.
 TINY_SCALE = 1e-200
-# exp() of more than this overflows float64, of less than its negative comes to (nearly) zero.
-MAX_LOG = 709.0
 BLOCK_ROWS = 1 << 14
 # Numbers that are fitted to at a time: whole columns, and a few copies of them, of 8 bytes each.
 BLOCK_NUMBERS = 1 << 23
@@ -306,56 +304,3 @@ def _rare(codes: np.ndarray) -> frozenset[int]:
     encoder = OneHotEncoder(max_categories=MAX_CATEGORIES + 1, handle_unknown="infrequent_if_exist").fit(codes[:, None])
     (others,) = encoder.infrequent_categories_
     return frozenset(int(code) for code in others)
-
-
-@dataclass(frozen=True)
-class TargetScaler:
-    """Standardises the (log) target; made by `fit_target`.
-
-    Args:
-        mean: Of the (log) target of the training rows.
-        sd: Its standard deviation, 1 if that is zero.
-        transform: `log` for the natural logarithm, `none` for the plain target.
-    """
-
-    mean: float
-    sd: float
-    transform: Literal["log", "none"]
-
-    def forward(self, y: np.ndarray) -> np.ndarray:
-        """Return the float64 standardised (log) target, of the shape of y (> 0 under `log`)."""
-        y = np.asarray(y, dtype=np.float64)
-        return ((np.log(y) if self.transform == "log" else y) - self.mean) / self.sd
-
-    def inverse(self, z: np.ndarray) -> np.ndarray:
-        """Return float64 predictions in the unit of the target, of the shape of z.
-
-        Under `log` a finite z gives a finite positive prediction: what would leave float64's range is exp(+-709). NaN
-        and infinite z stay NaN, infinite or 0, to be counted as diverged.
-        """
-        z = np.asarray(z, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            value = z * self.sd + self.mean
-            if self.transform == "none":
-                return value
-            return np.exp(np.where(np.isfinite(z), np.clip(value, -MAX_LOG, MAX_LOG), value))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types only: `from_dict` restores an equal scaler."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> "TargetScaler":
-        """The scaler that `to_dict` described."""
-        return cls(**state)
-
-
-def fit_target(y: np.ndarray, rows: np.ndarray, transform: TargetTransform) -> TargetScaler:
-    """Learn mean and standard deviation of the (log) target from the rows at positions `rows` of y (n_rows,)."""
-    training = np.asarray(y, dtype=np.float64)[rows]
-    if transform == "log":
-        training = np.log(training)
-    mean, sd = float(np.mean(training)), float(np.std(training))
-    # rounding alone gives equal values a standard deviation of about eps * mean
-    is_constant = sd <= 1e-12 * max(1.0, abs(mean))
-    return TargetScaler(mean, 1.0 if is_constant else sd, transform)

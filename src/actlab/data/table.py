@@ -30,13 +30,12 @@ from actlab.data.columns import (
     similar,
 )
 from actlab.data.csv_file import Block, CsvFile, PackedTexts, iterate_blocks, listed, open_csv, shown
+from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
 # A one-hot encoding grows no wider than this (plus a slot for all other categories and one for missing).
 MAX_CATEGORIES = 100
-# Squares of a plain target must stay far from the end of float32, in which networks and metrics compute.
-MAX_PLAIN_TARGET = 1e15
 ID_NAME = re.compile(r"(?i:id|index|unnamed: 0|.*[_ ]id)|.*[a-z]I[dD]")
 
 
@@ -96,17 +95,10 @@ def read_target(cells: Cells, settings: DataSettings, prefers_comma: bool) -> tu
             f"{cells.whole()}: the target is {target[0]:.12g} in every row, nothing can be learned; name another "
             "column with --data.target"
         )
-    if settings.target_transform == "log" and (target <= 0).any():
-        raise InputError(
-            f"{cells.whole()}: the target must be > 0 to take its logarithm, but is not in "
-            f"{cells.line_list(target <= 0)}; correct these rows, or train on the plain target with "
-            "--data.target_transform none"
-        )
-    if settings.target_transform == "none" and np.abs(target).max() > MAX_PLAIN_TARGET:
-        raise InputError(
-            f"{cells.whole()}: the target exceeds {MAX_PLAIN_TARGET:g} in "
-            f"{cells.line_list(np.abs(target) > MAX_PLAIN_TARGET)}; state it in a larger unit"
-        )
+    scale = Target.of(settings.target_transform)
+    is_usable = scale.is_usable(target)
+    if not is_usable.all():
+        raise InputError(f"{cells.whole()}: the target {scale.rule} {cells.line_list(~is_usable)}; {scale.repair}")
     return target, warnings
 
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actlab.data.columns import Kind, Schema
-from actlab.data.preprocessing import Preprocessor, TargetScaler
+from actlab.data.preprocessing import Preprocessor
+from actlab.data.target import Target, TargetScaler
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.model.checkpoint import (
@@ -133,7 +134,7 @@ class Ensemble:
             raise ValueError("an ensemble needs at least one member")
         if not all(math.isfinite(one.weight) and one.weight > 0 for one in self.members):
             raise ValueError("weights must be finite and > 0; leave a member out instead of weighting it 0")
-        if len({one.scaler.transform for one in self.members}) > 1:
+        if len({one.scaler.target for one in self.members}) > 1:
             raise ValueError("the members of an ensemble must share one target transform")
         if not {(part.repeat, part.fold) for part in self.residuals} <= set(self.folds):
             raise ValueError("there are residuals of a fold without members")
@@ -143,9 +144,9 @@ class Ensemble:
                 raise ValueError("residuals, means and spreads of a fold must be finite and as many as its rows")
 
     @property
-    def transform(self) -> TargetScaler:
+    def target(self) -> Target:
         """From the target to the scale trained on (`forward`) and back (`inverse`), not standardised."""
-        return TargetScaler(0.0, 1.0, self.members[0].scaler.transform)
+        return self.members[0].scaler.target
 
     @cached_property
     def folds(self) -> dict[FoldKey, tuple[int, ...]]:
@@ -210,7 +211,7 @@ class Ensemble:
         """
         folds = np.stack([by_fold[key].mean for key in self.fold_weights])
         weights = np.array(list(self.fold_weights.values()))
-        return self.transform.inverse(weights @ folds / weights.sum())
+        return self.target.inverse(weights @ folds / weights.sum())
 
     @torch.inference_mode()
     def _write_outputs(self, features: pd.DataFrame, out: NDArray[np.float64]) -> None:
@@ -364,7 +365,7 @@ def describe(ensemble: Ensemble) -> str:
     config = plain(ensemble.config)
     content = {
         "target": schema.target,
-        "target transform": ensemble.transform.transform,
+        "target transform": ensemble.target.transform,
         "id": schema.id,
         "columns": {kind: names for kind, names in kinds.items() if names},
         "dropped columns": list(schema.dropped),

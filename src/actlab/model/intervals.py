@@ -86,7 +86,7 @@ def prediction_interval(
         InputError: as `check_level`.
     """
     lower, upper = interval_of(by_fold, ensemble.residuals, level, ensemble.fold_weights)
-    return ensemble.transform.inverse(lower), ensemble.transform.inverse(upper)
+    return ensemble.target.inverse(lower), ensemble.target.inverse(upper)
 
 
 def interval_of(

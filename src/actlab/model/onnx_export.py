@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from actlab import __version__
 from actlab.data.columns import Column, Schema
-from actlab.data.preprocessing import HUGE, MAX_LOG, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
+from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
+from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
 from actlab.model.ensemble import Ensemble, EnsembleMember, load
@@ -465,6 +466,6 @@ def _mean(graph: Graph, ensemble: Ensemble, outputs: Sequence[str], name: str) -
     standardised = graph.add("Cast", graph.add("Concat", *outputs, axis=1), to=graph.type("DOUBLE"))
     value = graph.add("MatMul", standardised, graph.constant(weights * sd))
     value = graph.add("Add", value, graph.double(float(weights @ mean)))
-    if ensemble.transform.transform == "log":
+    if ensemble.target.is_log:
         value = graph.add("Exp", graph.add("Clip", value, graph.double(-MAX_LOG), graph.double(MAX_LOG)))
     graph.add("Identity", value, output=name)

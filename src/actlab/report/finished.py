@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from actlab.data.target import LOG, Target
 from actlab.errors import InputError
 from actlab.run_files import RunDirectory
 from actlab.verdict.summary import choose
 
 # Learning rates that still have room for a number in each cell of a figure.
 MAX_GRID_RATES = 12
-METRIC_UNITS = {"log_rmse": "log-RMSE (natural logarithm)", "rmse": "RMSE (units of the target)"}
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,9 @@ class FinishedRun:
         return self.command != "search" and self.members.learning_rate.nunique() <= MAX_GRID_RATES
 
     @property
-    def metric(self) -> str:
-        return str(self.summary.get("metric", "log_rmse"))
-
-    @property
-    def unit(self) -> str:
-        """The metric as an axis names it."""
-        return METRIC_UNITS.get(self.metric, self.metric)
+    def target(self) -> Target:
+        """The scale trained on, and what the metric is called."""
+        return Target.of_metric(str(self.summary.get("metric", LOG.metric)))
 
     @cached_property
     def members(self) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def slices(run: FinishedRun) -> Figure | None:
     best = float(scores.min())
     panels[0, 0].set_ylim(best * 0.97, max(min(float(scores.max()), best * 3), best * 1.05) * 1.03)
     for row in panels:
-        row[0].set_ylabel(f"validation {run.unit.partition(' (')[0]}")
+        row[0].set_ylabel(f"validation {run.target.metric_name}")
     marks, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(marks, labels, loc="outside lower center", ncols=LEGEND_COLUMNS, handletextpad=0.1, columnspacing=0.9)
     return figure

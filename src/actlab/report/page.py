@@ -329,8 +329,10 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
     a, b = runs
     if a.directory.path.resolve() == b.directory.path.resolve():
         raise InputError(f"{first} and {second} are the same run; name two")
-    if a.metric != b.metric:
-        raise InputError(f"the runs have different metrics, {a.metric} and {b.metric}: their scores do not compare")
+    if a.target != b.target:
+        raise InputError(
+            f"the runs have different metrics, {a.target.metric} and {b.target.metric}: their scores do not compare"
+        )
     pictures = [pictures_of(run, f"{letter}-") for run, letter in zip(runs, LETTERS, strict=True)]
     names = _names(a, b)
     content: dict[str, Any] = {

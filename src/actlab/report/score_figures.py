@@ -49,7 +49,7 @@ def ranking(run: FinishedRun) -> Figure | None:
         axes.axvline(best["mean"], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     if len(rows) > len(run.ranking):
         axes.axhline(len(run.ranking) - 0.5, color=MUTED, linewidth=0.6)
-    axes.set_xlabel(f"test {run.unit}, mean and 95 % interval; lower is better")
+    axes.set_xlabel(f"test {run.target.unit}, mean and 95 % interval; lower is better")
     return figure
 
 
@@ -79,7 +79,7 @@ def differences(run: FinishedRun) -> Figure | None:
     if math.isfinite(rope):
         axes.axvspan(-rope, rope, color=GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    axes.set_xlabel(f"test {run.unit.partition(' (')[0]} minus that of {short(str(best['activation']))}, 95 % interval")
+    axes.set_xlabel(f"test {run.target.metric_name} minus that of {short(str(best['activation']))}, 95 % interval")
     return figure
 
 
@@ -103,7 +103,7 @@ def rates(run: FinishedRun) -> Figure | None:
     axes.set_xlabel("learning rate")
     bar = figure.colorbar(axes.collections[0], ax=axes, aspect=40, pad=0.02, fraction=0.05, extend="max")
     bar.outline.set_visible(False)
-    bar.set_label(f"validation {run.unit.partition(' (')[0]}")
+    bar.set_label(f"validation {run.target.metric_name}")
     ticks = np.geomspace(norm.vmin or 1, norm.vmax or 1, 5)
     bar.set_ticks(ticks.tolist(), labels=[number(t) for t in ticks])
     bar.minorticks_off()

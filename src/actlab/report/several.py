@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.report.tables import WIDTH
-from actlab.report.words import METRIC_NAMES, decimals_for, fixed, listed
+from actlab.report.words import decimals_for, fixed, listed
 from actlab.run_files import RunDirectory
 
 # Below so many the chi-squared approximation is poor (Demsar 2006), and few differences can be shown at all.
@@ -196,7 +197,7 @@ def decimals_of(summary: Mapping[str, Any], data_set: str) -> int:
 
 def metric_of(entry: Mapping[str, Any]) -> str:
     """A data set's metric as it is written."""
-    return METRIC_NAMES.get(entry["metric"], str(entry["metric"]))
+    return Target.of_metric(str(entry["metric"])).metric_name
 
 
 def has_star(summary: Mapping[str, Any]) -> bool:

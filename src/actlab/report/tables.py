@@ -330,19 +330,19 @@ def worst_table(run: FinishedRun) -> Table | None:
     """The rows with the largest residuals, numbered as in the figure and named by the id column where there is one."""
     if run.predictions is None:
         return None
-    rows = out_of_fold(run.predictions, run.metric).head(2 * N_NAMED)
+    rows = out_of_fold(run.predictions, run.target).head(2 * N_NAMED)
     has_id = "id" in rows and rows.id.notna().all()
     name = "id" if has_id else "row"
-    off = "predicted / actual" if run.metric == "log_rmse" else "residual"
+    off = "predicted / actual" if run.target.is_log else "residual"
     columns = (Column("number"), Column(name, "words"), Column("actual"), Column("predicted"), Column(off))
     shown = []
     for place, row in enumerate(rows.to_dict("records"), start=1):
-        factor = row["predicted"] / row["actual"] if run.metric == "log_rmse" else row["residual"]
+        factor = row["predicted"] / row["actual"] if run.target.is_log else row["residual"]
         cells = (
             quantity(place, str(place)),
             words(row[name]),
             *(quantity(row[key], fixed(row[key], decimals_for(row[key]))) for key in ("actual", "predicted")),
-            quantity(factor, f"{factor:.2f}" if run.metric == "log_rmse" else number(factor)),
+            quantity(factor, f"{factor:.2f}" if run.target.is_log else number(factor)),
         )
         shown.append(TableRow(cells))
     return Table("worst-table", columns, tuple(shown))

@@ -36,7 +36,8 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from actlab.report.words import METRIC_NAMES, rate
+from actlab.data.target import Target
+from actlab.report.words import rate
 from actlab.run_files import RunDirectory, write_atomically
 from actlab.verdict.summary import choose
 
@@ -393,7 +394,7 @@ def _own_tag(activation: str, part: str) -> str:
 
 
 def _layout(activations: list[str], metric: str) -> Any:
-    name = METRIC_NAMES.get(metric, metric)
+    name = Target.of_metric(metric).metric_name
     band = "mean ± 1 standard deviation over networks"
     together = {f"validation {name}, {band}": [f"val/{metric}"], f"training {name}, {band}": [f"train/{metric}"]}
     alone = {

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from actlab.data.target import Target
 from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, look, number, sheet, short
 from actlab.report.finished import FinishedRun
 
@@ -57,7 +58,7 @@ def curves(run: FinishedRun) -> Figure | None:
     panels[0, 0].set_xticks(ticks, [str(tick) for tick in ticks])
     panels[0, 0].set_xticks([], minor=True)
     figure.supxlabel("epoch", fontsize=8.5)
-    figure.supylabel(run.unit, fontsize=8.5)
+    figure.supylabel(run.target.unit, fontsize=8.5)
     return figure
 
 
@@ -176,20 +177,16 @@ def health_table(run: FinishedRun) -> pd.DataFrame:
     return table
 
 
-def out_of_fold(predictions: pd.DataFrame, metric: str) -> pd.DataFrame:
+def out_of_fold(predictions: pd.DataFrame, target: Target) -> pd.DataFrame:
     """One row of the data each, the repeats averaged: actual, predicted and residual, largest residual first.
 
-    The residual is ln(actual / predicted) where the metric is log-RMSE, otherwise actual - predicted.
+    The residual is ln(actual / predicted) where the logarithm is learned, otherwise actual - predicted.
     """
     kept = [column for column in ("row", "id") if column in predictions]
-    logs = np.log(predictions.predicted) if metric == "log_rmse" else predictions.predicted
-    grouped = predictions.assign(predicted=logs).groupby("row", sort=False)
+    grouped = predictions.assign(predicted=target.forward(predictions.predicted)).groupby("row", sort=False)
     rows = grouped.agg({**{c: "first" for c in kept}, "actual": "first", "predicted": "mean"}).reset_index(drop=True)
-    if metric == "log_rmse":
-        rows["predicted"] = np.exp(rows.predicted)
-        rows["residual"] = np.log(rows.actual / rows.predicted)
-    else:
-        rows["residual"] = rows.actual - rows.predicted
+    rows["predicted"] = target.inverse(rows.predicted)
+    rows["residual"] = target.residual(rows.actual, rows.predicted)
     return rows.sort_values("residual", key=np.abs, ascending=False).reset_index(drop=True)
 
 
@@ -197,11 +194,11 @@ def predictions(run: FinishedRun) -> Figure | None:
     """Out-of-fold predictions of the shipped networks against the truth, and their residuals; the worst numbered."""
     if run.predictions is None:
         return None
-    rows = out_of_fold(run.predictions, run.metric)
+    rows = out_of_fold(run.predictions, run.target)
     rows = rows[np.isfinite(rows.residual)]
     if rows.empty:
         return None
-    is_log = run.metric == "log_rmse"
+    is_log = run.target.is_log
     target = str((run.summary.get("data") or {}).get("target") or "target")
     target = target if len(target) <= 24 else f"{target[:23]}…"
     shipped = list((run.summary.get("ensemble") or {}).get("activations") or {}) or [run.order[0]]

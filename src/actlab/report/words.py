@@ -12,12 +12,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actlab.data.target import Target
 from actlab.report.finished import FinishedRun
 from actlab.settings import ALPHA
 
 # from here on a lead that is not shown is the test's lack of folds rather than a want of non-linearity
 MUCH_WORSE = 0.2
-METRIC_NAMES = {"log_rmse": "log-RMSE", "rmse": "RMSE"}
 
 
 def answer(summary: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def answer(summary: Mapping[str, Any]) -> str:
     interval = f", 95 % interval {fixed(best['ci_low'], decimals)} to {fixed(best['ci_high'], decimals)}"
     certainty = f"{mean}{interval}" if _is_number(best.get("ci_low")) else mean
     setting = f"{best['activation']} at learning rate {rate(best['learning_rate'])}"
-    metric = METRIC_NAMES.get(summary["metric"], summary["metric"])
+    metric = Target.of_metric(summary["metric"]).metric_name
     others = [row["activation"] for row in summary["ranking"] if row["activation"] != best["activation"]]
     if not others:
         return f"On this data {setting} has a mean {metric} of {certainty}; nothing was compared with it."
@@ -216,7 +216,7 @@ def fit_answer(run: FinishedRun) -> str:
     averaged = f" Averaged, they score {fixed(ensemble, 4)} on the test rows." if ensemble is not None else ""
     setting = f"{run.order[0]} at learning rate {rate(float(run.members.learning_rate.iloc[0]))}"
     return (
-        f"{len(run.members)} networks with {setting} have a mean validation {run.unit.partition(' (')[0]} of "
+        f"{len(run.members)} networks with {setting} have a mean validation {run.target.metric_name} of "
         f"{fixed(float(scores.mean()) if len(scores) else None, 4)}; one activation was trained, so nothing is "
         f"compared.{averaged}"
     )

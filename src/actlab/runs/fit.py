@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from actlab.config import Configuration, differences, to_yaml
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_table
+from actlab.data.target import Target
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Member, Split
@@ -68,7 +69,7 @@ def fit(configuration: Configuration) -> RunDirectory:
         live.close()
     networks = Networks(run.weights, evaluation, table, splits)
     score = _write(configuration, run, networks, TrialResult(0, setting, tuple(outcomes)), monitor)
-    _print(members, [(o.val_score, o.test_score) for o in outcomes], score, _metric(configuration.data))
+    _print(members, [(o.val_score, o.test_score) for o in outcomes], score, networks.target.metric)
     print(f"results: {run.path}")
     return run
 
@@ -111,7 +112,7 @@ def _write(
     write_frame(run.predictions, networks.predictions(trained))
     bins = pre_activation_frame(trained, networks)
     write_frame(run.pre_activations, bins)
-    summary = {"metric": _metric(configuration.data), "ensemble": scores, "versions": versions()}
+    summary = {"metric": networks.target.metric, "ensemble": scores, "versions": versions()}
     write_comparison(run, frame, curves, summary, None, health, bins)
     write_json(run.summary, summary)
     write_report(run.path)
@@ -163,14 +164,11 @@ def score(configuration: Configuration, part: Part) -> float:
     if table.content_hash == ensemble.scores.get("sha256"):
         residuals = _own_residuals(ensemble, table, part)
     else:
-        residuals = _trained_scale(table.target, data) - _trained_scale(ensemble.predict(table.features), data)
+        target = Target.of(data.target_transform)
+        residuals = target.forward(table.target) - target.forward(ensemble.predict(table.features))
     value = float(np.sqrt(np.mean(residuals**2)))
     print(f"{ensemble.metric} {value:.4f} on {len(residuals)} {part} rows of {data.csv}")
     return value
-
-
-def _trained_scale(values: np.ndarray, data: DataSettings) -> np.ndarray:
-    return np.log(values) if data.target_transform == "log" else values
 
 
 def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
@@ -188,20 +186,15 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
         rows = _part(splits[member.member.split], part)
         alone = Ensemble((member,), ensemble.schema, ensemble.metric, {}, (), {}, {})
         predicted = alone.predict(table.features.iloc[rows])
-        total[rows] += np.log(predicted) if ensemble.metric == "log_rmse" else predicted
+        total[rows] += ensemble.target.forward(predicted)
         count[rows] += 1
     seen = count > 0
-    truth = np.log(table.target) if ensemble.metric == "log_rmse" else table.target
-    residuals: np.ndarray = truth[seen] - total[seen] / count[seen]
+    residuals: np.ndarray = ensemble.target.forward(table.target)[seen] - total[seen] / count[seen]
     return residuals
 
 
 def _part(rows: SplitRows, part: Part) -> np.ndarray:
     return rows.validation if part == "validation" else rows.test
-
-
-def _metric(data: DataSettings) -> str:
-    return "log_rmse" if data.target_transform == "log" else "rmse"
 
 
 def _print(members: list[Member], scores: list[tuple[float, float]], ensemble: float, metric: str) -> None:

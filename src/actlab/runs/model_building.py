@@ -26,9 +26,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from actlab.data.preprocessing import Preprocessor, TargetScaler, fit_preprocessor, fit_target
+from actlab.data.preprocessing import Preprocessor, fit_preprocessor
 from actlab.data.splits import Rows, SplitRows, make_splits, without_validation
 from actlab.data.table import Table
+from actlab.data.target import Target, TargetScaler, fit_target
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals, fold_prediction
 from actlab.networks.population import Outcome
@@ -88,6 +89,7 @@ class Networks:
         self, directory: Path, evaluation: Evaluation, table: Table, splits: Mapping[Split, SplitRows]
     ) -> None:
         self.directory, self.evaluation, self.table, self.splits = directory, evaluation, table, splits
+        self.target = Target.of(evaluation.data.target_transform)
 
     def _file(self, number: int) -> Path:
         return self.directory / f"{number}.pt"
@@ -161,8 +163,7 @@ class Networks:
     def _truth(self) -> Tensor:
         """The target of every row on the trained (log) scale."""
         assert self.table.target is not None
-        truth = torch.from_numpy(self.table.target)
-        return truth.log() if self.evaluation.data.target_transform == "log" else truth
+        return torch.from_numpy(self.target.forward(self.table.target))
 
     def _errors(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
         """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
@@ -200,10 +201,7 @@ class Networks:
         for (repeat, fold), residuals in self.residuals(networks).items():
             rows = self.splits[Split(repeat, fold, 0)].test
             actual = table.target[rows]
-            if self.evaluation.data.target_transform == "log":
-                predicted = actual * np.exp(-residuals.numpy())
-            else:
-                predicted = actual - residuals.numpy()
+            predicted = self.target.predicted(actual, residuals.numpy())
             columns = {"repeat": repeat, "fold": fold, "actual": actual, "predicted": predicted}
             ids = {"id": table.ids.iloc[rows].to_numpy()} if table.ids is not None else {}
             parts.append(pd.DataFrame({"row": rows, **ids, **columns}))
@@ -232,7 +230,7 @@ class Networks:
                 for network in networks
             ),
             schema=self.table.schema,
-            metric="log_rmse" if self.evaluation.data.target_transform == "log" else "rmse",
+            metric=self.target.metric,
             config=config,
             residuals=self.fold_residuals(networks),
             scores=scores,

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from actlab.data.columns import Schema
-from actlab.data.preprocessing import fit_preprocessor, fit_target
+from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import Rows, SplitRows
 from actlab.data.table import Table
+from actlab.data.target import fit_target
 from actlab.members import Split
 from actlab.settings import DataSettings
 

@@ -29,6 +29,7 @@ from actlab.config import Configuration
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import SplitRows
 from actlab.data.table import Table
+from actlab.data.target import Target
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.diagnostics.measures import (
     BinRecord,
@@ -385,7 +386,7 @@ class Results:
         configuration, table = self.configuration, self.table
         some = next(iter(self.splits.values()))
         return {
-            "metric": "log_rmse" if configuration.data.target_transform == "log" else "rmse",
+            "metric": Target.of(configuration.data.target_transform).metric,
             "command": self.command,
             "data": {
                 "csv": configuration.data.csv,

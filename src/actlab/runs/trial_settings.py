@@ -19,6 +19,7 @@ from actlab.config import Configuration
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import SplitRows
 from actlab.data.table import Table
+from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.networks import activations
 from actlab.networks.network import layer_shapes
@@ -170,4 +171,4 @@ def target_sd(table: Table, data: DataSettings) -> float:
     """Standard deviation of what the networks learn: the target, or its logarithm."""
     if table.target is None:
         raise ValueError("a table without a target has no standard deviation of it")
-    return float(np.std(np.log(table.target) if data.target_transform == "log" else table.target))
+    return float(np.std(Target.of(data.target_transform).forward(table.target)))
