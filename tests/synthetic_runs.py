@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actlab.config import to_yaml
 from actlab.report.drawing import ORDER
-from actlab.run_files import RunDirectory, write_frame, write_json, write_text
+from actlab.run_files import RunDirectory, write_frame, write_json
 from actlab.verdict.summary import summarise
 
 N_EPOCHS, N_LAYERS, N_ROWS = 200, 3, 300
@@ -75,7 +74,7 @@ def make_run(
     if command == "search":
         found |= {"trials": trials_of(frame, rng), "importances": {"learning_rate": 0.7, "hidden": 0.2, "dropout": 0.1}}
     write_json(run.summary, header(command, target, n_folds, n_repeats) | found | footer())
-    write_text(run.config, to_yaml({"data": {"csv": "my.csv", "target": target}, "seed": seed, "out": str(directory)}))
+    run.write_config({"data": {"csv": "my.csv", "target": target}, "seed": seed, "out": str(directory)})
     return run.path
 
 

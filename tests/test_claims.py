@@ -29,7 +29,7 @@ from actlab.members import Member, Split
 from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
 from actlab.report.tables import render_claims
-from actlab.run_files import MemberRecord, plain, to_frame
+from actlab.run_files import MemberRecord, jsonable, to_frame
 from actlab.runs.results import explaining_frames, first_arms
 from actlab.verdict.claims import CLAIMS, Measurements, Part, claims, judged, over_pairs, overall
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
@@ -218,8 +218,8 @@ def test_maxout_with_as_many_weights_as_relu_does_not_double_them() -> None:
 
 def test_claims_are_plain_json_and_fit_the_terminal() -> None:
     records = claims(measured())
-    json.dumps(plain({"claims": records}), allow_nan=False)
-    for shown in (records, plain({"claims": records})["claims"]):
+    json.dumps(jsonable({"claims": records}), allow_nan=False)
+    for shown in (records, jsonable({"claims": records})["claims"]):
         console = Console(file=io.StringIO(), width=100)
         console.print(render_claims(shown))
         assert isinstance(console.file, io.StringIO)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actlab.config import Configuration, differences, find_data_list, parse, parse_data, read_listing, to_yaml
+from actlab.config import Configuration, differences, find_data_list, parse, parse_data, read_listing
 from actlab.errors import InputError
+from actlab.run_files import to_yaml
 from actlab.settings import CompareSettings, ModelSettings
 
 CSV = ["--data.csv", "some.csv", "--data.target", "y"]

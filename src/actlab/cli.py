@@ -23,7 +23,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from actlab import __version__
-from actlab.config import read_yaml
 from actlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ class OptionParser(argparse.ArgumentParser):
         self.add_argument("--config", help="a YAML file with any of these options")
         file = self.parse_args(arguments).config
         if file is not None:
+            from actlab.run_files import read_yaml
+
             content = read_yaml(file)
             known = {action.dest for action in self._actions}
             if unknown := sorted(content.keys() - known):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actlab.errors import InputError
+from actlab.run_files import one_line, read_yaml, to_yaml
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
 if TYPE_CHECKING:
@@ -96,32 +97,6 @@ def _listed(values: list[str]) -> list[Any] | None:
     except yaml.YAMLError:
         return None
     return content if isinstance(content, list) else None
-
-
-def read_yaml(file: str) -> dict[str, Any]:
-    """The mapping a YAML file holds.
-
-    Raises:
-        InputError: no such file, or not a mapping of keys to values.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise InputError(f"{file}{line}: {error.problem}; correct the YAML there") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {one_line(str(error))}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} must hold keys with values, like 'data:'")
-    return content
-
-
-def one_line(message: str) -> str:
-    """A parser's message, often of several lines, as one sentence."""
-    lines = [line.strip(" -\t") for line in message.splitlines()]
-    return " ".join(line for line in lines if line)
 
 
 Group = TypeVar("Group")
@@ -305,12 +280,6 @@ def _name(parsed: Any) -> str:
     if parsed.config:
         return Path(str(parsed.config[-1])).stem
     return Path(parsed.data.csv).stem if parsed.data.csv else "run"
-
-
-def to_yaml(content: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

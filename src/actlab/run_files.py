@@ -1,7 +1,8 @@
-"""What a run directory holds: the waist between training, which writes it, and everything that explains it.
+"""What a run directory holds, and how files are read and written.
 
-Files are written whole or not at all (a temporary file beside the target, then a rename), so a reader never sees half
-of one. Reading needs the standard library and pandas only.
+Everything that trains writes these files, and everything that explains a run reads them and nothing else. A file is
+written whole or not at all (a temporary file beside the target, then a rename), so a reader never sees half of one.
+Reading needs the standard library, PyYAML and pandas only.
 """
 
 import errno
@@ -9,7 +10,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class CurveRecord:
 
 
 class RunDirectory:
-    """Names of the files of a run, and how they are written and read.
+    """Names of the files of a run, and their content.
 
     Args:
         path: The directory; made by `create`.
@@ -101,6 +102,18 @@ class RunDirectory:
             for leftover in place.rglob(".*"):
                 leftover.unlink(missing_ok=True)
 
+    def read_config(self) -> dict[str, Any]:
+        """config.yaml; empty where there is none.
+
+        Raises:
+            InputError: it cannot be read, is not YAML, or holds no mapping of keys to values.
+        """
+        return read_yaml(self.config) if self.config.exists() else {}
+
+    def write_config(self, content: Mapping[str, Any]) -> None:
+        """config.yaml, as `--config` reads it."""
+        write_text(self.config, to_yaml(content))
+
     def read_members(self) -> pd.DataFrame:
         """members.csv, a row a member."""
         return _read_csv(self.members)
@@ -110,11 +123,19 @@ class RunDirectory:
         return _read_csv(self.curves)
 
     def read_summary(self) -> dict[str, Any]:
-        """summary.json; null stays None."""
+        """summary.json; null stays None.
+
+        Raises:
+            InputError: it is not there, or damaged.
+        """
         try:
-            summary: dict[str, Any] = json.loads(self.summary.read_text())
+            summary = json.loads(self.summary.read_text(encoding="utf-8"))
         except OSError as error:
             raise _not_a_run(self.summary) from error
+        except ValueError as error:
+            raise InputError(f"{self.summary} is not JSON ({error}); the run's command writes it again") from error
+        if not isinstance(summary, dict):
+            raise InputError(f"{self.summary} is not the summary of a run")
         return summary
 
 
@@ -129,6 +150,39 @@ def _not_a_run(path: Path) -> InputError:
     return InputError(f"{path} is not there: {path.parent} is not the directory of a finished run")
 
 
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        InputError: no such file, or not a mapping of keys to values.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        raise InputError(f"{path}{line}: {error.problem}; correct the YAML there") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {one_line(str(error))}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold keys with values, like 'data:'")
+    return content
+
+
+def to_yaml(content: Mapping[str, Any]) -> str:
+    """A mapping as YAML, its keys in their own order."""
+    import yaml
+
+    return str(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+
+
+def one_line(message: str) -> str:
+    """A parser's message, often of several lines, as one sentence."""
+    lines = [line.strip(" -\t") for line in message.splitlines()]
+    return " ".join(line for line in lines if line)
+
+
 def to_frame(records: Iterable[Any], record_type: type[Any]) -> pd.DataFrame:
     """Records of one dataclass as a frame with its fields as columns, also when there are none."""
     return pd.DataFrame([vars(record) for record in records], columns=[field.name for field in fields(record_type)])
@@ -140,26 +194,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         InputError: the disk is full or the file cannot be written; `path` is then as it was.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes a private file; a result is as readable as any other file of the user
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(not_written(path, error)) from error
-    finally:
-        if temporary is not None:
+        try:
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            # mkstemp makes a private file; a result is as readable as any other file of the user
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(_not_written(path, error)) from error
 
 
-def not_written(path: Path, error: OSError) -> str:
+def _not_written(path: Path, error: OSError) -> str:
     """The sentence about a file that could not be written, with what can be done about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         repair = "make room on the disk, or write to another one"
@@ -187,15 +240,15 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """JSON that every reader takes: NaN and infinities are written as null."""
-    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(jsonable(content), indent=2, allow_nan=False) + "\n")
 
 
-def plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Nested dicts, lists and numbers as JSON knows them; a number that is not finite becomes None."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value.item() if hasattr(value, "item") and not isinstance(value, str) else value
@@ -228,11 +281,3 @@ def check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Path
         if output.stat().st_size > 0 and not overwrite:
             raise InputError(f"{output} exists; choose another --output, or replace it with --overwrite")
     return output.resolve()
-
-
-def write_output(path: Path, write: Callable[[Path], object]) -> None:
-    """`write_atomically`, with all that the operating system may say as an `InputError`."""
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        raise InputError(not_written(path, error)) from error

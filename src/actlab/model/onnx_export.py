@@ -35,7 +35,7 @@ from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
 from actlab.model.ensemble import Ensemble, EnsembleMember, load
 from actlab.networks.activations import RReLU
-from actlab.run_files import check_output, write_output
+from actlab.run_files import check_output, write_atomically
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
@@ -259,7 +259,7 @@ def export_onnx(ensemble: Ensemble, path: str | Path, opset: int = DEFAULT_OPSET
             cannot be written.
     """
     model = to_onnx(ensemble, opset)
-    write_output(Path(path), lambda temporary: temporary.write_bytes(model.SerializeToString()))
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(model.SerializeToString()))
 
 
 def to_onnx(ensemble: Ensemble, opset: int = DEFAULT_OPSET) -> Any:

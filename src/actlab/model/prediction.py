@@ -20,7 +20,7 @@ from actlab.data.csv_file import count_lines, listed, shown
 from actlab.data.table import Table, read_rows
 from actlab.model.ensemble import Ensemble, load
 from actlab.model.intervals import check_level, prediction_interval
-from actlab.run_files import check_output, write_output
+from actlab.run_files import check_output, write_atomically
 
 # A chunk of 80 columns of text takes some 100 MB.
 CHUNK_ROWS = 1 << 14
@@ -102,7 +102,7 @@ def predict_file(
                 if progress is not None:
                     progress(n_rows, max(n_rows, n_about))
 
-    write_output(output, write)
+    write_atomically(output, write)
     return Prediction(n_rows, tuple(warnings.told))
 
 

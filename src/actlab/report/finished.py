@@ -1,6 +1,5 @@
 """A finished run as its files tell it: frames and summary, read once, without torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,14 +68,11 @@ class FinishedRun:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.yaml; empty where it is gone."""
-        import yaml
-
+        """config.yaml; empty where it is gone or damaged."""
         try:
-            content = yaml.safe_load(self.directory.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            return self.directory.read_config()
+        except InputError:
             return {}
-        return dict(content) if isinstance(content, dict) else {}
 
     @property
     def ranking(self) -> list[Mapping[str, Any]]:
@@ -103,12 +99,7 @@ def read_finished(path: str | Path) -> FinishedRun:
         if run.config.exists() or run.journal.exists():
             raise InputError(f"the run in {run.path} is not finished: start its command again and it goes on")
         raise InputError(f"{run.path} is not a run directory: it has no summary.json")
-    try:
-        summary = run.read_summary()
-    except json.JSONDecodeError as error:
-        raise InputError(f"{run.summary} is not JSON ({error}); the run's command writes it again") from error
-    if not isinstance(summary, dict):
-        raise InputError(f"{run.summary} is not the summary of a run")
+    summary = run.read_summary()
     if not run.members.exists():
         raise InputError(f"{run.members} is not there: the run in {run.path} is not complete")
     return FinishedRun(run, summary)

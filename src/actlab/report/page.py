@@ -26,7 +26,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from actlab.config import NOT_COMPARED, differences, to_yaml
+from actlab.config import NOT_COMPARED, differences
 from actlab.errors import InputError
 from actlab.report import optuna_figures as search_figures
 from actlab.report import score_figures, training_figures
@@ -63,7 +63,7 @@ from actlab.report.words import (
     remarks,
     title,
 )
-from actlab.run_files import write_atomically, write_text
+from actlab.run_files import to_yaml, write_atomically, write_text
 from actlab.verdict.paired_tests import corrected_interval
 from actlab.verdict.summary import scores_of
 

@@ -1,6 +1,5 @@
 """A comparison on several data sets: its files, and what it says in words and on the terminal. No torch."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,13 +43,10 @@ def ranks_file(run: RunDirectory) -> Path:
 
 def listed_runs(path: str | Path) -> list[str] | None:
     """The data sets of a comparison on several, from its config.yaml; None where the directory is something else."""
-    import yaml
-
     try:
-        content = yaml.safe_load(RunDirectory(path).config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        data = RunDirectory(path).read_config().get("data")
+    except InputError:
         return None
-    data = content.get("data") if isinstance(content, dict) else None
     return [Path(str(entry)).parent.name for entry in data] if isinstance(data, list) else None
 
 
@@ -78,11 +74,8 @@ def read_several(path: str | Path) -> FinishedSeveral:
         raise InputError(f"{run.path} does not hold a comparison on several data sets")
     if not run.summary.exists():
         raise InputError(f"the comparison in {run.path} is not finished: start its command again and it goes on")
-    try:
-        summary = run.read_summary()
-    except json.JSONDecodeError as error:
-        raise InputError(f"{run.summary} is not JSON ({error}); the comparison's command writes it again") from error
-    if not isinstance(summary, dict) or "data_sets" not in summary:
+    summary = run.read_summary()
+    if "data_sets" not in summary:
         raise InputError(f"{run.summary} is not the summary of a comparison on several data sets")
     return FinishedSeveral(run, summary)
 

@@ -5,7 +5,6 @@ Which directory a run writes into, and whether what is in it is the same run: co
 What `compare` and `search` share: run directory and study, the loop of a worker, and who writes the results.
 """
 
-import json
 import random
 import socket
 import sys
@@ -22,7 +21,7 @@ import lightning.pytorch as pl
 import numpy as np
 import optuna
 
-from actlab.config import Configuration, differences, to_yaml
+from actlab.config import Configuration, differences
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.diagnostics.health import HealthMonitor
@@ -32,7 +31,7 @@ from actlab.errors import InputError
 from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
-from actlab.run_files import RunDirectory, plain, write_text
+from actlab.run_files import RunDirectory, jsonable
 from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, TrialResult, evaluate
 from actlab.runs.model_building import Networks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
@@ -89,7 +88,7 @@ class Fingerprint:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, as the study keeps them."""
-        return {"command": self.command, "data": self.data, "config": plain(self.config), "versions": self.versions}
+        return {"command": self.command, "data": self.data, "config": jsonable(self.config), "versions": self.versions}
 
 
 def check_same_run(run: RunDirectory, study: optuna.Study, own: Fingerprint, is_quiet: bool) -> None:
@@ -120,16 +119,13 @@ def check_same_run(run: RunDirectory, study: optuna.Study, own: Fingerprint, is_
 def keep_configuration(run: RunDirectory, configuration: Configuration) -> None:
     """Write config.yaml, unless it is there."""
     if not run.config.exists():
-        write_text(run.config, to_yaml(configuration.to_dict()))
+        run.write_config(configuration.to_dict())
 
 
 def _differences_of_file(run: RunDirectory, asked: dict[str, Any]) -> list[str]:
     if not run.config.exists():
         return []
-    import yaml
-
-    content = yaml.safe_load(run.config.read_text()) or {}
-    stored = {key: value for key, value in content.items() if key in asked}
+    stored = {key: value for key, value in run.read_config().items() if key in asked}
     return differences(_without_place(stored), _without_place(asked))
 
 
@@ -280,7 +276,7 @@ class Experiment(ABC):
             return None
         try:
             summary = self.run.read_summary()
-        except json.JSONDecodeError:
+        except InputError:
             return None
         return summary if summary.get("protocol", {}).get("n_trials") == len(self.cells) else None
 
@@ -365,8 +361,8 @@ class Experiment(ABC):
 
     def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
         attributes = {
-            MEMBERS: [plain(vars(record)) for record in result.member_records()],
-            CURVES: [plain(list(vars(record).values())) for record in result.curve_records()],
+            MEMBERS: [jsonable(vars(record)) for record in result.member_records()],
+            CURVES: [jsonable(list(vars(record).values())) for record in result.curve_records()],
             **attributes_of(result, monitor, target_sd(self.table, self.configuration.data)),
         }
         if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from actlab.config import Configuration, differences, to_yaml
+from actlab.config import Configuration, differences
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_table
 from actlab.data.target import Target
@@ -25,11 +25,10 @@ from actlab.run_files import (
     CurveRecord,
     MemberRecord,
     RunDirectory,
-    plain,
+    jsonable,
     to_frame,
     write_frame,
     write_json,
-    write_text,
 )
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, train
 from actlab.runs.experiment import choose_directory, show_warnings
@@ -56,7 +55,7 @@ def fit(configuration: Configuration) -> RunDirectory:
     activations.get(configuration.model.activation)
     run.create()
     show_warnings(table.warnings)
-    write_text(run.config, to_yaml(configuration.to_dict()))
+    run.write_config(configuration.to_dict())
     setting = _setting(configuration)
     members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
     evaluation = evaluation_of(configuration)
@@ -108,7 +107,7 @@ def _write(
         )
     score = networks.score(trained)
     scores = {"test_score": score, "sha256": networks.table.content_hash}
-    save(networks.ensemble(trained, plain(configuration.to_dict()), scores, versions()), run.checkpoint)
+    save(networks.ensemble(trained, jsonable(configuration.to_dict()), scores, versions()), run.checkpoint)
     write_frame(run.predictions, networks.predictions(trained))
     bins = pre_activation_frame(trained, networks)
     write_frame(run.pre_activations, bins)
@@ -122,10 +121,7 @@ def _write(
 def _refuse_finished(run: RunDirectory, configuration: Configuration) -> None:
     if not run.config.exists():
         return
-    import yaml
-
-    stored, asked = yaml.safe_load(run.config.read_text()), plain(configuration.to_dict())
-    if lines := differences(stored, asked):
+    if lines := differences(run.read_config(), jsonable(configuration.to_dict())):
         raise InputError(
             f"{run.path} holds a run of another configuration ({'; '.join(lines)}); choose another --out or add --fresh"
         )

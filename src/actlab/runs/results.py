@@ -49,7 +49,7 @@ from actlab.model.ensemble import save
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
-from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, plain, to_frame, write_frame, write_json
+from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
 from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, Setting, TrialResult, evaluate
 from actlab.runs.model_building import Network, Networks, ship
 from actlab.runs.progress import PopulationProgress
@@ -138,7 +138,7 @@ def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float)
 
 
 def _row(record: HealthRecord | ConvergenceRecord) -> list[Any]:
-    return list(plain(list(vars(record).values())))
+    return list(jsonable(list(vars(record).values())))
 
 
 def explaining_frames(attributes: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -357,7 +357,7 @@ class Results:
         write_report(self.run.path)
         # what the model needs is in the checkpoint; networks that are asked for again are trained again, bit by bit
         shutil.rmtree(self.run.weights, ignore_errors=True)
-        return dict(plain(summary))
+        return dict(jsonable(summary))
 
     def _confirm(
         self, members: pd.DataFrame, summary: Mapping[str, Any], settings: Mapping[int, Setting]
@@ -379,7 +379,7 @@ class Results:
         """The networks as a model, and their out-of-fold predictions."""
         write_frame(self.run.predictions, self.networks.predictions(networks))
         scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
-        config = plain(self.configuration.to_dict())
+        config = jsonable(self.configuration.to_dict())
         save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
 
     def _header(self, n_trials: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actlab.config import Configuration, Listing, to_yaml
+from actlab.config import Configuration, Listing
 from actlab.data.table import read_table
 from actlab.errors import InputError
 from actlab.networks import activations
@@ -13,7 +13,7 @@ from actlab.report.finished import read_finished
 from actlab.report.several import listed_runs, ranks_file
 from actlab.report.several_page import write_several
 from actlab.report.words import answer
-from actlab.run_files import RunDirectory, plain, write_frame, write_json, write_text
+from actlab.run_files import RunDirectory, jsonable, write_frame, write_json
 from actlab.runs.compare_search import Comparison
 from actlab.runs.results import versions
 from actlab.runs.trial_settings import arms_of
@@ -69,7 +69,7 @@ def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
     write_frame(ranks_file(run), ranks_frame(summary))
     write_json(run.summary, summary)
     write_several(run.path)
-    return dict(plain(summary))
+    return dict(jsonable(summary))
 
 
 def choose_directory(listing: Listing) -> RunDirectory:
@@ -107,7 +107,7 @@ def keep_list(run: RunDirectory, listing: Listing) -> None:
     """config.yaml: the runs' own configurations as a list that `--config` reads, and who works on them."""
     whole = listing.whole
     content = {"data": [f"{name}/config.yaml" for name in listing.data_sets], "out": str(run.path)}
-    write_text(run.config, to_yaml(content | {"workers": whole.workers, "storage": whole.storage}))
+    run.write_config(content | {"workers": whole.workers, "storage": whole.storage})
 
 
 def _own(configuration: Configuration, path: Path, name: str) -> Configuration:
