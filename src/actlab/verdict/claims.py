@@ -1,23 +1,16 @@
 """What textbooks say of activations, tested one claim at a time on the run's own data.
 
-The parts of a claim: a measured quantity over pairs, where it should lie, and whether it is shown to lie there.
-
-Pairs are (repeat, fold), with everything but the activation equal and inner splits averaged. Tests are two-sided
-corrected resampled t-tests of the mean against a threshold, Holm-adjusted over all parts of all claims. Quantities that
-compare by ratio are tested on their logarithms, so value and interval are geometric. A pair without a finite value
-makes the part `cannot tell`: leaving it out would hide a training that failed.
-
-Everything that claims about activations are judged by: the frames of a run, read by activation and pair.
-
-What textbooks and the teaching experiment say of activations, tested one claim at a time on the run's own data.
-
-Works on `Measurements` alone; see `evidence` for pairs, tests and their correction.
+A claim is a sentence with the parts that it stands on: quantities over pairs, and plain facts. Pairs are (repeat, fold)
+with everything but the activation equal and inner splits averaged. Tests are two-sided corrected resampled t-tests of
+the mean against a threshold, Holm-adjusted over all parts of all claims. Quantities that compare by ratio are tested on
+their logarithms, so value and interval are geometric. A pair without a finite value makes the part `cannot tell`:
+leaving it out would hide a training that failed.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +20,9 @@ from actlab.settings import ALPHA
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
 from actlab.verdict.summary import PAIR, choose
 
-Verdict = Literal["supported", "not supported", "cannot tell"]
+Support = Literal["supported", "not supported", "cannot tell"]
 Side = Literal["above", "below", "at"]
+MEMBER = [*PAIR, "inner"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class Part:
     side: Side = "above"
     refuted_at: float = math.nan
     pairs: tuple[tuple[int, int, float], ...] = ()
-    verdict: Verdict = "cannot tell"
+    verdict: Support = "cannot tell"
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,18 +94,8 @@ def over_pairs(
     zero = math.log(threshold) if is_ratio else threshold
     test = corrected_resampled_t(scaled - zero, np.zeros_like(scaled), test_train_ratio)
     back = math.exp if is_ratio else float
-    found = [float(back(number + zero)) for number in (test.difference, test.ci_low, test.ci_high)]
-    return replace(empty, value=found[0], ci_low=found[1], ci_high=found[2], p=test.p)
-
-
-def fact(what: str, value: float, is_met: bool, threshold: float) -> Part:
-    """A part that needs no test, only its value and what it should be: a count, or an exact check."""
-    return Part(what, value, threshold=threshold, side="at", verdict="supported" if is_met else "not supported")
-
-
-def unknown(what: str, reason: str) -> Part:
-    """A part that could not be measured."""
-    return Part(what, reason=reason)
+    value, low, high = (float(back(x + zero)) for x in (test.difference, test.ci_low, test.ci_high))
+    return replace(empty, value=value, ci_low=low, ci_high=high, p=test.p)
 
 
 def judged(parts: Sequence[Part]) -> list[Part]:
@@ -134,15 +118,12 @@ def _judge(part: Part) -> Part:
     return replace(part, reason=f"p = {part.p_holm:.2g} after Holm's correction for all parts of all claims")
 
 
-def overall(parts: Sequence[Part]) -> tuple[Verdict, str]:
+def overall(parts: Sequence[Part]) -> tuple[Support, str]:
     """A claim holds where all its parts hold, and falls with one of them; otherwise the first reason."""
     if any(part.verdict == "not supported" for part in parts):
         return "not supported", ""
     open_parts = [part for part in parts if part.verdict == "cannot tell"]
     return ("cannot tell", open_parts[0].reason) if open_parts else ("supported", "")
-
-
-MEMBER = [*PAIR, "inner"]
 
 
 @dataclass(frozen=True)
@@ -180,14 +161,15 @@ class Measurements:
         return [str(name) for name in dict.fromkeys(self.members.activation)]
 
     @property
-    def rates(self) -> list[float]:
+    def learning_rates(self) -> list[float]:
         """Learning rates of the run, lowest first."""
         return sorted(set(self.members.learning_rate.tolist()))
 
-    def missing(self, *activations: str) -> str:
-        """Why activations cannot be compared: those that are not in the run; empty where all are."""
-        absent = [name for name in activations if name not in self.activations]
-        return f"not in this run: {', '.join(absent)}" if absent else ""
+    def missing(self, activations: Sequence[str], needs: Sequence[str] = ()) -> str:
+        """Why a quantity cannot be measured: activations or other `NEEDS` that are not there; empty where all is."""
+        if absent := [name for name in activations if name not in self.activations]:
+            return f"not in this run: {', '.join(absent)}"
+        return next((NEEDS[need][1] for need in needs if not NEEDS[need][0](self)), "")
 
     def scores(self, activation: str) -> "pd.Series[float]":
         """Test scores by pair."""
@@ -212,17 +194,16 @@ class Measurements:
         found: pd.Series[float] = per_member.reindex(everyone).groupby(level=PAIR).agg(_plain_mean)
         return found
 
-    def health_of(self, activation: str, column: str, moment: str, layer: int | None = None) -> "pd.Series[float]":
-        """A measure of the activation's chosen trials by pair, of one layer or the mean of all."""
+    def health_of(self, activation: str, column: str, moment: str) -> "pd.Series[float]":
+        """A measure of the activation's chosen trials by pair, the mean of all layers."""
         assert self.health is not None
-        rows = self.of_chosen(self.health[self.health.moment == moment], activation)
-        return self.by_pair(rows if layer is None else rows[rows.layer == layer], column)
+        return self.by_pair(self.of_chosen(self.health[self.health.moment == moment], activation), column)
 
-    def dead(self, activation: str, rate: float) -> "pd.Series[float]":
+    def dead(self, activation: str, learning_rate: float) -> "pd.Series[float]":
         """Share of dead units by pair at the end of training at one learning rate, chosen or not."""
         assert self.health is not None
         own = self.health[(self.health.activation == activation) & (self.health.moment == "end")]
-        return self.by_pair(own[own.learning_rate == rate], "dead")
+        return self.by_pair(own[own.learning_rate == learning_rate], "dead")
 
     def layer_factor(self, activation: str, moment: str) -> "pd.Series[float]":
         """Share of the gradient that one hidden layer hands back to the one below: the geometric mean of all layers."""
@@ -230,6 +211,25 @@ class Measurements:
         rows = self.health.assign(factor=self.health.gradient_ratio ** (1 / max(self.n_layers - 1, 1)))
         first = self.of_chosen(rows[(rows.moment == moment) & (rows.layer == 1)], activation)
         return self.by_pair(first, "factor")
+
+    @cached_property
+    def level(self) -> float:
+        """The highest R2 on the training rows that every chosen network of tanh and relu reached; nan without one."""
+        if self.convergence is None or self.missing(("tanh", "relu")):
+            return math.nan
+        rows = pd.concat([self.of_chosen(self.convergence, name) for name in ("tanh", "relu")])
+        return max((float(str(r2)) for r2, own in rows.groupby("r2") if own.epoch.notna().all()), default=math.nan)
+
+    def time_to_level(self, activation: str, column: str) -> "pd.Series[float]":
+        """Epochs or seconds until `level` by pair."""
+        assert self.convergence is not None
+        rows = self.of_chosen(self.convergence, activation)
+        return self.by_pair(rows[rows.r2 == self.level], column)
+
+    def step_times(self, activation: str, place: int) -> "pd.Series[float]":
+        """Microseconds by (0, round), `place` as in `costs`."""
+        times = self.costs[activation][place]
+        return pd.Series(times, pd.MultiIndex.from_product([[0], range(len(times))], names=PAIR), dtype=float)
 
     @property
     def n_layers(self) -> int:
@@ -240,13 +240,14 @@ class Measurements:
         """Mean measures of every activation, for the reader of a claim to compare with."""
         found: dict[str, Any] = {}
         if self.n_layers:
-            for key, column in (("mean_output", "mean_output"), ("saturated", "saturated"), ("dead", "dead")):
-                found[key] = {name: _mean(self.health_of(name, column, "best")) for name in self.activations}
+            for column in ("mean_output", "saturated", "dead"):
+                found[column] = {name: _mean(self.health_of(name, column, "best")) for name in self.activations}
             for moment in ("start", "best"):
                 key = f"gradient_per_layer_{moment}"
                 found[key] = {name: _mean(self.layer_factor(name, moment)) for name in self.activations}
             found["dead_at_the_end_by_rate"] = {
-                name: {f"{rate:g}": _mean(self.dead(name, rate)) for rate in self.rates} for name in self.activations
+                name: {f"{rate:g}": _mean(self.dead(name, rate)) for rate in self.learning_rates}
+                for name in self.activations
             }
         if self.ridge and "identity" in self.activations:
             found["identity_minus_ridge"] = _mean(self.scores("identity") - self.ridge_scores())
@@ -277,135 +278,145 @@ SEVERAL = 2.0
 DEAD_UNITS = 0.01
 # "Doubles" within a tenth: the output layer and the learned slopes do not double.
 DOUBLED = (1.8, 2.2)
-ROUNDING = 1e-9
-NO_HEALTH = "the health of this run was not measured"
+EXACT = (0.0, 1e-9)
+
+# what a quantity may need besides its activations: whether a run has it, and what is said where it has not
+NEEDS: dict[str, tuple[Callable[[Measurements], bool], str]] = {
+    "health": (lambda run: run.n_layers > 0, "the health of this run was not measured"),
+    "layers": (lambda run: run.n_layers > 1, "the network has one hidden layer"),
+    "rates": (lambda run: len(run.learning_rates) > 1, "only one learning rate was tried"),
+    "convergence": (lambda run: run.convergence is not None, "the convergence of this run was not measured"),
+    "level": (
+        lambda run: math.isfinite(run.level),
+        "no level of the training loss was reached by all of their networks",
+    ),
+    "costs": (lambda run: {"tanh", "relu"} <= run.costs.keys(), "the costs of a step were not measured"),
+}
 
 
-def claims(found: Measurements) -> list[dict[str, Any]]:
-    """Every claim with its parts, the pairs behind them and its verdict, as summary.json holds them."""
-    groups = [build(found) for _, build in CLAIMS]
-    flat = iter(judged([part for group in groups for part in group]))
-    records = []
-    for (sentence, _), group in zip(CLAIMS, groups, strict=True):
-        own = [next(flat) for _ in group]
-        verdict, reason = overall(own)
-        parts = [part.to_dict() for part in own]
-        records.append({"claim": sentence, "verdict": verdict, "reason": reason, "parts": parts})
-    return records
+def _quantity(
+    run: Measurements,
+    what: str,
+    activations: tuple[str] | tuple[str, str],
+    measure: Callable[[str], "pd.Series[float]"],
+    asked: tuple[Side, float],
+    needs: Sequence[str] = (),
+    **options: Any,
+) -> Part:
+    """A measure of one activation over pairs, or the difference or ratio of two; the reason where the run has none.
+
+    `asked` is side and threshold of `over_pairs`, `options` are others of it.
+    """
+    if reason := run.missing(activations, needs):
+        return Part(what, reason=reason)
+    values, *others = map(measure, activations)
+    for other in others:
+        values = values / other if options.get("is_ratio") else values - other
+    return over_pairs(what, values, options.pop("test_train_ratio", run.test_train_ratio), *asked, **options)
 
 
-def _score_difference(found: Measurements, worse: str, better: str) -> list[Part]:
+def _fact(what: str, value: float, claimed: float, allowed: tuple[float, float], reason: str = "") -> Part:
+    """A part that needs no test, only its value and the range that it should lie in: a count, or an exact check."""
+    if reason or math.isnan(value):
+        return Part(what, reason=reason or "was not checked")
+    is_met = allowed[0] <= value <= allowed[1]
+    return Part(what, value, threshold=claimed, side="at", verdict="supported" if is_met else "not supported")
+
+
+def _score_difference(run: Measurements, worse: str, better: str) -> Part:
     what = f"test score of {worse} minus that of {better}"
-    if reason := found.missing(worse, better):
-        return [unknown(what, reason)]
-    d = found.scores(worse) - found.scores(better)
-    return [over_pairs(what, d, found.test_train_ratio, "above", 0.0, refuted_at=found.rope)]
+    return _quantity(run, what, (worse, better), run.scores, ("above", 0.0), refuted_at=run.rope)
 
 
-def _vanishing(found: Measurements) -> list[Part]:
-    return [_layer_factor(found, name) for name in ("sigmoid", "tanh")]
+def _layer_factor(run: Measurements, name: str) -> Part:
+    what, needs = f"{name}: share of the gradient that a hidden layer hands back, at the start", ("health", "layers")
+    factor = partial(run.layer_factor, moment="start")
+    return _quantity(run, what, (name,), factor, ("below", VANISHING_FACTOR), needs, is_ratio=True)
 
 
-def _layer_factor(found: Measurements, name: str) -> Part:
-    what = f"{name}: share of the gradient that a hidden layer hands back, at the start"
-    reason = found.missing(name) or ("" if found.n_layers else NO_HEALTH)
-    if reason or found.n_layers < 2:
-        return unknown(what, reason or "the network has one hidden layer")
-    factor = found.layer_factor(name, "start")
-    return over_pairs(what, factor, found.test_train_ratio, "below", VANISHING_FACTOR, is_ratio=True)
-
-
-def _centred(found: Measurements) -> list[Part]:
+def _centred(run: Measurements) -> Part:
     what = "sigmoid: mean output of its hidden units at the best epoch"
-    if reason := found.missing("sigmoid") or ("" if found.n_layers else NO_HEALTH):
-        return [unknown(what, reason)]
-    means = found.health_of("sigmoid", "mean_output", "best")
-    return [over_pairs(what, means, found.test_train_ratio, "above", CENTRED)]
+    mean = partial(run.health_of, column="mean_output", moment="best")
+    return _quantity(run, what, ("sigmoid",), mean, ("above", CENTRED), ("health",))
 
 
-def _convergence(found: Measurements) -> list[Part]:
-    return [_time_to_level(found, "epoch", "epochs"), _time_to_level(found, "seconds", "seconds"), *_step_costs(found)]
+def _time_to_level(run: Measurements, column: str, unit: str) -> Part:
+    level = f" (R2 {run.level:g} on the training rows)" if math.isfinite(run.level) else ""
+    what = f"{unit} of tanh over those of relu to the same training loss{level}"
+    times, needs = partial(run.time_to_level, column=column), ("convergence", "level")
+    return _quantity(run, what, ("tanh", "relu"), times, ("above", SEVERAL), needs, is_ratio=True)
 
 
-def _time_to_level(found: Measurements, column: str, unit: str) -> Part:
-    what = f"{unit} of tanh over those of relu to the same training loss"
-    reason = found.missing("tanh", "relu")
-    if reason or found.convergence is None:
-        return unknown(what, reason or "the convergence of this run was not measured")
-    tables = {name: found.of_chosen(found.convergence, name) for name in ("tanh", "relu")}
-    reached = pd.concat(tables).groupby("r2").epoch.agg(lambda epochs: bool(epochs.notna().all()))
-    if not reached.any():
-        return unknown(what, "no level of the training loss was reached by all of their networks")
-    level = float(reached[reached].index.max())
-    times = {name: found.by_pair(rows[rows.r2 == level], column) for name, rows in tables.items()}
-    said, ratio = f"{what} (R2 {level:g} on the training rows)", times["tanh"] / times["relu"]
-    return over_pairs(said, ratio, found.test_train_ratio, "above", SEVERAL, is_ratio=True)
+def _step_cost(run: Measurements, place: int, of_what: str) -> Part:
+    # rounds share no data: nothing to correct for
+    how: dict[str, Any] = {"is_ratio": True, "test_train_ratio": 0.0}
+    what, times = f"time per step of tanh over that of relu, {of_what}", partial(run.step_times, place=place)
+    return _quantity(run, what, ("tanh", "relu"), times, ("above", 1.0), ("costs",), **how)
 
 
-def _step_costs(found: Measurements) -> list[Part]:
-    parts = []
-    for place, of_what in enumerate(("the activation alone", "the network")):
-        what = f"time per step of tanh over that of relu, {of_what}"
-        if "tanh" not in found.costs or "relu" not in found.costs:
-            parts.append(unknown(what, found.missing("tanh", "relu") or "the costs of a step were not measured"))
-            continue
-        tanh, relu = (pd.Series(found.costs[name][place], dtype=float) for name in ("tanh", "relu"))
-        ratio = (tanh / relu).set_axis(pd.MultiIndex.from_product([[0], range(len(tanh))], names=PAIR))
-        # rounds share no data: nothing to correct for
-        parts.append(over_pairs(what, ratio, 0.0, "above", 1.0, is_ratio=True))
-    return parts
+def _dying(run: Measurements) -> Part:
+    low, high, needs = run.learning_rates[0], run.learning_rates[-1], ("health", "rates")
+    what = f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}"
+    return _quantity(
+        run, what, ("relu",), lambda name: run.dead(name, high) - run.dead(name, low), ("above", DEAD_UNITS), needs
+    )
 
 
-def _dying(found: Measurements) -> list[Part]:
-    low, high = found.rates[0], found.rates[-1]
-    dying = f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}"
-    repaired = f"dead units at the end at rate {high:g}, relu minus leaky_relu"
-    no_health = "" if found.n_layers else NO_HEALTH
-    one_rate = "" if low < high else "only one learning rate was tried"
-    parts = []
-    if reason := found.missing("relu") or no_health or one_rate:
-        parts.append(unknown(dying, reason))
-    else:
-        d = found.dead("relu", high) - found.dead("relu", low)
-        parts.append(over_pairs(dying, d, found.test_train_ratio, "above", DEAD_UNITS))
-    if reason := found.missing("relu", "leaky_relu") or no_health:
-        parts.append(unknown(repaired, reason))
-    else:
-        d = found.dead("relu", high) - found.dead("leaky_relu", high)
-        parts.append(over_pairs(repaired, d, found.test_train_ratio, "above", DEAD_UNITS))
-    return parts
+def _repaired(run: Measurements) -> Part:
+    high = run.learning_rates[-1]
+    what, dead = f"dead units at the end at rate {high:g}, relu minus leaky_relu", partial(run.dead, learning_rate=high)
+    return _quantity(run, what, ("relu", "leaky_relu"), dead, ("above", DEAD_UNITS), ("health",))
 
 
-def _maxout(found: Measurements) -> list[Part]:
-    parts = []
-    for name in ("relu", "leaky_relu"):
-        what = f"largest difference between {name} and a maxout of two multiples of z"
-        error = found.maxout_error.get(name, math.nan)
-        is_known = not math.isnan(error)
-        parts.append(fact(what, error, error <= ROUNDING, 0.0) if is_known else unknown(what, "was not checked"))
+def _contained(run: Measurements, name: str) -> Part:
+    what = f"largest difference between {name} and a maxout of two multiples of z"
+    return _fact(what, run.maxout_error.get(name, math.nan), 0.0, EXACT)
+
+
+def _doubled(run: Measurements) -> Part:
+    n_weights = run.members.groupby("activation").n_parameters.max()
+    ratio = float(n_weights.get("maxout", math.nan) / n_weights.get("relu", math.nan))
     what = "weights of the maxout network over those of the relu network"
-    if reason := found.missing("maxout", "relu"):
-        return [*parts, unknown(what, reason)]
-    n_weights = found.members.groupby("activation").n_parameters.max()
-    ratio = float(n_weights["maxout"] / n_weights["relu"])
-    return [*parts, fact(what, ratio, DOUBLED[0] <= ratio <= DOUBLED[1], 2.0)]
+    return _fact(what, ratio, 2.0, DOUBLED, run.missing(("maxout", "relu")))
 
 
-def _linear(found: Measurements) -> list[Part]:
+def _affine(run: Measurements) -> Part:
     what = "largest deviation of the trained identity networks from affine functions, in standard deviations"
-    error = found.deviation_from_affine
-    if reason := found.missing("identity") or ("was not checked" if math.isnan(error) else ""):
-        return [unknown(what, reason)]
-    return [fact(what, error, error <= ROUNDING, 0.0)]
+    return _fact(what, run.deviation_from_affine, 0.0, EXACT, run.missing(("identity",)))
 
 
-CLAIMS: tuple[tuple[str, Callable[[Measurements], list[Part]]], ...] = (
-    ("Gradients vanish under sigmoid and tanh.", _vanishing),
-    ("Sigmoid is not zero-centred.", _centred),
-    ("Tanh beats sigmoid.", lambda found: _score_difference(found, "sigmoid", "tanh")),
-    ("ReLU converges several times faster than tanh and costs less per step.", _convergence),
-    ("ReLU units die at high learning rates, and leaky ReLU repairs it.", _dying),
-    ("Maxout contains ReLU and leaky ReLU, and doubles the parameters.", _maxout),
-    ("Without a non-linearity the network is a linear model.", _linear),
-    ("Leaky ReLU improves on sigmoid.", lambda found: _score_difference(found, "sigmoid", "leaky_relu")),
+CLAIMS: tuple[tuple[str, tuple[Callable[[Measurements], Part], ...]], ...] = (
+    (
+        "Gradients vanish under sigmoid and tanh.",
+        (partial(_layer_factor, name="sigmoid"), partial(_layer_factor, name="tanh")),
+    ),
+    ("Sigmoid is not zero-centred.", (_centred,)),
+    ("Tanh beats sigmoid.", (partial(_score_difference, worse="sigmoid", better="tanh"),)),
+    (
+        "ReLU converges several times faster than tanh and costs less per step.",
+        (
+            partial(_time_to_level, column="epoch", unit="epochs"),
+            partial(_time_to_level, column="seconds", unit="seconds"),
+            partial(_step_cost, place=0, of_what="the activation alone"),
+            partial(_step_cost, place=1, of_what="the network"),
+        ),
+    ),
+    ("ReLU units die at high learning rates, and leaky ReLU repairs it.", (_dying, _repaired)),
+    (
+        "Maxout contains ReLU and leaky ReLU, and doubles the parameters.",
+        (partial(_contained, name="relu"), partial(_contained, name="leaky_relu"), _doubled),
+    ),
+    ("Without a non-linearity the network is a linear model.", (_affine,)),
+    ("Leaky ReLU improves on sigmoid.", (partial(_score_difference, worse="sigmoid", better="leaky_relu"),)),
 )
+
+
+def claims(run: Measurements) -> list[dict[str, Any]]:
+    """Every claim with its parts, the pairs behind them and its verdict, as summary.json holds them."""
+    parts = iter(judged([measure(run) for _, measures in CLAIMS for measure in measures]))
+    records = []
+    for sentence, measures in CLAIMS:
+        own = [next(parts) for _ in measures]
+        verdict, reason = overall(own)
+        records.append({"claim": sentence, "verdict": verdict, "reason": reason, "parts": [p.to_dict() for p in own]})
+    return records
