@@ -11,13 +11,13 @@ from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_shape
 from actlab.members import Member, Split
 from actlab.networks import activations, population
 from actlab.networks import compiled as chunks
-from actlab.networks import streams as bank
+from actlab.networks import streams as shared_batches
 from actlab.networks.activations import DERIVATIVES, LEARNED, OUTPUTS, ROUNDED
-from actlab.networks.compiled import can_compile
+from actlab.networks.compiled import Layers, can_compile, compiled_steps, places_among
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
-from actlab.networks.streams import EpochBank, Kind, Streams, masks_of_steps
+from actlab.networks.streams import EpochShape, SharedBatches, Streams, masks_of_steps
 from actlab.runs.evaluate import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
@@ -111,6 +111,36 @@ def test_every_row_of_the_table_without_random_slopes_is_compiled() -> None:
     assert not can_compile("torch.nn.ReLU")
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("row", [row for row in activations.ACTIVATIONS if can_compile(row.name)], ids=lambda r: r.name)
+def test_the_compiled_forward_pass_is_that_of_the_network(row: activations.Activation, dropout: float) -> None:
+    """In training (what every layer hands on, and the outputs) and in prediction; in float64."""
+    own = members(row.name, dropout=dropout)
+    stack = Regressor(own, [7] * len(own)).double()
+    stack.start_epoch(3)
+    features = torch.randn(len(own), BATCH, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    masks: list[torch.Tensor] = []
+    if stack.masks is not None:
+        per_stream = stack.masks.masks([(BATCH, width) for width in own[0].hidden], dropout, torch.float64)
+        masks = [mask[stack.masks.rows] for mask in per_stream]
+        stack.start_epoch(3)
+    tensors = {name: value.detach() for name, value in stack.stacked().items()}
+    depths = range(len(own[0].hidden) + 1)
+    learned = [tensors[f"{name}_{depth}"] for depth, names in enumerate(stack.learned) for name in names]
+    layers = Layers([tensors[f"weight_{d}"] for d in depths], [tensors[f"bias_{d}"] for d in depths], learned)
+    seen: list[torch.Tensor] = []
+    steps = compiled_steps(row.name)
+    with torch.no_grad():
+        wanted = stack.train()(features, lambda depth, z, outputs: seen.append(outputs.clone()))
+        into = steps.pre_activations(len(own), BATCH, layers)
+        inputs, _ = steps.hidden_layers(features, layers, masks, into)
+        for found, expected in zip(inputs[1:], seen, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(steps.output_layer(inputs[-1], layers), wanted, rtol=1e-12, atol=1e-14)
+        predicted = steps.predict(features, layers, places_among(torch.arange(len(own))))
+        torch.testing.assert_close(predicted, stack.eval()(features), rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("name", ["relu", "tanh", "silu", "maxout", "swiglu"])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_compiled_population_is_that_of_autograd_to_the_bit(small_csv: str, name: str, dropout: float) -> None:
@@ -176,9 +206,9 @@ def test_a_member_has_the_same_bits_alone_where_no_width_is_a_whole_number_of_la
 
 
 @pytest.mark.parametrize("limits", [
-    {"BANK_BYTES": 0},
+    {"SHARED_BYTES": 0},
     {"MOST_STEPS": 1},
-    {"BANK_BYTES": 0, "MASK_BYTES": 1},
+    {"SHARED_BYTES": 0, "MASK_BYTES": 1},
     {"LEAST_SHARED": 1},
     {"LEAST_SHARED": 1000},
 ])  # fmt: skip
@@ -186,7 +216,7 @@ def test_how_many_steps_go_at_once_changes_no_bits(small_csv: str, limits: dict[
     usual = train(small_csv, members("silu", dropout=0.3))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in limits.items():
-            patch.setattr(bank if hasattr(bank, name) else chunks, name, value)
+            patch.setattr(shared_batches if hasattr(shared_batches, name) else chunks, name, value)
         other = train(small_csv, members("silu", dropout=0.3))
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
 
@@ -204,31 +234,31 @@ def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
             assert torch.equal(masks[layer][step], wanted[step][layer])
 
 
-def test_the_bank_holds_what_a_stack_would_gather_and_draw_itself(small_csv: str) -> None:
+def test_shared_batches_are_what_a_stack_would_gather_and_draw_itself(small_csv: str) -> None:
     data = TabularDataModule(ProtocolSettings(folds=3, inner=1), 0, csv=small_csv, target="price", batch_size=BATCH)
     data.setup()
     own = [replace(member, split=Split(0, member.split.fold, 0)) for member in members("relu", dropout=0.3)]
     data.streams = tuple(dict.fromkeys(member.stream for member in own))
     tensors = SplitTensors(data.data, torch.device("cpu"), torch.float32)
     steps, batch = batch_shape(len(data.data[own[0].split].rows.training), BATCH)
-    kind, other = Kind(steps, batch, (24, 5), 0.3), Kind(steps + 1, batch, (24, 5), 0.3)
-    found = EpochBank([member.stream for member in reversed(own)], tensors)
+    shape, other = EpochShape(steps, batch, (24, 5), 0.3), EpochShape(steps + 1, batch, (24, 5), 0.3)
+    found = SharedBatches([member.stream for member in reversed(own)], tensors)
     for epoch in (4, 5):
-        assert sorted(found.start(data.order(epoch), [kind, other])) == found.keys
+        assert sorted(found.start(data.order(epoch), [shape, other])) == found.keys
         # the last stream is no longer in training: it may hold anything
         for key in found.keys[:-1]:
             found.fill(key)
         rows = tensors.flat_rows(data.order(epoch), found.keys[:-1])
         features, targets = tensors.gather(rows, tensors.features.shape[2])
-        shared = found.found[kind]
-        assert torch.equal(shared.batches[:, :-1], features)
+        shared = found.of_shape[shape]
+        assert torch.equal(shared.features[:, :-1], features)
         assert torch.equal(shared.targets[:, :-1], targets)
         streams = Streams(own, "dropout", torch.device("cpu"))
         streams.seed(epoch)
         for step in range(steps):
-            for mask, wanted in zip(shared.masks, streams.masks(kind.layers, 0.3, torch.float32), strict=True):
+            for mask, wanted in zip(shared.masks, streams.masks(shape.dropped, 0.3, torch.float32), strict=True):
                 assert torch.equal(mask[step, :-1], wanted[:-1])
     found.start(data.order(6), [other])
-    assert list(found.found) == [other]
-    alone = EpochBank([member.stream for member in own[:3]], tensors)
-    assert alone.start(data.order(6), [kind._replace(dropout=0.0)]) == []
+    assert list(found.of_shape) == [other]
+    alone = SharedBatches([member.stream for member in own[:3]], tensors)
+    assert alone.start(data.order(6), [shape._replace(dropout=0.0)]) == []

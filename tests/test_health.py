@@ -108,7 +108,7 @@ def test_gradient_norms_are_those_of_one_member_alone(name: str) -> None:
             z.retain_grad()
             seen.append(z)
             signal = alone.activate(depth, z)
-        (alone.output(signal) - targets[row : row + 1]).square().mean().backward()
+        (alone.linear(2, signal) - targets[row : row + 1]).square().mean().backward()
         norms = [float(z.grad.norm()) for z in seen if z.grad is not None]
         assert health.gradient_norm[row].tolist() == pytest.approx(norms, rel=1e-5)
         assert health.gradient_ratio[row].tolist() == pytest.approx([norms[0] / norms[1], 1.0], rel=1e-5)

@@ -20,7 +20,7 @@ from actlab.networks.autograd import Piece
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor, draw
 from actlab.networks.population import Outcome, StackTraining
-from actlab.networks.streams import least_kept, random_words
+from actlab.networks.streams import least_kept, random_bits
 from actlab.runs.evaluate import make_trainer
 from actlab.settings import OptimizerSettings, ProtocolSettings
 
@@ -64,8 +64,8 @@ class Dropout(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return z
-        words = random_words(-(-z.numel() // 4), self.generator)
-        kept = words.view(torch.int16)[: z.numel()].view(z.shape) >= least_kept(self.probability)
+        drawn = random_bits(-(-z.numel() // 4), self.generator)
+        kept = drawn.view(torch.int16)[: z.numel()].view(z.shape) >= least_kept(self.probability)
         return z * (kept.to(z.dtype) / (1 - self.probability))
 
 

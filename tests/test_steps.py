@@ -156,7 +156,7 @@ def splitmix64(seed: int, count: int) -> list[int]:
 def test_hashed_streams_are_splitmix64_and_go_on_where_they_stopped() -> None:
     streams = HashedStreams(MEMBERS[:3], "dropout", CPU)
     streams.seed(7)
-    drawn = torch.cat([streams.words(5), streams.words(4)], dim=1)
+    drawn = torch.cat([streams.random_bits(5), streams.random_bits(4)], dim=1)
     for row, key in enumerate(streams.keys):
         wanted = splitmix64(stream_seed(key, "dropout", 7), 9)
         assert [value & ((1 << 64) - 1) for value in drawn[row].tolist()] == wanted

@@ -18,7 +18,7 @@ from actlab.members import Member
 from actlab.networks.compiled import Chunks
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import StackTraining
-from actlab.networks.streams import EpochBank
+from actlab.networks.streams import SharedBatches
 from benchmarks.markdown import Section, table
 from benchmarks.plans import Bench
 from benchmarks.stacked import fit_population
@@ -56,7 +56,7 @@ def timers() -> Iterator[dict[str, float]]:
         *(("steps", Chunks, name) for name in STEPS),
         ("between kernels", StackTraining, "begin_epoch"),
         ("between kernels", StackTraining, "train"),
-        ("batches and masks", EpochBank, "fill"),
+        ("batches and masks", SharedBatches, "fill"),
         ("validation", StackTraining, "validate"),
         ("retiring", PopulationModule, "retire"),
         ("logging", PopulationModule, "_log_means"),

@@ -125,18 +125,18 @@ def measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth:
 
 
 def _measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth:
-    signal, pre_activations = features, []
+    pre_activations: list[Tensor] = []
     dead, saturated, means = [], [], []
-    for depth in range(len(stack.activation)):
-        z = stack.linear(depth, signal)
-        signal = stack.activate(depth, z)
+
+    def look(depth: int, z: Tensor, signal: Tensor) -> None:
         share = derivative(z, signal, stack.row.width_factor) / _maximum(stack, depth)[:, None, None]
         is_dead = (share <= DEAD_SHARE).all(dim=1)
         dead.append(is_dead.double().mean(dim=1))
         saturated.append((share < SATURATED_SHARE).double().mean(dim=(1, 2)))
         means.append(signal.detach().double().mean(dim=(1, 2)))
         pre_activations.append(z)
-    outputs = stack.output(signal)
+
+    outputs = stack(features, look)
     loss = (outputs - targets).square().mean(dim=1).sum()
     gradients = torch.autograd.grad(loss, pre_activations, allow_unused=True, materialize_grads=True)
     norms = [gradient.double().flatten(1).norm(dim=1) for gradient in gradients]

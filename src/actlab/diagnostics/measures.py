@@ -249,14 +249,11 @@ def bin_records(networks: Iterable[Trained]) -> list[BinRecord]:
 
 
 @torch.no_grad()
-def _pre_activations(stack: Regressor, features: Tensor) -> Iterator[NDArray[np.float64]]:
-    stack.eval()
-    stack.activation.to(stack.first_weight)
-    signal = features.to(stack.first_weight)
-    for depth in range(len(stack.activation)):
-        z = stack.linear(depth, signal)
-        yield z.double().flatten().numpy()
-        signal = stack.activate(depth, z)
+def _pre_activations(stack: Regressor, features: Tensor) -> list[NDArray[np.float64]]:
+    found: list[NDArray[np.float64]] = []
+    stack.eval().activation.to(stack.first_weight)
+    stack(features.to(stack.first_weight), lambda depth, z, signal: found.append(z.double().flatten().numpy()))
+    return found
 
 
 def _layer(

@@ -35,6 +35,7 @@ from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
 from actlab.model.ensemble import Ensemble, EnsembleMember, load
 from actlab.networks.activations import RReLU
+from actlab.networks.network import forward_pass
 from actlab.run_files import check_output, write_atomically
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -441,20 +442,20 @@ def _log1p(graph: Graph, x: str) -> str:
 def _network(graph: Graph, one: EnsembleMember, features: str, encoding: NDArray[np.float64]) -> str:
     """(N, 1) float32: one member's standardised prediction."""
     state = {name: value.detach().cpu().to(torch.float32).numpy() for name, value in one.state.items()}
-    n_hidden = len(one.member.hidden)
     learned = {name for name in state if not name.startswith(("weight_", "bias_"))}
-    signal = features
-    for depth in range(n_hidden + 1):
+
+    def linear(depth: int, signal: str) -> str:
         weight = state[f"weight_{depth}"].T
         if depth == 0:
             weight = (encoding @ weight.astype(np.float64)).astype(np.float32)
-        signal = graph.add(
-            "Gemm", signal, graph.constant(np.ascontiguousarray(weight)), graph.constant(state[f"bias_{depth}"])
-        )
-        if depth < n_hidden:
-            own = {name.removesuffix(f"_{depth}"): state[name] for name in learned if name.endswith(f"_{depth}")}
-            signal = activate(graph, one.member.activation, signal, own)
-    return signal
+        parameters = np.ascontiguousarray(weight), state[f"bias_{depth}"]
+        return graph.add("Gemm", signal, *map(graph.constant, parameters))
+
+    def activation(depth: int, z: str) -> str:
+        own = {name.removesuffix(f"_{depth}"): state[name] for name in learned if name.endswith(f"_{depth}")}
+        return activate(graph, one.member.activation, z, own)
+
+    return forward_pass(len(one.member.hidden), features, linear, activation)
 
 
 def _mean(graph: Graph, ensemble: Ensemble, outputs: Sequence[str], name: str) -> None:

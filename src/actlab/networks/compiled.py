@@ -2,12 +2,11 @@
 
 These networks are so small that what stands between two kernels decides. With derivatives written out there are no
 graphs to build and no gradients to allocate, so that few members are enough to make a step worth its calls, and few
-enough that their weights, gradients and moments stay in the processor's cache from one step to the next. TorchScript,
-because it holds no interpreter lock: two threads of Python wait for each other at every kernel. torch 2.13 calls it
-deprecated and has no other way to run kernels one by one outside Python; where it is gone, or an activation has no
-derivative in the table, autograd trains, to the same bits but for what `actlab.networks.activations` lists.
-
-A stack in training a few members at a time, so few that what a step touches stays in the processor's cache.
+enough that their weights, gradients and moments stay in the processor's cache from one step to the next: a stack
+trains chunk by chunk. TorchScript, because it holds no interpreter lock: two threads of Python wait for each other at
+every kernel. torch 2.13 calls it deprecated and has no other way to run kernels one by one outside Python; where it is
+gone, or an activation has no derivative in the table, autograd trains, to the same bits but for what
+`actlab.networks.activations` lists.
 """
 
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,69 @@ from actlab.networks.adamw import RowAdamW
 from actlab.networks.autograd import Piece
 from actlab.networks.machine import cache_of_a_core
 from actlab.networks.network import Regressor
-from actlab.networks.streams import EpochBank, Kind, Streams, masks_of_steps
+from actlab.networks.streams import EpochShape, SharedBatches, Streams, masks_of_steps
 
 _compiling = threading.Lock()
+
+
+class Layers(NamedTuple):
+    """The parameters of P members, or the gradients by them.
+
+    Args:
+        weights: Of each layer, (P, in, k out); the last layer has one output.
+        biases: Of each layer, (P, k out).
+        learned: Of each hidden layer, (P,), where the activation learns a number.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    learned: list[Tensor]
+
+
+class Batches(NamedTuple):
+    """What P members visit in some steps: batches that lie ready for S streams, or row numbers of a table.
+
+    Args:
+        features: (steps, S, B, F') of each stream; with `rows` the table's, (N, F'). F' >= F, and what lies beyond a
+            network's F columns is left out.
+        targets: (steps, S, B), or (N,).
+        rows: (steps, P, B) row numbers, or empty.
+    """
+
+    features: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+class Places(NamedTuple):
+    """Where P members lie among S streams: their places (P,), and the first if they follow each other, else -1."""
+
+    places: Tensor
+    first: int
+
+
+class AdamWGroups(NamedTuple):
+    """AdamW's state for some members, by groups of equal settings; a group consists of slices of stacked tensors.
+
+    Args:
+        slices: Of each group, the number of a tensor among weights, biases and learned ones, and the slice of its
+            members.
+        averages: The first moments of each slice.
+        squares: The second moments.
+        n_steps: The steps made so far, of all of them.
+        learning_rates: Of each group.
+        weight_decays: Of each group.
+    """
+
+    slices: list[list[tuple[int, int, int]]]
+    averages: list[list[Tensor]]
+    squares: list[list[Tensor]]
+    n_steps: Tensor
+    learning_rates: list[float]
+    weight_decays: list[float]
+    beta1: float
+    beta2: float
+    eps: float
 
 
 class Steps(nn.Module):
@@ -39,7 +99,7 @@ class Steps(nn.Module):
         super().__init__()
         self.activation, self.derivative = activation, derivative
 
-    def outputs(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
+    def activate(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
         """Outputs (P, B, H) of the activation of a hidden layer; they may take the place of `z` (P, B, k H)."""
         h: Tensor = self.activation(z)
         return h
@@ -53,165 +113,136 @@ class Steps(nn.Module):
         """
         return self.derivative(by_signal, z, h)
 
-    def of_members(self, shared: Tensor, streams: Tensor, first_stream: int) -> Tensor:
+    def of_members(self, shared: Tensor, places: Places) -> Tensor:
         """Of (S, ...), what the members' streams have, (P, ...)."""
-        if first_stream >= 0:
-            return shared.narrow(0, first_stream, streams.size(0))
-        return shared.index_select(0, streams)
+        if places.first >= 0:
+            return shared.narrow(0, places.first, places.places.size(0))
+        return shared.index_select(0, places.places)
 
-    @torch.jit.export
-    def predict(
-        self,
-        features: Tensor,
-        weights: list[Tensor],
-        biases: list[Tensor],
-        learned: list[Tensor],
-        streams: Tensor,
-        first_stream: int,
-    ) -> Tensor:
-        """Outputs (P, B) without dropout; `features` (S, B, F), the rest as for `forward`."""
-        n_hidden = len(weights) - 1
-        signal = self.of_members(features, streams, first_stream)
-        for depth in range(n_hidden):
-            z = torch.baddbmm(biases[depth].unsqueeze(1), signal, weights[depth])
-            signal = self.outputs(z, depth, learned)
-        return (signal * weights[n_hidden].transpose(1, 2)).sum(-1) + biases[n_hidden]
+    def pre_activations(self, n_members: int, batch: int, layers: Layers) -> list[Tensor]:
+        """Memory for those of every hidden layer, (P, B, k H)."""
+        return [weight.new_empty([n_members, batch, weight.size(2)]) for weight in layers.weights[:-1]]
 
     def hidden_layers(
-        self,
-        signal: Tensor,
-        weights: list[Tensor],
-        rows_of_biases: list[Tensor],
-        learned: list[Tensor],
-        masks: list[Tensor],
-        into: list[Tensor],
+        self, signal: Tensor, layers: Layers, masks: list[Tensor], into: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The inputs of every layer, and the outputs of hidden ones; pre-activations go `into` tensors like these."""
         inputs = [signal]
         outputs: list[Tensor] = []
         for depth in range(len(into)):
-            torch.baddbmm(rows_of_biases[depth], signal, weights[depth], out=into[depth])
-            signal = self.outputs(into[depth], depth, learned)
+            torch.baddbmm(layers.biases[depth].unsqueeze(1), signal, layers.weights[depth], out=into[depth])
+            signal = self.activate(into[depth], depth, layers.learned)
             outputs.append(signal)
             if len(masks) > 0:
                 signal = signal * masks[depth]
             inputs.append(signal)
         return inputs, outputs
 
-    def forward(
+    def output_layer(self, signal: Tensor, layers: Layers) -> Tensor:
+        """The networks' outputs (P, B)."""
+        return (signal * layers.weights[-1].transpose(1, 2)).sum(-1).add_(layers.biases[-1])
+
+    @torch.jit.export
+    def predict(self, features: Tensor, layers: Layers, places: Places) -> Tensor:
+        """Outputs (P, B) without dropout for features (S, B, F)."""
+        signal = self.of_members(features, places)
+        masks: list[Tensor] = []
+        into = self.pre_activations(signal.size(0), signal.size(1), layers)
+        inputs, _ = self.hidden_layers(signal, layers, masks, into)
+        return self.output_layer(inputs[-1], layers)
+
+    def backward(
         self,
-        rows: Tensor,
-        features: Tensor,
-        targets: Tensor,
-        batches: Tensor,
-        batch_targets: Tensor,
-        weights: list[Tensor],
-        biases: list[Tensor],
-        learned: list[Tensor],
+        error: Tensor,
+        inputs: list[Tensor],
+        pre_activations: list[Tensor],
+        outputs: list[Tensor],
         masks: list[Tensor],
-        streams: Tensor,
-        first_stream: int,
-        pieces: list[list[tuple[int, int, int]]],
-        averages: list[list[Tensor]],
-        squares: list[list[Tensor]],
-        count: Tensor,
-        rates: list[float],
-        decays: list[float],
-        beta1: float,
-        beta2: float,
-        eps: float,
-    ) -> Tensor:
-        """Train P members in place, one step for each of `rows`; returns the sum (P,) of their losses, float64.
+        layers: Layers,
+        gradients: Layers,
+    ) -> None:
+        """Leave the gradients of a step's losses in `gradients`; `error` (P, B) is what outputs exceed targets by."""
+        n_hidden = len(pre_activations)
+        last = layers.weights[n_hidden].transpose(1, 2)
+        by_output = error * (2.0 / error.size(1))
+        torch.sum(by_output, [1], keepdim=True, out=gradients.biases[n_hidden])
+        by_output = by_output.unsqueeze(-1)
+        torch.sum(inputs[n_hidden] * by_output, [1], out=gradients.weights[n_hidden].squeeze(-1))
+        by_signal = by_output * last
+        for i in range(n_hidden):
+            depth = n_hidden - 1 - i
+            if len(masks) > 0:
+                by_signal.mul_(masks[depth])
+            by_z = self.gradient(
+                by_signal, pre_activations[depth], outputs[depth], depth, layers.learned, gradients.learned
+            )
+            torch.bmm(inputs[depth].transpose(1, 2), by_z, out=gradients.weights[depth])
+            torch.sum(by_z, [1], out=gradients.biases[depth])
+            if depth > 0:
+                by_signal = torch.bmm(by_z, layers.weights[depth].transpose(1, 2))
 
-        The loss of a member is the mean squared error of its batch. See `actlab.networks.network` for the network and
-        `actlab.networks.adamw` for what the groups are.
+    def cut(self, layers: Layers, slices: list[list[tuple[int, int, int]]]) -> list[list[Tensor]]:
+        """The slices of each of AdamW's groups."""
+        tensors = layers.weights + layers.biases + layers.learned
+        return [[tensors[i][start:stop] for i, start, stop in own] for own in slices]
 
-        Args:
-            rows: (steps, P, B) flat row numbers; none where there are batches.
-            features: (N, F') of all splits, F' >= F: the columns from F on are left out.
-            targets: (N,).
-            batches: (steps, S, B, F') of each stream; none where there are rows.
-            batch_targets: (steps, S, B).
-            weights: Of each layer, (P, in, k out); the last layer has one output.
-            biases: Of each layer, (P, k out).
-            learned: Of each hidden layer, (P,), where the activation learns a number.
-            masks: Of each hidden layer, (steps, S, B, H), what outputs are multiplied with; none without dropout.
-            streams: (P,) place in S of each member.
-            first_stream: That of the first one, where they follow each other, else negative.
-            pieces: Of each group of equal settings, what AdamW takes as one tensor: the number of a tensor among
-                weights, biases and learned ones, and the slice of its members.
-            averages: AdamW's first moments, for each group and piece.
-            squares: The second moments.
-            count: The steps made so far, of all of them.
-            rates: Learning rate of each group.
-            decays: Weight decay of each group.
-            beta1: AdamW's.
-            beta2: AdamW's.
-            eps: AdamW's.
-        """
-        is_gathered = len(batches) > 0
-        n_steps, _of_members, batch = batch_targets.shape if is_gathered else rows.shape
-        n_members, n_hidden, n_features = streams.size(0), len(weights) - 1, weights[0].size(1)
-        by_weight = [torch.empty_like(weight) for weight in weights]
-        by_bias = [torch.empty_like(bias) for bias in biases]
-        by_learned = [torch.empty_like(own) for own in learned]
-        tensors, by_tensor = weights + biases + learned, by_weight + by_bias + by_learned
-        parameters = [[tensors[i][start:stop] for i, start, stop in own] for own in pieces]
-        gradients = [[by_tensor[i][start:stop] for i, start, stop in own] for own in pieces]
-        counts = [[count for _ in own] for own in pieces]
-        rows_of_biases = [bias.unsqueeze(1) for bias in biases]
-        turned = [weight.transpose(1, 2) for weight in weights]
-        by_last = by_weight[n_hidden].squeeze(-1)
-        signals = [weight.new_empty([n_members, batch, weight.size(2)]) for weight in weights[:n_hidden]]
-        batches = batches[..., :n_features]
-        flat_rows = rows.flatten(1)
-        gathered = features.new_empty([0 if is_gathered else n_members * batch, features.size(1)])
-        own_features = gathered.view([-1, batch, features.size(1)])[..., :n_features]
-        own_targets = targets.index_select(0, rows.flatten()).view(rows.shape)
-        errors = weights[0].new_empty([n_steps, n_members, batch])
+    def update(self, parameters: list[list[Tensor]], gradients: list[list[Tensor]], adamw: AdamWGroups) -> None:
+        """AdamW's step from the slices' gradients, group by group."""
         none: list[Tensor] = []
+        adamw.n_steps.add_(1)
+        for g in range(len(parameters)):
+            torch.ops.aten._fused_adamw_(
+                parameters[g],
+                gradients[g],
+                adamw.averages[g],
+                adamw.squares[g],
+                none,
+                [adamw.n_steps for _ in parameters[g]],
+                lr=adamw.learning_rates[g],
+                beta1=adamw.beta1,
+                beta2=adamw.beta2,
+                weight_decay=adamw.weight_decays[g],
+                eps=adamw.eps,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def forward(
+        self, batches: Batches, layers: Layers, masks: list[Tensor], places: Places, adamw: AdamWGroups
+    ) -> Tensor:
+        """Train P members in place, one step for each batch; returns the sum (P,) of their losses, float64.
+
+        The loss of a member is the mean squared error of its batch. `masks` are, of each hidden layer, what outputs are
+        multiplied with (steps, S, B, H); none without dropout.
+        """
+        rows, n_features = batches.rows, layers.weights[0].size(1)
+        is_ready = len(rows) == 0
+        n_steps, _, batch = batches.targets.shape if is_ready else rows.shape
+        n_members, width = places.places.size(0), batches.features.size(-1)
+        gradients = Layers(
+            [torch.empty_like(weight) for weight in layers.weights],
+            [torch.empty_like(bias) for bias in layers.biases],
+            [torch.empty_like(own) for own in layers.learned],
+        )
+        parameter_slices, gradient_slices = self.cut(layers, adamw.slices), self.cut(gradients, adamw.slices)
+        errors = layers.weights[0].new_empty([n_steps, n_members, batch])
+        pre_activations = self.pre_activations(n_members, batch, layers)
+        flat_rows, table = rows.flatten(1), batches.features
+        flat_signal = table.new_empty([0 if is_ready else n_members * batch, width])
+        own_features = flat_signal.view([-1, batch, width])[..., :n_features]
+        own_targets = batches.targets.flatten().index_select(0, rows.flatten()).view(rows.shape)
         for step in range(n_steps):
-            if is_gathered:
-                signal = self.of_members(batches[step], streams, first_stream)
-                wanted = self.of_members(batch_targets[step], streams, first_stream)
+            if is_ready:
+                signal = self.of_members(batches.features[step], places)[..., :n_features]
+                wanted = self.of_members(batches.targets[step], places)
             else:
-                torch.index_select(features, 0, flat_rows[step], out=gathered)
+                torch.index_select(table, 0, flat_rows[step], out=flat_signal)
                 signal, wanted = own_features, own_targets[step]
-            kept = [self.of_members(mask[step], streams, first_stream) for mask in masks]
-            inputs, outputs = self.hidden_layers(signal, weights, rows_of_biases, learned, kept, signals)
-            signal, last = inputs[n_hidden], turned[n_hidden]
-            error = torch.sub((signal * last).sum(-1).add_(biases[n_hidden]), wanted, out=errors[step])
-            by_output = error * (2.0 / batch)
-            torch.sum(by_output, [1], keepdim=True, out=by_bias[n_hidden])
-            by_output = by_output.unsqueeze(-1)
-            torch.sum(signal * by_output, [1], out=by_last)
-            by_signal = by_output * last
-            for i in range(n_hidden):
-                depth = n_hidden - 1 - i
-                if len(masks) > 0:
-                    by_signal.mul_(kept[depth])
-                by_z = self.gradient(by_signal, signals[depth], outputs[depth], depth, learned, by_learned)
-                torch.bmm(inputs[depth].transpose(1, 2), by_z, out=by_weight[depth])
-                torch.sum(by_z, [1], out=by_bias[depth])
-                if depth > 0:
-                    by_signal = torch.bmm(by_z, turned[depth])
-            count.add_(1)
-            for g in range(len(pieces)):
-                torch.ops.aten._fused_adamw_(
-                    parameters[g],
-                    gradients[g],
-                    averages[g],
-                    squares[g],
-                    none,
-                    counts[g],
-                    lr=rates[g],
-                    beta1=beta1,
-                    beta2=beta2,
-                    weight_decay=decays[g],
-                    eps=eps,
-                    amsgrad=False,
-                    maximize=False,
-                )
+            kept = [self.of_members(mask[step], places) for mask in masks]
+            inputs, outputs = self.hidden_layers(signal, layers, kept, pre_activations)
+            error = torch.sub(self.output_layer(inputs[-1], layers), wanted, out=errors[step])
+            self.backward(error, inputs, pre_activations, outputs, kept, layers, gradients)
+            self.update(parameter_slices, gradient_slices, adamw)
         # one after the other, as if added up step by step
         return errors.square_().mean(-1).cumsum(0, dtype=torch.float64)[-1]
 
@@ -223,7 +254,7 @@ class LearnedSteps(Steps):
         super().__init__(nn.Identity(), DERIVATIVES["identity"])
         self.function, self.gradients = learned
 
-    def outputs(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
+    def activate(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
         return self.function(z, learned[depth].view(-1, 1, 1))
 
     def gradient(
@@ -272,7 +303,7 @@ def _compiled(activation: str) -> Steps:
 LEAST_BYTES, MOST_BYTES = 8_000_000, 16_000_000
 # Steps without Python in between, which is how long Ctrl-C may have to wait; and their dropout masks.
 MOST_STEPS, MASK_BYTES = 256, 64_000_000
-NOTHING, NO_ROWS = torch.empty(0), torch.empty(0, 0, 0, dtype=torch.int64)
+NO_ROWS = torch.empty(0, 0, 0, dtype=torch.int64)
 
 
 def chunk_bytes() -> int:
@@ -298,34 +329,15 @@ class Chunk:
 
     Args:
         rows: Which members.
-        weights: (P, in, k out) of each layer.
-        biases: (P, k out) of each layer.
-        learned: (P,) of each hidden layer, where the activation learns a number.
-        pieces: The slices of the optimiser's parameter groups, from the chunk's first member on.
-        numbers: These groups.
+        layers: Their parameters.
+        slices: As in `AdamWGroups`, counted from the chunk's first member.
+        groups: The optimiser's parameter groups that these are.
     """
 
     rows: slice
-    weights: list[Tensor]
-    biases: list[Tensor]
-    learned: list[Tensor]
-    pieces: list[list[tuple[int, int, int]]]
-    numbers: list[int]
-
-
-@dataclass(frozen=True)
-class Batches:
-    """What some steps of a chunk train on: gathered rows of all streams, or the numbers of the members' own.
-
-    Args:
-        features: (steps, S, B, F), or none.
-        targets: (steps, S, B), or none.
-        rows: (steps, P, B) flat row numbers, or none.
-    """
-
-    features: Tensor
-    targets: Tensor
-    rows: Tensor
+    layers: Layers
+    slices: list[list[tuple[int, int, int]]]
+    groups: list[int]
 
 
 class Chunks:
@@ -335,52 +347,50 @@ class Chunks:
         stack: The networks.
         optimizer: Made with this size of chunks.
         size: Members of a chunk.
-        bank: Batches and dropout masks of the whole population.
-        kind: Which of these are the stack's.
+        shared: Batches and dropout masks of the whole population.
+        shape: Which of these are the stack's.
     """
 
-    def __init__(self, stack: Regressor, optimizer: RowAdamW, size: int, bank: EpochBank, kind: Kind) -> None:
-        self.stack, self.optimizer, self.bank, self.kind, self.data = stack, optimizer, bank, kind, bank.data
-        self.places = torch.tensor([bank.place[member.stream] for member in stack.members])
+    def __init__(
+        self, stack: Regressor, optimizer: RowAdamW, size: int, shared: SharedBatches, shape: EpochShape
+    ) -> None:
+        self.stack, self.optimizer, self.shared, self.shape, self.data = stack, optimizer, shared, shape, shared.data
+        self.places = torch.tensor([shared.place[member.stream] for member in stack.members])
         self.streams: Streams | None = None
-        layers = range(len(stack.activation) + 1)
-        self.weights, self.biases = [f"weight_{depth}" for depth in layers], [f"bias_{depth}" for depth in layers]
+        depths = range(stack.n_hidden + 1)
+        self.weights, self.biases = [f"weight_{depth}" for depth in depths], [f"bias_{depth}" for depth in depths]
         self.learned = [f"{name}_{depth}" for depth, names in enumerate(stack.learned) for name in names]
-        self.names = [*self.weights, *self.biases, *self.learned]
-        self.chunks = [
-            self._cut(slice(start, min(start + size, stack.n_members))) for start in range(0, stack.n_members, size)
-        ]
+        self.chunks = [self._cut(rows) for rows in _slices(stack.n_members, size)]
 
     def _cut(self, rows: slice) -> Chunk:
         tensors = {name: value.detach()[rows] for name, value in self.stack.stacked().items()}
-        weights, biases, learned = (
-            [tensors[name] for name in names] for names in (self.weights, self.biases, self.learned)
-        )
-        numbers = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
-        place = [self.names.index(name) for name in self.optimizer.names]
-        pieces = [
-            [(place[i], start - rows.start, stop - rows.start) for i, start, stop in self.optimizer.pieces[number]]
-            for number in numbers
+        layers = Layers(*([tensors[name] for name in names] for names in (self.weights, self.biases, self.learned)))
+        groups = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
+        names = [*self.weights, *self.biases, *self.learned]
+        place = [names.index(name) for name in self.optimizer.names]
+        slices = [
+            [(place[i], start - rows.start, stop - rows.start) for i, start, stop in self.optimizer.pieces[group]]
+            for group in groups
         ]
-        return Chunk(rows, weights, biases, learned, pieces, numbers)
+        return Chunk(rows, layers, slices, groups)
 
     def pieces(self, order: EpochOrder) -> list[Piece]:
         """What there is to do in an epoch: each chunk by itself, unless they share masks that are drawn on the way."""
-        if self.kind.layers and not self.bank.found[self.kind].masks:
+        if self.shape.dropped and not self.shared.of_shape[self.shape].masks:
             return [Piece(slice(0, self.stack.n_members), partial(self.train_together, order))]
         return [Piece(chunk.rows, partial(self.train_alone, chunk, order)) for chunk in self.chunks]
 
     @torch.no_grad()
     def train_alone(self, chunk: Chunk, order: EpochOrder) -> Tensor:
         """One step for each batch of the epoch; the sum (P,) of the chunk's losses, float64."""
-        shared = self.bank.found[self.kind]
-        rows = None if len(shared.batches) else self._flat_rows(order, chunk)
+        shared = self.shared.of_shape[self.shape]
+        rows = None if len(shared.features) else self._flat_rows(order, chunk)
         total = torch.zeros(chunk.rows.stop - chunk.rows.start, dtype=torch.float64)
-        for steps in _slices(self.kind.steps, MOST_STEPS):
+        for steps in _slices(self.shape.steps, MOST_STEPS):
             if rows is None:
-                batches = Batches(shared.batches[steps], shared.targets[steps], NO_ROWS)
+                batches = Batches(shared.features[steps], shared.targets[steps], NO_ROWS)
             else:
-                batches = Batches(NOTHING, NOTHING, rows[steps])
+                batches = Batches(self.data.flat_features, self.data.flat_targets, rows[steps])
             total += self._steps(chunk, batches, [mask[steps] for mask in shared.masks], self.places[chunk.rows])
         return total
 
@@ -389,14 +399,14 @@ class Chunks:
         """The same of all chunks, with masks that are drawn a few steps at a time: those of an epoch are too large."""
         self.streams = self.streams or Streams(self.stack.members, "dropout", self.places.device)
         self.streams.seed(order.epoch)
-        kind, generators, dtype = self.kind, self.streams.generators, self.stack.first_weight.dtype
-        bytes_of_step = dtype.itemsize * len(generators) * kind.batch * sum(kind.hidden)
+        shape, generators, dtype = self.shape, self.streams.generators, self.stack.first_weight.dtype
+        bytes_of_step = dtype.itemsize * len(generators) * shape.batch * sum(shape.hidden)
         rows = [self._flat_rows(order, chunk) for chunk in self.chunks]
         total = torch.zeros(self.stack.n_members, dtype=torch.float64)
-        for steps in _slices(kind.steps, max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))):
-            masks = masks_of_steps(generators, steps.stop - steps.start, kind.layers, kind.dropout, dtype)
+        for steps in _slices(shape.steps, max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))):
+            masks = masks_of_steps(generators, steps.stop - steps.start, shape.dropped, shape.dropout, dtype)
             for chunk, own in zip(self.chunks, rows, strict=True):
-                batches = Batches(NOTHING, NOTHING, own[steps])
+                batches = Batches(self.data.flat_features, self.data.flat_targets, own[steps])
                 total[chunk.rows] += self._steps(chunk, batches, masks, self.streams.rows[chunk.rows])
         return total
 
@@ -404,45 +414,32 @@ class Chunks:
         return self.data.flat_rows(order, [member.stream for member in self.stack.members[chunk.rows]])
 
     def _steps(self, chunk: Chunk, batches: Batches, masks: list[Tensor], streams: Tensor) -> Tensor:
-        groups = [self.optimizer.adamw.param_groups[number] for number in chunk.numbers]
+        groups = [self.optimizer.adamw.param_groups[group] for group in chunk.groups]
         states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
         beta1, beta2 = groups[0]["betas"]
+        adamw = AdamWGroups(
+            chunk.slices,
+            [[state["exp_avg"] for state in group] for group in states],
+            [[state["exp_avg_sq"] for state in group] for group in states],
+            states[0][0]["step"],
+            [group["lr"] for group in groups],
+            [group["weight_decay"] for group in groups],
+            beta1,
+            beta2,
+            groups[0]["eps"],
+        )
         # compiled only now, in the thread that needs it
         steps = compiled_steps(self.stack.row.name)
         with as_written():
-            total: Tensor = steps(
-                batches.rows,
-                self.data.flat_features,
-                self.data.flat_targets,
-                batches.features,
-                batches.targets,
-                chunk.weights,
-                chunk.biases,
-                chunk.learned,
-                masks,
-                streams,
-                first_of(streams),
-                chunk.pieces,
-                [[state["exp_avg"] for state in group] for group in states],
-                [[state["exp_avg_sq"] for state in group] for group in states],
-                states[0][0]["step"],
-                [group["lr"] for group in groups],
-                [group["weight_decay"] for group in groups],
-                beta1,
-                beta2,
-                groups[0]["eps"],
-            )
+            total: Tensor = steps(batches, chunk.layers, masks, places_among(streams), adamw)
         return total
 
     @torch.no_grad()
     def predict(self, features: Tensor, places: Tensor) -> Tensor:
         """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
         steps = compiled_steps(self.stack.row.name)
-        outputs = []
-        for chunk in self.chunks:
-            own = places[chunk.rows]
-            with as_written():
-                outputs.append(steps.predict(features, chunk.weights, chunk.biases, chunk.learned, own, first_of(own)))
+        with as_written():
+            outputs = [steps.predict(features, chunk.layers, places_among(places[chunk.rows])) for chunk in self.chunks]
         return torch.cat(outputs)
 
 
@@ -451,7 +448,8 @@ def _slices(length: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, length))
 
 
-def first_of(places: Tensor) -> int:
-    """The first of places that follow each other, else -1: neighbours are a slice, which need not be copied."""
+def places_among(places: Tensor) -> Places:
+    """As compiled steps take places (P,): those that follow each other are a slice, which need not be copied."""
     first = int(places[0])
-    return first if places.tolist() == list(range(first, first + len(places))) else -1
+    is_run = places.tolist() == list(range(first, first + len(places)))
+    return Places(places, first if is_run else -1)

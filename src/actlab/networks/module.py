@@ -24,7 +24,7 @@ from actlab.networks.machine import keep_freed_memory
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.network import Regressor, stack_states
 from actlab.networks.population import Outcome, StackTraining
-from actlab.networks.streams import EpochBank
+from actlab.networks.streams import SharedBatches
 from actlab.settings import OptimizerSettings
 
 
@@ -52,7 +52,7 @@ class PopulationModule(pl.LightningModule):
         self._pool: ThreadPoolExecutor | None = None
         self._n_threads = 1
         self._epoch_started = 0.0
-        self._bank: EpochBank | None = None
+        self._shared: SharedBatches | None = None
         self._has_frozen = False
 
     @property
@@ -113,7 +113,7 @@ class PopulationModule(pl.LightningModule):
         tensors = SplitTensors(data, first.device, first.dtype)
         # an accelerator records autograd's steps instead, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
-        self._bank = EpochBank([member.stream for member in self.members], tensors) if is_compiled else None
+        self._shared = SharedBatches([member.stream for member in self.members], tensors) if is_compiled else None
         self.training_stacks = [
             StackTraining(
                 stack,
@@ -123,7 +123,7 @@ class PopulationModule(pl.LightningModule):
                 self.optimizer_settings,
                 self.max_epochs,
                 self.datamodule.settings.batch_size,
-                self._bank,
+                self._shared,
             )
             for stack, positions in zip(self._regressors(), self._positions, strict=True)
         ]
@@ -172,8 +172,8 @@ class PopulationModule(pl.LightningModule):
         """One epoch of every member that is still in training."""
         self.member_epochs += self.n_alive
         self._epoch_started = time.perf_counter()
-        if self._bank is not None:
-            self.in_pool(self._bank.fill, self._bank.start(batch, [t.kind for t in self.training_stacks]))
+        if self._shared is not None:
+            self.in_pool(self._shared.fill, self._shared.start(batch, [t.shape for t in self.training_stacks]))
         pieces: list[tuple[StackTraining, Piece]] = []
         for training in self.training_stacks:
             with training.beside():

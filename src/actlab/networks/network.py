@@ -1,22 +1,19 @@
-"""The network: initial weights, and a stack of members of equal architecture and activation.
+"""The network: THE forward pass, initial weights, and stacks of members of equal architecture and activation.
 
-Initial weights of one member, drawn from its own generator.
+Member i of a stack computes what an `nn.Sequential` of `nn.Linear`, activation and dropout would compute with its slice
+of the parameters, all of which have a leading member axis `P`. Outputs (P, B) are the standardised target.
 
-`torch` is the stream of `nn.Linear`: equal bits to layers built one after the other under `torch.manual_seed`.
-`auto` keeps the second moment of the signal through the layers for any activation (He et al. 2015, with the gain
-found numerically), so that no activation is handicapped by a scale made for another one.
-
-The network: a stack of members of equal architecture and activation, trained in lockstep.
-
-Every parameter has a leading member axis `P`; a stack maps features (B, F) or (P, B, F) to outputs (P, B), the
-standardised target. Member i computes what an `nn.Sequential` of `nn.Linear`, activation and dropout would compute
-with its slice of the parameters.
+Initial weights are drawn from the member's own generator. `torch` is the stream of `nn.Linear`: equal bits to layers
+built one after the other under `torch.manual_seed`. `auto` keeps the second moment of the signal through the layers for
+any activation (He et al. 2015, with the gain found numerically), so that no activation is handicapped by a scale made
+for another one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +23,32 @@ from actlab.networks import activations
 from actlab.networks.streams import Streams, streams_on
 
 N_QUANTILES = 4096
+
+Signal = TypeVar("Signal")
+
+
+def forward_pass(
+    n_hidden: int,
+    signal: Signal,
+    linear: Callable[[int, Signal], Signal],
+    activate: Callable[[int, Signal], Signal],
+    look: Callable[[int, Signal, Signal], object] | None = None,
+) -> Signal:
+    """The outputs of a network: a linear layer, with an activation after each but the last.
+
+    Args:
+        n_hidden: Number of hidden layers.
+        signal: The inputs, in whatever stands for values: tensors of a stack, names in an ONNX graph.
+        linear: Depth (from 0; `n_hidden` is the output layer) and the layer's inputs to its pre-activations.
+        activate: Depth and pre-activations to the layer's outputs, after dropout where there is any.
+        look: Is shown each hidden layer's depth, pre-activations and outputs.
+    """
+    for depth in range(n_hidden):
+        z = linear(depth, signal)
+        signal = activate(depth, z)
+        if look is not None:
+            look(depth, z, signal)
+    return linear(n_hidden, signal)
 
 
 @cache
@@ -83,15 +106,15 @@ DRAWING_THREADS = 2
 
 
 class Regressor(nn.Module):
-    """A stack of `P` members.
+    """A stack of `P` members: networks that are computed together, and do not know of each other.
 
     Args:
         members: Equal in activation, hidden widths and dropout.
         n_features: Input columns of each member, F_i. The stack takes the largest; a member with fewer columns has
             zero weights there, which stay zero.
         parameters: Tensors with a leading axis P to use instead of drawing initial ones.
-        width: Input columns of the stack, where the members beside it in a population may be wider: products of other
-            sizes are rounded otherwise.
+        width: Input columns of the stack, where other members of the population have more than its own: products of
+            other sizes are rounded otherwise.
     """
 
     def __init__(
@@ -150,6 +173,10 @@ class Regressor(nn.Module):
         return len(self.members)
 
     @property
+    def n_hidden(self) -> int:
+        return len(self.activation)
+
+    @property
     def first_weight(self) -> Tensor:
         """Weights (P, F, k H) of the first layer; their device and dtype are the stack's."""
         return self.get_parameter(FIRST_WEIGHT)
@@ -172,15 +199,16 @@ class Regressor(nn.Module):
         """A new stack with copies of some members."""
         index = torch.tensor(list(rows), device=self.first_weight.device)
         kept = {name: value.detach().index_select(0, index) for name, value in self.stacked().items()}
-        stack = Regressor([self.members[r] for r in rows], [self.n_features[r] for r in rows], kept)
-        stack.activation.to(self.first_weight)
-        return stack.train(self.training)
+        return self._like([self.members[r] for r in rows], [self.n_features[r] for r in rows], kept)
 
     def join(self, other: "Regressor") -> "Regressor":
         """A new stack with copies of the members of both, these first; both are equally wide."""
         theirs = other.stacked()
         both = {name: torch.cat([value.detach(), theirs[name].detach()]) for name, value in self.stacked().items()}
-        stack = Regressor([*self.members, *other.members], [*self.n_features, *other.n_features], both)
+        return self._like([*self.members, *other.members], [*self.n_features, *other.n_features], both)
+
+    def _like(self, members: list[Member], n_features: list[int], parameters: dict[str, Tensor]) -> "Regressor":
+        stack = Regressor(members, n_features, parameters)
         stack.activation.to(self.first_weight)
         return stack.train(self.training)
 
@@ -197,14 +225,17 @@ class Regressor(nn.Module):
                 if depth == 0:
                     self.noise.seed(epoch)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Outputs (P, B) for features (P, B, F), or (B, F) shared by all members."""
-        signal, masks = features, self._masks(features.shape[-2])
-        for depth in range(len(self.activation)):
-            signal = self.activate(depth, self.linear(depth, signal))
+    def forward(self, features: Tensor, look: Callable[[int, Tensor, Tensor], object] | None = None) -> Tensor:
+        """Outputs (P, B) for features (P, B, F), or (B, F) shared by all members; `look` as in `forward_pass`."""
+        masks = self._masks(features.shape[-2])
+
+        def activate(depth: int, z: Tensor) -> Tensor:
+            outputs = self.activate(depth, z)
             if masks and self.masks is not None:
-                signal = self.masks.multiply(signal, masks[depth].to(signal.dtype))
-        return self.output(signal)
+                outputs = self.masks.multiply(outputs, masks[depth].to(outputs.dtype))
+            return outputs
+
+        return forward_pass(self.n_hidden, features, self.linear, activate, look)
 
     def _masks(self, batch: int) -> list[Tensor]:
         """Dropout masks of one training step, of all layers at once."""
@@ -214,30 +245,27 @@ class Regressor(nn.Module):
         return self.masks.masks(shapes, self.dropout, self.first_weight.dtype)
 
     def linear(self, depth: int, signal: Tensor) -> Tensor:
-        """Pre-activations (P, B, k H) of a hidden layer."""
+        """Pre-activations (P, B, k H) of a hidden layer, or the outputs (P, B) of the last layer."""
         weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
+        if depth == self.n_hidden:
+            # a product and a sum: matrix products with one output column differ in the last bit with the number of
+            # members
+            outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
+            return outputs
         if signal.dim() == 2:
             signal = signal.expand(self.n_members, *signal.shape)
         return torch.baddbmm(bias.unsqueeze(1), signal, weight)
 
-    def activate(self, depth: int, signal: Tensor) -> Tensor:
-        """Outputs (P, B, H) of the activation of a hidden layer."""
+    def activate(self, depth: int, z: Tensor) -> Tensor:
+        """Outputs (P, B, H) of the activation of a hidden layer for pre-activations (P, B, k H), without dropout."""
         module = self.activation[depth]
         if not self.learned[depth]:
-            outputs: Tensor = module(signal)
+            outputs: Tensor = module(z)
             return outputs
         own = {name: getattr(self, f"{name}_{depth}") for name in self.learned[depth]}
         apply = partial(torch.func.functional_call, module)
-        mapped: Tensor = torch.func.vmap(lambda one, z: apply(one, (z,)))(own, signal)
+        mapped: Tensor = torch.func.vmap(lambda one, signal: apply(one, (signal,)))(own, z)
         return mapped
-
-    def output(self, signal: Tensor) -> Tensor:
-        """The linear output layer, (P, B)."""
-        depth = len(self.activation)
-        weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
-        # a product and a sum: matrix products with one output column differ in the last bit with the number of members
-        outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
-        return outputs
 
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

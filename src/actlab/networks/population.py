@@ -26,7 +26,7 @@ from actlab.networks.autograd import AutogradSteps, Piece, recorder
 from actlab.networks.compiled import Chunks, can_compile, chunk_size
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.network import Regressor, layer_shapes, unstack
-from actlab.networks.streams import EpochBank, Kind
+from actlab.networks.streams import EpochShape, SharedBatches
 from actlab.settings import OptimizerSettings
 
 # Share of an accelerator's stack that still trains, under which the others are taken out: every new size is recorded
@@ -79,7 +79,7 @@ class StackTraining:
         optimizer: Patience and schedule.
         max_epochs: Length of the schedule.
         batch_size: Rows of a batch.
-        bank: Batches and dropout masks of the whole population. Where given, the stack trains by
+        shared: Batches and dropout masks of the whole population. Where given, the stack trains by
             `actlab.networks.compiled` if that knows its activation; else by autograd.
     """
 
@@ -92,7 +92,7 @@ class StackTraining:
         optimizer: OptimizerSettings,
         max_epochs: int,
         batch_size: int,
-        bank: EpochBank | None = None,
+        shared: SharedBatches | None = None,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         self.outcomes = {
@@ -113,20 +113,20 @@ class StackTraining:
         self.splits = tuple(dict.fromkeys(own))
         self.n_validation = len(data[own[0]].rows.validation)
         steps, batch = batch_shape(len(data[own[0]].rows.training), batch_size)
-        self.kind = Kind(steps, batch, stack.members[0].hidden, stack.dropout)
-        self.bank = bank
-        self.is_compiled = bank is not None and can_compile(stack.row.name)
+        self.shape = EpochShape(steps, batch, stack.members[0].hidden, stack.dropout)
+        self.shared = shared
+        self.is_compiled = shared is not None and can_compile(stack.row.name)
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if activations.is_known(stack.row.name) else None
         self._take(stack)
 
     def _take(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]] | None" = None) -> None:
         device, members = stack.first_weight.device, stack.members
-        chunk = chunk_size(stack, self.kind.batch) if self.is_compiled else None
+        chunk = chunk_size(stack, self.shape.batch) if self.is_compiled else None
         self.stack, self.optimizer = stack, RowAdamW(stack, chunk, sources)
         self.steps = (
-            Chunks(stack, self.optimizer, chunk, self.bank, self.kind)
-            if chunk and self.bank
+            Chunks(stack, self.optimizer, chunk, self.shared, self.shape)
+            if chunk and self.shared
             else AutogradSteps(stack, self.optimizer, self.tensors, self.replays)
         )
         # of the stack, for each position
@@ -161,7 +161,7 @@ class StackTraining:
     def train(self, piece: Piece) -> None:
         """Do one piece of an epoch; several may be done side by side."""
         started = time.perf_counter()
-        self.losses[piece.rows] = piece.train() / self.kind.steps
+        self.losses[piece.rows] = piece.train() / self.shape.steps
         if self.stream is None:
             seconds = (time.perf_counter() - started) / piece.n_members
             self.pace = seconds
@@ -294,7 +294,7 @@ class StackTraining:
         mine, theirs = self.stack.members[0], other.stack.members[0]
         return (
             mine.activation == theirs.activation
-            and (self.n_validation, self.kind) == (other.n_validation, other.kind)
+            and (self.n_validation, self.shape) == (other.n_validation, other.shape)
             and self.stack.first_weight.shape[1:] == other.stack.first_weight.shape[1:]
         )
 

@@ -1,11 +1,10 @@
 """The random numbers of training, and the batches and dropout masks that members of one stream share.
 
-The random numbers of training: each from a generator that belongs to a member's stream and epoch alone.
+A stream is a seed and a split. Its members visit the same rows in the same order and drop the same units, whatever
+their activation and learning rate: in the default comparison twenty-six members each. Every number comes from a
+generator that belongs to a stream, a purpose and an epoch alone, so that a member does not depend on its neighbours.
 
-What the members of one stream share in an epoch, made once for all stacks of a population.
-
-Members of equal seed and split visit the same rows in the same order and drop the same units, whatever their activation
-and learning rate: in the default comparison twenty-six members each.
+Shapes: S streams, P members, B rows of a batch, F input columns, H units.
 """
 
 import math
@@ -24,10 +23,7 @@ DROPOUT_LEVELS = 1 << 16
 
 
 class Streams:
-    """The random numbers of the members of one stack, from generators that belong to them alone.
-
-    Members of one stream (seed and split) get equal numbers, so that a member does not depend on its neighbours.
-    """
+    """The random numbers of the members of one stack; those of one stream get equal ones."""
 
     def __init__(self, members: Sequence[Member], purpose: str, device: torch.device) -> None:
         self.purpose = purpose
@@ -48,9 +44,9 @@ class Streams:
         for key, generator in zip(self.keys, self.generators, strict=True):
             generator.manual_seed(stream_seed(key, self.purpose, epoch))
 
-    def words(self, count: int) -> Tensor:
+    def random_bits(self, count: int) -> Tensor:
         """The next 64-bit numbers (S, count) of every stream, all equally likely."""
-        return torch.stack([random_words(count, generator) for generator in self.generators])
+        return torch.stack([random_bits(count, generator) for generator in self.generators])
 
     def uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in [0, 1) of shape (P, ...), float32."""
@@ -59,12 +55,11 @@ class Streams:
         return torch.stack(drawn)[self.rows]
 
     def masks(self, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype) -> list[Tensor]:
-        """Inverted dropout of one step: of layers (B, H), what `multiply` takes, (S, B, H).
+        """Inverted dropout of one step: masks (S, B, H), as `multiply` takes them, of layers (B, H).
 
         A unit is dropped with `probability`, rounded to 1/65536; the others are scaled up.
         """
-        n_words = sum(words_of(shape) for shape in shapes)
-        return scaled_masks(self.words(n_words), shapes, probability, dtype)
+        return scaled_masks(self.random_bits(n_random_bits(shapes)), shapes, probability, dtype)
 
     def multiply(self, signal: Tensor, mask: Tensor) -> Tensor:
         """A signal (P, B, H) times the masks (S, B, H) of its members' streams."""
@@ -77,8 +72,8 @@ class Streams:
 class HashedStreams(Streams):
     """Streams of a device that computes all of them at once: hashes of a counter, the same on every device.
 
-    Word i of a stream is SplitMix64's (Steele, Lea & Flood 2014): the mixed value of s + i times the golden ratio of 64
-    bits, s from the stream's key. Thousands of generators would be launched one by one, and a recorded step (see
+    Number i of a stream is SplitMix64's (Steele, Lea & Flood 2014): the mixed value of s + i times the golden ratio of
+    64 bits, s from the stream's key. Thousands of generators would be launched one by one, and a recorded step (see
     `actlab.networks.autograd`) needs state that lies on the device and moves on by itself.
     """
 
@@ -90,7 +85,7 @@ class HashedStreams(Streams):
         # in place: a recorded step knows the address
         self.state.copy_(torch.tensor(seeds, dtype=torch.int64))
 
-    def words(self, count: int) -> Tensor:
+    def random_bits(self, count: int) -> Tensor:
         numbers = torch.arange(1, count + 1, device=self.state.device) * GOLDEN
         mixed = mix(self.state + numbers)
         self.state.add_(signed(count * GOLDEN))
@@ -99,7 +94,7 @@ class HashedStreams(Streams):
     def uniform(self, shape: torch.Size) -> Tensor:
         count = math.prod(shape[1:])
         # the upper 24 bits, as many as a float32 tells apart
-        drawn = shifted(self.words(count), 40).to(torch.float32) * 2.0**-24
+        drawn = shifted(self.random_bits(count), 40).to(torch.float32) * 2.0**-24
         return drawn.view(-1, *shape[1:])[self.rows]
 
 
@@ -131,15 +126,15 @@ def mix(z: Tensor) -> Tensor:
     return z.bitwise_xor_(shifted(z, 31))
 
 
-def words_of(shape: tuple[int, int]) -> int:
-    """64-bit numbers that one member's mask (B, H) takes: of each, four units."""
-    return -(-shape[0] * shape[1] // 4)
+def n_random_bits(shapes: Sequence[tuple[int, int]]) -> int:
+    """64-bit numbers that the masks (B, H) of one member take in a step: one for every four units of a layer."""
+    return sum(-(-batch * width // 4) for batch, width in shapes)
 
 
-def random_words(count: int, generator: torch.Generator) -> Tensor:
+def random_bits(count: int, generator: torch.Generator) -> Tensor:
     """So many 64-bit numbers, all equally likely, on the generator's device; two draws are as one of both lengths."""
-    words = torch.empty(count, dtype=torch.int64, device=generator.device)
-    return words.random_(-(2**63), None, generator=generator)
+    numbers = torch.empty(count, dtype=torch.int64, device=generator.device)
+    return numbers.random_(-(2**63), None, generator=generator)
 
 
 def least_kept(probability: float) -> int:
@@ -154,46 +149,35 @@ def masks_of_steps(
     probability: float,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """What `Streams.masks` gives for the next steps of an epoch.
-
-    Args:
-        generators: Of S streams.
-        n_steps: How many.
-        shapes: (B, H) of each layer that drops.
-        probability: Of a zero.
-        dtype: Of the signals.
-
-    Returns:
-        (n_steps, S, B, H) of each layer.
-    """
-    n_words = sum(words_of(shape) for shape in shapes)
-    drawn = torch.stack([random_words(n_steps * n_words, g).view(n_steps, -1) for g in generators], dim=1)
+    """What `Streams.masks` gives for the next steps of an epoch: (n_steps, S, B, H) of each layer (B, H)."""
+    count = n_random_bits(shapes)
+    drawn = torch.stack([random_bits(n_steps * count, g).view(n_steps, -1) for g in generators], dim=1)
     return scaled_masks(drawn, shapes, probability, dtype)
 
 
 def scaled_masks(
-    words: Tensor, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
+    drawn: Tensor, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
 ) -> list[Tensor]:
-    """Masks (..., B, H) of layers (B, H) from random words (..., W): 0, or 1 / (1 - probability) where a unit stays."""
+    """Masks (..., B, H) of layers (B, H) from random bits (..., N): 0, or 1 / (1 - probability) where a unit stays."""
     masks, start = [], 0
     for shape in shapes:
-        stop = start + words_of(shape)
-        bits = words[..., start:stop].contiguous().view(torch.int16)[..., : shape[0] * shape[1]]
+        stop = start + n_random_bits([shape])
+        bits = drawn[..., start:stop].contiguous().view(torch.int16)[..., : shape[0] * shape[1]]
         # of 0 and 1 at once: by way of truth values and fresh memory it takes five times as long
         kept = torch.ge(bits, least_kept(probability), out=torch.empty_like(bits, dtype=dtype)).div_(1 - probability)
-        masks.append(kept.view(*words.shape[:-1], *shape))
+        masks.append(kept.view(*drawn.shape[:-1], *shape))
         start = stop
     return masks
 
 
 # Masks, and batches, that lie in memory for all stacks at once; larger ones each stack makes for itself.
-BANK_BYTES = 256_000_000
-# Members of a stream under which gathering a batch for each, in the cache, costs less than reading it from here.
+SHARED_BYTES = 256_000_000
+# Members of a stream under which gathering a batch for each, in the cache, costs less than reading a shared one.
 LEAST_SHARED = 4
 
 
-class Kind(NamedTuple):
-    """What decides the shapes of batches and masks: (steps, B) of an epoch, hidden widths, and dropout."""
+class EpochShape(NamedTuple):
+    """What decides the shapes of an epoch's batches and masks: (steps, B), the hidden widths, and dropout."""
 
     steps: int
     batch: int
@@ -201,28 +185,28 @@ class Kind(NamedTuple):
     dropout: float
 
     @property
-    def layers(self) -> list[tuple[int, int]]:
+    def dropped(self) -> list[tuple[int, int]]:
         """(B, H) of every layer that drops."""
         return [(self.batch, width) for width in self.hidden] if self.dropout > 0 else []
 
 
 @dataclass
-class Shared:
-    """The batches and masks of one kind, of all streams S; empty where they would be too large.
+class EpochBatches:
+    """An epoch's batches and masks of one shape, of all streams; those that would be too large are empty.
 
     Args:
-        batches: (steps, S, B, F).
+        features: (steps, S, B, F).
         targets: (steps, S, B).
         masks: Of each layer, (steps, S, B, H).
     """
 
-    batches: Tensor
+    features: Tensor
     targets: Tensor
     masks: list[Tensor]
 
 
-class EpochBank:
-    """Batches in the order of visit, and dropout masks.
+class SharedBatches:
+    """Batches in the order of visit, and dropout masks, made once an epoch for all stacks of a population.
 
     Args:
         streams: (seed, split) of every member.
@@ -233,48 +217,49 @@ class EpochBank:
         self.data = data
         self.keys = sorted(set(streams))
         self.place = {key: place for place, key in enumerate(self.keys)}
-        self.is_shared = len(streams) >= LEAST_SHARED * len(self.keys)
-        self.found: dict[Kind, Shared] = {}
+        self.has_rows = len(streams) >= LEAST_SHARED * len(self.keys)
+        self.of_shape: dict[EpochShape, EpochBatches] = {}
         self._order = EpochOrder(-1, {})
 
-    def start(self, order: EpochOrder, kinds: Iterable[Kind]) -> list[Stream]:
-        """Begin an epoch: make room for what stacks of these kinds share, and forget other kinds.
+    def start(self, order: EpochOrder, shapes: Iterable[EpochShape]) -> list[Stream]:
+        """Begin an epoch: make room for what stacks of these shapes share, and forget other shapes.
 
         Returns:
             The streams to fill: none where there is nothing to share.
         """
         self._order = order
-        self.found = {kind: self.found.get(kind) or self._room(kind) for kind in dict.fromkeys(kinds)}
-        is_needed = any(len(shared.batches) or shared.masks for shared in self.found.values())
+        self.of_shape = {shape: self.of_shape.get(shape) or self._room(shape) for shape in dict.fromkeys(shapes)}
+        is_needed = any(len(shared.features) or shared.masks for shared in self.of_shape.values())
         return list(order.rows) if is_needed else []
 
-    def _room(self, kind: Kind) -> Shared:
-        features, widths = self.data.flat_features, [width for _, width in kind.layers]
-        shape, none = (kind.steps, len(self.keys), kind.batch), features.new_empty(0)
-        has_rows = self.is_shared and self._fits(shape, features.shape[1])
-        return Shared(
-            features.new_empty(*shape, features.shape[1]) if has_rows else none,
-            features.new_empty(shape) if has_rows else none,
-            [features.new_empty(*shape, width) for width in widths] if self._fits(shape, sum(widths)) else [],
-        )
+    def _room(self, shape: EpochShape) -> EpochBatches:
+        table, widths = self.data.flat_features, [width for _, width in shape.dropped]
+        rows, none = (shape.steps, len(self.keys), shape.batch), table.new_empty(0)
 
-    def _fits(self, shape: tuple[int, int, int], width: int) -> bool:
-        return math.prod(shape) * width * self.data.flat_features.element_size() <= BANK_BYTES
+        def fits(width: int) -> bool:
+            return math.prod(rows) * width * table.element_size() <= SHARED_BYTES
+
+        has_rows = self.has_rows and fits(table.shape[1])
+        return EpochBatches(
+            table.new_empty(*rows, table.shape[1]) if has_rows else none,
+            table.new_empty(rows) if has_rows else none,
+            [table.new_empty(*rows, width) for width in widths] if fits(sum(widths)) else [],
+        )
 
     def fill(self, stream: Stream) -> None:
         """Make the batches and masks of one stream in the epoch that has begun; streams may be filled side by side."""
-        place, shape = self.place[stream], self._order.rows[stream].shape
-        for kind, shared in self.found.items():
-            if shape != (kind.steps, kind.batch):
+        place, visited = self.place[stream], self._order.rows[stream].shape
+        for shape, shared in self.of_shape.items():
+            if visited != (shape.steps, shape.batch):
                 continue
-            if len(shared.batches):
+            if len(shared.features):
                 rows = self.data.flat_rows(self._order, [stream])[:, 0]
-                features, targets = self.data.gather(rows, shared.batches.shape[-1])
-                shared.batches[:, place].copy_(features)
+                features, targets = self.data.gather(rows, shared.features.shape[-1])
+                shared.features[:, place].copy_(features)
                 shared.targets[:, place].copy_(targets)
             if shared.masks:
                 generator = torch.Generator().manual_seed(stream_seed(stream, "dropout", self._order.epoch))
                 dtype = self.data.flat_features.dtype
-                drawn = masks_of_steps([generator], kind.steps, kind.layers, kind.dropout, dtype)
+                drawn = masks_of_steps([generator], shape.steps, shape.dropped, shape.dropout, dtype)
                 for mask, own in zip(shared.masks, drawn, strict=True):
                     mask[:, place].copy_(own[:, 0])
