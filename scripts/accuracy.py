@@ -174,7 +174,7 @@ def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None
     done = experiment.study.done()
     trials = [done[cell.key] for cell in experiment.cells]
     settings = {
-        cell.number: setting_of(trial.params, configuration, 1)
+        cell.place: setting_of(trial.params, configuration, 1)
         for cell, trial in zip(experiment.cells, trials, strict=True)
     }
     experiment.study.close()

@@ -8,13 +8,10 @@ Workers then use `--storage grpc://HOST:13000`. The connection is not encrypted:
 import argparse
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
-import optuna
-from optuna.storages._grpc.server import make_server
-
 from actlab.engine import storage as database
+from actlab.engine.optuna_private import make_proxy_server, with_cache
 from actlab.errors import InputError
 
 
@@ -27,12 +24,11 @@ def main() -> None:
     asked = parser.parse_args()
     database.ENGINE |= {"pool_size": asked.threads, "max_overflow": 4}
     try:
-        # with Optuna's cache of finished trials, which RDBStorage alone does not have
-        storage = optuna.storages.get_storage(database.open_database(asked.storage))
+        storage = with_cache(database.open_database(asked.storage))
     except InputError as error:
         print(f"grpc_proxy: {error}", file=sys.stderr)
         sys.exit(2)
-    server = make_server(storage, asked.host, asked.port, ThreadPoolExecutor(asked.threads))
+    server = make_proxy_server(storage, asked.host, asked.port, asked.threads)
 
     def stop(number: int, frame: FrameType | None) -> None:
         server.stop(grace=5)

@@ -74,7 +74,7 @@ def count_calls(study: Any) -> list[int]:
     import sqlalchemy
 
     calls = [0]
-    engine = getattr(getattr(study.storage, "_backend", None), "engine", None)
+    engine = getattr(study.backend, "engine", None)
     if engine is not None:
         sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *_: calls.__setitem__(0, calls[0] + 1))
     return calls
@@ -107,15 +107,10 @@ def measure(url: str | None, n_workers: int, n_trials: int, batch: int, members:
 @contextmanager
 def proxy(url: str, port: int) -> Iterator[str]:
     """Optuna's gRPC proxy in front of a database, in a thread of this process."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import optuna
-    from optuna.storages._grpc.server import make_server
-
+    from actlab.engine.optuna_private import make_proxy_server, with_cache
     from actlab.engine.storage import open_database
 
-    storage = optuna.storages.get_storage(open_database(url))
-    server = make_server(storage, "127.0.0.1", port, ThreadPoolExecutor(32))
+    server = make_proxy_server(with_cache(open_database(url)), "127.0.0.1", port, n_threads=32)
     server.start()
     yield f"grpc://127.0.0.1:{port}"
     server.stop(None)

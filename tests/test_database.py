@@ -8,7 +8,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from actlab.engine import storage as database
-from actlab.engine.storage import patient
+from actlab.engine.storage import retrying
 from actlab.errors import InputError
 
 AWAY: list[Callable[[], SQLAlchemyError]] = [
@@ -45,7 +45,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("make", AWAY)
 def test_a_call_is_repeated_until_the_server_is_back(make: Callable[[], SQLAlchemyError]) -> None:
     call = Flaky(make(), 3)
-    assert patient(call.__call__)() == "answer"
+    assert retrying(call.__call__)() == "answer"
     assert call.n_calls == 4
 
 
@@ -53,11 +53,11 @@ def test_a_call_is_repeated_until_the_server_is_back(make: Callable[[], SQLAlche
 def test_a_refusal_is_not_asked_again(make: Callable[[], SQLAlchemyError]) -> None:
     call = Flaky(make(), 1)
     with pytest.raises(StorageInternalError):
-        patient(call.__call__)()
+        retrying(call.__call__)()
     assert call.n_calls == 1
 
 
 def test_a_server_that_stays_away_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(database, "RETRY_S", -1.0)
     with pytest.raises(InputError, match=r"did not answer for .* what it holds is safe"):
-        patient(Flaky(AWAY[0](), 1).__call__)()
+        retrying(Flaky(AWAY[0](), 1).__call__)()

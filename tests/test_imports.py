@@ -38,7 +38,8 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     ),
     "diagnostics": ({"health", "measures"},),
     "engine": (
-        {"storage", "workers"},
+        {"optuna_private", "workers"},
+        {"storage"},
         {"study"},
         {"pruning"},
     ),

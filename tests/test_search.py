@@ -96,7 +96,7 @@ def test_every_activation_is_tried_before_the_sampler_proposes(
     asked: Configuration, n_trials: int, n_swept: int
 ) -> None:
     cells = Search(replace(asked, search=replace(asked.search, n_trials=n_trials))).cells
-    assert [cell.number for cell in cells] == list(range(n_trials))
+    assert [cell.place for cell in cells] == list(range(n_trials))
     assert [cell.key for cell in cells] == [f"trial {number}" for number in range(n_trials)]
     swept = [(cell.params["activation"], cell.params["learning_rate"]) for cell in cells if cell.params]
     assert swept == [("relu", 1e-2), ("tanh", 1e-2), ("relu", 1e-3), ("tanh", 1e-3)][:n_swept]

@@ -16,8 +16,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from actlab.engine import storage as journals
+from actlab.engine.optuna_private import trial_id
 from actlab.engine.storage import FileLock
-from actlab.engine.study import CELL, NUMBER, Cell, Study, open_storage
+from actlab.engine.study import CELL, PLACE, Cell, Study, open_storage
 from actlab.errors import InputError
 
 CELLS = [Cell(f"cell {number}", number) for number in range(6)]
@@ -33,7 +34,7 @@ def journal(tmp_path: Path) -> Path:
 
 
 def numbers(study: Study, *states: TrialState) -> list[int]:
-    return [trial.user_attrs[NUMBER] for trial in study.trials(*states)]
+    return [trial.user_attrs[PLACE] for trial in study.trials(*states)]
 
 
 def test_a_queued_cell_is_claimed_once_and_in_the_order_of_the_results(journal: Path) -> None:
@@ -79,7 +80,7 @@ def test_of_two_workers_that_hold_one_cell_none_completes_it_unseen(journal: Pat
         one.optuna.add_trial(CELLS[0].trial())
     # as after a lost lock: both trials run before either worker looks
     held = other.storage.get_all_trials(0)[1]
-    assert other.storage.set_trial_state_values(held._trial_id, TrialState.RUNNING)
+    assert other.storage.set_trial_state_values(trial_id(held), TrialState.RUNNING)
     assert study.claim(5) == {}
 
 
@@ -87,7 +88,7 @@ def test_a_trial_that_was_given_up_for_dead_cannot_be_completed(journal: Path) -
     study, other = open_study(journal), open_study(journal)
     study.enqueue_missing(CELLS[:1])
     (late,) = study.claim(1).values()
-    other._fail(late._trial_id)
+    other._fail(trial_id(late))
     assert other.enqueue_missing(CELLS[:1]) == 1
     (again,) = other.claim(1).values()
     study.complete(late, 1.0, {"members": []})

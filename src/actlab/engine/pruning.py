@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import lightning.pytorch as pl
 import optuna
 
+from actlab.engine.optuna_private import trial_id
 from actlab.engine.study import Study
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
@@ -104,12 +105,12 @@ class RungPruning(pl.Callback):
 
     def _elsewhere(self, rung: int) -> list[float]:
         """Values at this very rung of trials that are not of this population."""
-        own = {trial._trial_id for trial in self.claimed.values()}
+        own = set(map(trial_id, self.claimed.values()))
         return [
             trial.intermediate_values[rung]
             for trial in self.study.trials()
             if rung in trial.intermediate_values
-            and trial._trial_id not in own
+            and trial_id(trial) not in own
             and trial.state != optuna.trial.TrialState.FAIL
         ]
 

@@ -1,49 +1,55 @@
-"""Where a study lies: a journal file, PostgreSQL or Optuna's proxy, and the locks around it.
+"""Where a study is kept: in a journal file, in PostgreSQL or behind Optuna's gRPC proxy; and the locks around it.
 
-Locks that the kernel gives back when their process ends, however it ends.
-
-A study in a database (PostgreSQL), or behind Optuna's gRPC proxy, that may be away for a while.
-
-SQLAlchemy is imported by who needs it, as Optuna does: a run on a journal starts without.
-
-Optuna's journal file, made safe against processes that die or run out of disk in the middle of a write.
+A journal survives processes that die or run out of disk in the middle of a write, calls to a database wait while it is
+away, and every lock ends with its holder. SQLAlchemy is imported where it is needed: a run on a journal starts without.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import random
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import optuna
+from filelock import lock_descriptor
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 
+from actlab.engine.optuna_private import DATABASE_CALLS
 from actlab.errors import InputError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+# how often a waiting process asks for a lock; one attempt takes microseconds
+POLL_S = 0.005
+
 
 class FileLock:
-    """An exclusive lock on a file, between processes and between threads; the file is made when it is not there.
+    """An exclusive lock on a file, between processes and between threads, which the kernel ends with its process.
+
+    `filelock.FileLock` is something else: it lets its thread in once more, and ends when it is collected as garbage.
 
     Args:
-        path: The file. It stays behind: removing it while others wait would let two in.
+        path: The file, made when it is not there. It stays behind: removing it while others wait would let two in.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was acquired through this object."""
+        return self._descriptor is not None
 
     def acquire(self, is_blocking: bool = True) -> bool:
         """Take the lock; False if somebody has it and `is_blocking` is not set.
@@ -55,22 +61,20 @@ class FileLock:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
+        is_taken = False
         try:
-            is_taken = _lock(descriptor, is_blocking)
+            is_taken = lock_descriptor(descriptor, blocking=is_blocking, poll_interval=POLL_S)
         except OSError as error:
-            os.close(descriptor)
             raise InputError(
                 f"{self.path.parent} lies on a file system without file locks ({error.strerror}); "
                 "choose another directory with --out"
             ) from error
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not is_taken:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
+        finally:
+            if not is_taken:
+                os.close(descriptor)
+        if is_taken:
+            self._descriptor = descriptor
+        return is_taken
 
     def release(self) -> None:
         if self._descriptor is not None:
@@ -86,33 +90,8 @@ class FileLock:
         self.release()
 
 
-if sys.platform == "win32":
-    import msvcrt
-    import time
-
-    def _lock(descriptor: int, is_blocking: bool) -> bool:
-        while True:
-            try:
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-                return True
-            except PermissionError:
-                if not is_blocking:
-                    return False
-                time.sleep(0.01)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int, is_blocking: bool) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if is_blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
 # how long a call waits for a database that is being restarted, before the run gives up (its state is safe)
-PATIENCE_S = 300.0
+RETRY_S = 300.0
 # how long a server is waited for that refuses connections at the start
 OPENING_S = 20.0
 # what a server or resolver says that no waiting will change
@@ -121,6 +100,8 @@ FINAL = ("authentication failed", "does not exist", "no password supplied", "pg_
 REFUSALS = ("ArgumentError", "CompileError", "DataError", "IntegrityError", "NotSupportedError", "ProgrammingError")
 # a worker that has not shown a heartbeat for GRACE_S is taken for dead, and its trials go back to the queue
 HEARTBEAT_S, GRACE_S = 30, 120
+# so long Optuna's own locks give a holder before they take it for dead
+FOREIGN_GRACE_S = 30
 # one connection for the work, one for a lock held meanwhile, one for the heartbeat's thread
 ENGINE = {"pool_size": 1, "max_overflow": 2, "pool_pre_ping": True}
 
@@ -148,7 +129,7 @@ def open_database(url: str) -> BaseStorage:
     return _open_server(url)
 
 
-def _open_server(url: str) -> "PatientStorage":
+def _open_server(url: str) -> "RetryingStorage":
     from sqlalchemy.exc import SQLAlchemyError
 
     deadline = time.monotonic() + OPENING_S
@@ -157,7 +138,7 @@ def _open_server(url: str) -> "PatientStorage":
             with warnings.catch_warnings():
                 # heartbeats are marked experimental since Optuna 2.9
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return PatientStorage(
+                return RetryingStorage(
                     url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
                 )
         except ImportError as error:
@@ -217,18 +198,18 @@ def _is_away(error: BaseException) -> bool:
     return bool(told) and not any(isinstance(cause, refusals) for cause in told)
 
 
-def patient(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Repeat a call while the database is away, for `PATIENCE_S` at most.
+def retrying(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Repeat a call while the database is away, for `RETRY_S` at most.
 
     Every call of a storage may be repeated though it was carried out the first time: what is written is the same, a
     trial that is queued twice is claimed once (`Study.claim`), one that was told already refuses to be told again.
     """
 
     @functools.wraps(call)
-    def waiting(*arguments: Any, **named: Any) -> Any:
+    def repeated(*arguments: Any, **named: Any) -> Any:
         from sqlalchemy.exc import SQLAlchemyError
 
-        deadline, pause_s = time.monotonic() + PATIENCE_S, 0.25
+        deadline, pause_s = time.monotonic() + RETRY_S, 0.25
         while True:
             try:
                 return call(*arguments, **named)
@@ -237,29 +218,26 @@ def patient(call: Callable[..., Any]) -> Callable[..., Any]:
                     raise
                 if time.monotonic() > deadline:
                     raise InputError(
-                        f"the database did not answer for {PATIENCE_S:.0f} s ({_reason(error)}); "
+                        f"the database did not answer for {RETRY_S:.0f} s ({_reason(error)}); "
                         "what it holds is safe, and the same command goes on from there"
                     ) from error
             time.sleep(pause_s * (0.5 + random.random()))
             pause_s = min(2 * pause_s, 10.0)
 
-    return waiting
+    return repeated
 
 
-class PatientStorage(RDBStorage):
+class RetryingStorage(RDBStorage):
     """Optuna's database storage whose calls wait while the server is being restarted."""
-
-    _get_trials = patient(RDBStorage._get_trials)
-    _get_stale_trial_ids = patient(RDBStorage._get_stale_trial_ids)
-    record_heartbeat = patient(RDBStorage.record_heartbeat)
 
 
 for _name, _call in vars(RDBStorage).items():
-    if callable(_call) and _name in vars(BaseStorage) and not _name.startswith("_"):
-        setattr(PatientStorage, _name, patient(_call))
+    is_of_every_storage = callable(_call) and _name in vars(BaseStorage) and not _name.startswith("_")
+    if is_of_every_storage or _name in ("record_heartbeat", *DATABASE_CALLS):
+        setattr(RetryingStorage, _name, retrying(_call))
 
 
-@contextlib.contextmanager
+@contextmanager
 def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
     """A lock between all processes on a PostgreSQL database, given back when its connection ends."""
     if storage.engine.dialect.name != "postgresql":
@@ -269,14 +247,14 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    connection = patient(_take)(storage, key)
+    connection = retrying(_take)(storage, key)
     try:
         yield
     finally:
         # a server that was restarted meanwhile has forgotten the lock with the connection
-        with contextlib.suppress(SQLAlchemyError):
+        with suppress(SQLAlchemyError):
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-        with contextlib.suppress(SQLAlchemyError):
+        with suppress(SQLAlchemyError):
             connection.close()
 
 
@@ -292,26 +270,30 @@ def _take(storage: RDBStorage, key: int) -> "Connection":
     return connection
 
 
-# Optuna's own locks give a holder that long before they take it for dead
-FOREIGN_GRACE_S = 30
-
-
-def open_journal(path: Path) -> JournalStorage:
+def open_journal(path: Path) -> "SafeJournalStorage":
     """The study storage in a file.
 
     Raises:
         InputError: the file is damaged or cannot be written.
     """
     try:
-        return JournalStorage(SafeJournal(path))
+        return SafeJournalStorage(path)
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f"{path} is damaged ({error}); move it away, or start a new directory with --fresh or --out DIR"
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+class SafeJournalStorage(JournalStorage):
+    """Optuna's storage on a journal file whose every line is whole; `journal` is that file."""
+
+    def __init__(self, path: Path) -> None:
+        self.journal = SafeJournal(path)
+        super().__init__(self.journal)
 
 
 class SafeJournal(JournalFileBackend):
@@ -326,18 +308,12 @@ class SafeJournal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         self.path, self.lock, self._is_synced = path, JournalLock(path), True
-        # what Optuna calls its lock is given for completeness: `append_logs` uses ours
-        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
-        with self.lock.held(), self._opened() as descriptor:
-            cut_torn_line(descriptor)
+        super().__init__(str(path))
+        with self.lock.held(), self._opened() as file:
+            cut_torn_line(file)
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _opened(self) -> FileIO:
+        return self.path.open("a+b", buffering=0)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write whole lines, or nothing.
@@ -345,19 +321,17 @@ class SafeJournal(JournalFileBackend):
         Raises:
             InputError: the disk is full, or the file cannot be written for another reason.
         """
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        try:
-            with self.lock.held(), self._opened() as descriptor:
-                n_whole = cut_torn_line(descriptor)
-                try:
-                    _write_all(descriptor, lines)
-                    if self._is_synced:
-                        os.fsync(descriptor)
-                except BaseException:
-                    os.ftruncate(descriptor, n_whole)
-                    raise
-        except OSError as error:
-            raise self._unwritable(error) from error
+        rest = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        with self._told_if_unwritable(), self.lock.held(), self._opened() as file:
+            n_whole = cut_torn_line(file)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                if self._is_synced:
+                    os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(n_whole)
+                raise
 
     @contextmanager
     def synced_once(self) -> Iterator[None]:
@@ -369,55 +343,43 @@ class SafeJournal(JournalFileBackend):
         Raises:
             InputError: as `append_logs`.
         """
-        if not self._is_synced:
-            # inside another block, which waits for both
-            yield
-            return
         self._is_synced = False
         try:
             yield
         finally:
             self._is_synced = True
+        with self._told_if_unwritable(), self._opened() as file:
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def _told_if_unwritable(self) -> Iterator[None]:
         try:
-            with self._opened() as descriptor:
-                os.fsync(descriptor)
+            yield
         except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(
-            f"{self.path} cannot be written: {error.strerror}; "
-            "what is in it is safe, and the same command goes on from there"
-        )
+            raise InputError(
+                f"{self.path} cannot be written: {error.strerror}; "
+                "what is in it is safe, and the same command goes on from there"
+            ) from error
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def cut_torn_line(descriptor: int) -> int:
+def cut_torn_line(file: FileIO) -> int:
     """Cut what follows the last newline of a file, under its lock; returns the length that is left."""
-    n_bytes = os.fstat(descriptor).st_size
-    end, block = n_bytes, 1 << 16
-    while end > 0:
-        start = max(0, end - block)
-        os.lseek(descriptor, start, os.SEEK_SET)
-        newline = os.read(descriptor, end - start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end < n_bytes:
-        os.ftruncate(descriptor, end)
-    return end
+    n_bytes = end = file.seek(0, os.SEEK_END)
+    n_whole = 0
+    while end > 0 and not n_whole:
+        start = max(0, end - (1 << 16))
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        end, n_whole = start, 0 if newline < 0 else start + newline + 1
+    if n_whole < n_bytes:
+        file.truncate(n_whole)
+    return n_whole
 
 
 class JournalLock:
     """The lock of a journal file: the kernel's between our processes, and Optuna's own for everybody else.
 
-    Optuna's lock is a file beside the journal which a killed process leaves behind and which then blocks everybody for
+    Optuna's lock is a link beside the journal which a killed process leaves behind and which then blocks everybody for
     30 s. Ours is marked, and made only by who has the kernel's lock: whoever has that knows a marked one for stale.
 
     Args:
@@ -426,53 +388,41 @@ class JournalLock:
 
     def __init__(self, journal: Path) -> None:
         self._kernel = FileLock(journal.with_name(f"{journal.name}.flock"))
-        self._file = journal.with_name(f"{journal.name}.lock")
-        # a link to the journal itself, as Optuna's link lock is one, in a spelling of our own
+        self._link = journal.with_name(f"{journal.name}.lock")
+        # to the journal itself, as Optuna's link is one, in a spelling of our own
         self._mark = f"./././{journal.name}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
         with self._kernel:
-            self._link()
+            # not there, or not a link
+            with suppress(OSError):
+                if os.readlink(self._link) == self._mark:
+                    self._link.unlink()
+            self._wait_and_make()
             try:
                 yield
             finally:
-                self._file.unlink(missing_ok=True)
+                self._link.unlink(missing_ok=True)
 
-    def _link(self) -> None:
-        seen, since, pause_s = None, time.monotonic(), 0.001
+    def _wait_and_make(self) -> None:
+        holder, since, pause_s = (0, 0), 0.0, 0.001
         while True:
-            try:
+            with suppress(FileExistsError):
                 return self._make()
-            except FileExistsError:
-                found = self._identity()
-            if found != seen:
-                seen, since = found, time.monotonic()
-            if self._is_ours() or (found and time.monotonic() - since > FOREIGN_GRACE_S):
-                self._file.unlink(missing_ok=True)
-                continue
+            # where it is gone by now, nobody holds it
+            with suppress(FileNotFoundError):
+                status = self._link.lstat()
+                if (found := (status.st_ino, status.st_mtime_ns)) != holder:
+                    holder, since = found, time.monotonic()
+                elif time.monotonic() - since > FOREIGN_GRACE_S:
+                    self._link.unlink()
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.5)
 
     def _make(self) -> None:
         try:
-            os.symlink(self._mark, self._file)
-        except (FileExistsError, NotImplementedError, PermissionError) as error:
-            if isinstance(error, FileExistsError):
-                raise
+            self._link.symlink_to(self._mark)
+        except (NotImplementedError, PermissionError):
             # no links here (Windows without the privilege): a plain file, as Optuna's other lock
-            os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-
-    def _is_ours(self) -> bool:
-        try:
-            return os.readlink(self._file) == self._mark
-        except OSError:
-            return False
-
-    def _identity(self) -> tuple[int, int] | None:
-        """Tells one foreign lock from the next, taken meanwhile; None when it is gone again."""
-        try:
-            status = os.lstat(self._file)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+            self._link.touch(exist_ok=False)

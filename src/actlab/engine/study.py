@@ -1,13 +1,10 @@
 """Optuna as the engine: a queue of cells that workers claim, and every cell completed exactly once.
 
-Which workers are alive, so that the trials of dead ones come back to the queue, and one lock for all of them.
-
 A *cell* is the work of one trial under a key that never changes, so that a trial whose worker died can be queued again
 under a new trial number and is still the same work. Trials go WAITING -> RUNNING -> COMPLETE or PRUNED; one whose
 worker died or was interrupted goes to FAIL, and its cell is queued again.
 """
 
-import contextlib
 import os
 import socket
 import threading
@@ -15,56 +12,61 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from actlab.engine import storage as database
-from actlab.engine.storage import FileLock, PatientStorage, SafeJournal, advisory_lock, open_database, open_journal
+from actlab.engine import storage as storages
+from actlab.engine.optuna_private import stale_trial_ids, trial_id, with_cache
+from actlab.engine.storage import FileLock, RetryingStorage, SafeJournalStorage, advisory_lock
 from actlab.errors import InputError
 
-OWNER, HEARTBEAT = "owner", "heartbeat"
+# User attributes of a trial: its cell's key and place, why it was pruned, who claimed it, and when that one last showed
+# a sign of life where the storage keeps none.
+CELL, PLACE, REASON, OWNER, HEARTBEAT = "cell", "number", "reason", "owner", "heartbeat"
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class Liveness(ABC):
-    """How one worker shows that it lives, and finds those that do not."""
+class Coordinator(ABC):
+    """What the workers of a study share: one lock, and who is alive, so that the trials of dead ones come back."""
 
     def __init__(self) -> None:
+        # names this worker
         self.token = uuid.uuid4().hex
 
     @abstractmethod
-    def exclusive(self) -> AbstractContextManager[Any]:
-        """A lock between all workers of the study, for queueing; it ends with its holder."""
+    def lock(self) -> AbstractContextManager[Any]:
+        """The lock between all workers, for queueing and claiming; it ends with its holder."""
 
     @abstractmethod
-    def announce(self, trial_id: int) -> None:
-        """To be called before a trial is claimed, so that it is known for stale if we die while claiming it."""
+    def announce(self, claimed: int) -> None:
+        """To be called before a trial (its id) is claimed, so that it is known for stale if we die while claiming."""
 
     @abstractmethod
     def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
         """Ids of running trials whose worker is gone."""
 
     @abstractmethod
-    def forget(self, trial_ids: Iterable[int]) -> None:
-        """These trials were told."""
+    def forget(self, told: Iterable[int]) -> None:
+        """Trials (their ids) that are not ours any more."""
 
     @abstractmethod
     def close(self) -> None:
         """The worker leaves."""
 
 
-class FileLiveness(Liveness):
-    """Beside a journal: every worker holds the kernel's lock on a file of its own as long as it lives.
+class FileCoordinator(Coordinator):
+    """Beside a journal: every worker holds the lock on a file of its own as long as it lives.
 
     Unlike a process number this holds between containers, and nobody has to wait to see that a worker is gone.
-    Claims are made and signed under the exclusive lock: a running trial that is not signed has no living worker.
+    Claims are made and signed under the lock of all: a running trial that is not signed has no living worker.
 
     Args:
         journal: The study's file.
@@ -75,122 +77,127 @@ class FileLiveness(Liveness):
         self._directory = journal.with_name("workers")
         self._queue = journal.with_name(f"{journal.name}.queue")
         self._own = FileLock(self._file(self.token))
-        self._is_held = False
 
     def _file(self, token: str) -> Path:
         return self._directory / f"{token}.alive"
 
-    def exclusive(self) -> AbstractContextManager[Any]:
+    def lock(self) -> AbstractContextManager[Any]:
         return FileLock(self._queue)
 
-    def announce(self, trial_id: int) -> None:
-        if not self._is_held:
+    def announce(self, claimed: int) -> None:
+        if not self._own.is_held:
             self._directory.mkdir(exist_ok=True)
             self._own.acquire()
-            self._is_held = True
 
     def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
-        tokens = {trial._trial_id: _token(trial) for trial in running}
+        tokens = {trial_id(trial): trial.user_attrs.get(OWNER, {}).get("worker") for trial in running}
         gone = {token for token in set(tokens.values()) if self._is_gone(token)}
-        return [trial_id for trial_id, token in tokens.items() if token in gone]
+        return [claimed for claimed, token in tokens.items() if token in gone]
 
     def _is_gone(self, token: str | None) -> bool:
-        if token is None:
-            return True
-        file = self._file(token)
-        if token == self.token or not file.exists():
-            return token != self.token
-        lock = FileLock(file)
-        if not lock.acquire(is_blocking=False):
-            return False
-        file.unlink(missing_ok=True)
-        lock.release()
+        """Whether a worker is gone; its file goes too."""
+        if token is None or token == self.token:
+            return token is None
+        lock = FileLock(self._file(token))
+        if lock.path.exists():
+            if not lock.acquire(is_blocking=False):
+                return False
+            lock.path.unlink(missing_ok=True)
+            lock.release()
         return True
 
-    def forget(self, trial_ids: Iterable[int]) -> None:
+    def forget(self, told: Iterable[int]) -> None:
         """The file says that the worker lives, whatever it does."""
 
     def close(self) -> None:
-        if self._is_held:
+        if self._own.is_held:
             self._own.path.unlink(missing_ok=True)
             self._own.release()
-            self._is_held = False
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._directory.rmdir()
 
 
-def _token(trial: FrozenTrial) -> str | None:
-    owner: Mapping[str, Any] = trial.user_attrs.get(OWNER) or {}
-    return owner.get("worker")
-
-
-class HeartbeatLiveness(Liveness):
-    """On a database: a thread records a heartbeat for every claimed trial.
+class HeartbeatCoordinator(Coordinator):
+    """On a server: a thread records a heartbeat for every claimed trial.
 
     Optuna records heartbeats in `optimize` only, so with claimed trials it falls to us.
-
-    Args:
-        study: Of a database storage, or of Optuna's gRPC proxy. The proxy has no heartbeats: there the time is kept as
-            an attribute of the trial, and the clocks of the machines must agree to within a minute.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._study, self._storage = study, study._storage
-        self._backend = getattr(self._storage, "_backend", None)
-        self._trial_ids: set[int] = set()
+        self._claimed: set[int] = set()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._beat_for_ever, name="heartbeat", daemon=True)
 
-    def exclusive(self) -> AbstractContextManager[Any]:
-        if isinstance(self._backend, database.PatientStorage):
-            return advisory_lock(self._backend, f"actlab {self._study.study_name}")
-        return nullcontext()
+    @abstractmethod
+    def _beat(self, claimed: int) -> None:
+        """Record one heartbeat."""
 
-    def announce(self, trial_id: int) -> None:
-        self._beat(trial_id)
-        self._trial_ids.add(trial_id)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._beat_for_ever, name="heartbeat", daemon=True)
+    def announce(self, claimed: int) -> None:
+        self._beat(claimed)
+        self._claimed.add(claimed)
+        if self._thread.ident is None:
             self._thread.start()
 
-    def _beat(self, trial_id: int) -> None:
-        if isinstance(self._backend, database.PatientStorage):
-            self._backend.record_heartbeat(trial_id)
-        else:
-            self._storage.set_trial_user_attr(trial_id, HEARTBEAT, time.time())
-
     def _beat_for_ever(self) -> None:
-        while not self._stop.wait(database.HEARTBEAT_S):
-            for trial_id in list(self._trial_ids):
+        while not self._stop.wait(storages.HEARTBEAT_S):
+            for claimed in list(self._claimed):
                 # told by another worker that took us for dead, or a database that is away: the next round sees
-                with contextlib.suppress(optuna.exceptions.OptunaError, InputError, KeyError):
-                    self._beat(trial_id)
+                with suppress(OptunaError, InputError, KeyError):
+                    self._beat(claimed)
 
-    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
-        if isinstance(self._backend, database.PatientStorage):
-            return list(self._backend._get_stale_trial_ids(self._study._study_id))
-        oldest = time.time() - database.GRACE_S
-        return [trial._trial_id for trial in running if trial.user_attrs.get(HEARTBEAT, 0.0) < oldest]
-
-    def forget(self, trial_ids: Iterable[int]) -> None:
-        self._trial_ids -= set(trial_ids)
+    def forget(self, told: Iterable[int]) -> None:
+        self._claimed -= set(told)
 
     def close(self) -> None:
         self._stop.set()
 
 
-def liveness_of(study: optuna.Study) -> Liveness:
-    """The kind that fits a study's storage."""
-    storage: BaseStorage = study._storage
-    if isinstance(storage, JournalStorage) and isinstance(storage._backend, SafeJournal):
-        return FileLiveness(storage._backend.path)
-    return HeartbeatLiveness(study)
+class DatabaseCoordinator(HeartbeatCoordinator):
+    """On a database, which keeps the heartbeats.
+
+    Args:
+        database: Without Optuna's cache, which would hide its lock.
+        name: Of the study.
+        study_id: What the database knows the study by.
+    """
+
+    def __init__(self, database: RetryingStorage, name: str, study_id: int) -> None:
+        super().__init__()
+        self._database, self._name, self._study_id = database, name, study_id
+
+    def lock(self) -> AbstractContextManager[Any]:
+        return advisory_lock(self._database, f"actlab {self._name}")
+
+    def _beat(self, claimed: int) -> None:
+        self._database.record_heartbeat(claimed)
+
+    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
+        return stale_trial_ids(self._database, self._study_id)
 
 
-# user attributes of a trial
-CELL, NUMBER, REASON = "cell", "number", "reason"
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+class ProxyCoordinator(HeartbeatCoordinator):
+    """On Optuna's gRPC proxy, which has neither locks nor heartbeats.
+
+    The time of a heartbeat is an attribute of its trial, so the clocks of the machines must agree to within a minute.
+
+    Args:
+        proxy: The storage.
+    """
+
+    def __init__(self, proxy: BaseStorage) -> None:
+        super().__init__()
+        self._proxy = proxy
+
+    def lock(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def _beat(self, claimed: int) -> None:
+        self._proxy.set_trial_user_attr(claimed, HEARTBEAT, time.time())
+
+    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
+        oldest = time.time() - storages.GRACE_S
+        return [trial_id(trial) for trial in running if trial.user_attrs.get(HEARTBEAT, 0.0) < oldest]
 
 
 def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
@@ -200,9 +207,7 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         InputError: the journal is damaged, the database cannot be reached, or the URL holds a password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url is None:
-        return open_journal(journal)
-    return open_database(url)
+    return storages.open_journal(journal) if url is None else storages.open_database(url)
 
 
 @dataclass(frozen=True)
@@ -211,13 +216,13 @@ class Cell:
 
     Args:
         key: Names it for ever.
-        number: Its place in the results, whatever the number of the trial that does it.
+        place: In the results, whatever the number of the trial that does it.
         params: What is to be evaluated; empty where a sampler decides.
         distributions: Where the parameters come from, for Optuna's own tools.
     """
 
     key: str
-    number: int
+    place: int
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
@@ -226,7 +231,7 @@ class Cell:
             state=TrialState.WAITING,
             params=dict(self.params),
             distributions=dict(self.distributions),
-            user_attrs={CELL: self.key, NUMBER: self.number},
+            user_attrs={CELL: self.key, PLACE: self.place},
         )
 
 
@@ -236,25 +241,32 @@ class Study:
     Args:
         storage: From `open_storage`.
         name: Name of the study in the storage.
-        sampler: What proposes parameters; not asked where cells bring their own.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+    def __init__(self, storage: BaseStorage, name: str) -> None:
+        # what Optuna puts its cache in front of
+        self.backend = storage
+        self.storage = with_cache(storage)
         self.optuna = optuna.create_study(
-            storage=storage, study_name=name, sampler=sampler, direction="minimize", load_if_exists=True
+            storage=self.storage, study_name=name, direction="minimize", load_if_exists=True
         )
-        # with the cache that Optuna puts in front of a database
-        self.storage = self.optuna._storage
-        self.liveness = liveness_of(self.optuna)
+        self._id = self.storage.get_study_id_from_name(name)
+        self.coordinator = self._make_coordinator()
+
+    def _make_coordinator(self) -> Coordinator:
+        if isinstance(self.backend, SafeJournalStorage):
+            return FileCoordinator(self.backend.journal.path)
+        if isinstance(self.backend, RetryingStorage):
+            return DatabaseCoordinator(self.backend, self.optuna.study_name, self._id)
+        return ProxyCoordinator(self.storage)
 
     def _synced_once(self) -> AbstractContextManager[None]:
         """Many writes that wait for the disk once, where the study is in a file."""
-        backend = self.storage._backend if isinstance(self.storage, JournalStorage) else None
-        return backend.synced_once() if isinstance(backend, SafeJournal) else nullcontext()
+        return self.backend.journal.synced_once() if isinstance(self.backend, SafeJournalStorage) else nullcontext()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in some states (all without any), by number."""
-        return self.storage.get_all_trials(self.optuna._study_id, deepcopy=False, states=states or None)
+        return self.storage.get_all_trials(self._id, deepcopy=False, states=states or None)
 
     def done(self) -> dict[str, FrozenTrial]:
         """Cell key to the trial that completed it (or was pruned)."""
@@ -269,76 +281,64 @@ class Study:
         Returns:
             How many were queued.
         """
-        with self.liveness.exclusive(), self._synced_once():
-            self.fail_stale()
-            known = {trial.user_attrs.get(CELL) for trial in self.trials(*DONE, TrialState.RUNNING, TrialState.WAITING)}
+        with self.coordinator.lock(), self._synced_once():
+            for stale in self.coordinator.stale(self.trials(TrialState.RUNNING)):
+                self._fail(stale)
+            known = _cells_of(self.trials(*DONE, TrialState.RUNNING, TrialState.WAITING))
             missing = [cell for cell in cells if cell.key not in known][:limit]
             for cell in missing:
                 self.optuna.add_trial(cell.trial())
         return len(missing)
 
-    def fail_stale(self) -> None:
-        """Fail the running trials whose worker is gone."""
-        for trial_id in self.liveness.stale(self.trials(TrialState.RUNNING)):
-            self._fail(trial_id)
-
-    def _fail(self, trial_id: int) -> None:
-        try:
-            self.storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            # somebody was quicker
-            return
+    def _fail(self, trial: int) -> None:
+        # told by somebody who was quicker
+        with suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(trial, state=TrialState.FAIL)
 
     def claim(self, limit: int) -> dict[int, optuna.Trial]:
         """Take up to `limit` queued trials, in the order of the results; unlike `Study.ask` it never invents one.
 
         Returns:
-            Number in the results to trial.
+            Place in the results to trial.
         """
-        with self.liveness.exclusive(), self._synced_once():
-            busy = {trial.user_attrs.get(CELL) for trial in self.trials(*DONE, TrialState.RUNNING)}
+        with self.coordinator.lock(), self._synced_once():
+            busy = _cells_of(self.trials(*DONE, TrialState.RUNNING))
             claimed: dict[int, optuna.Trial] = {}
-            for frozen in sorted(self.trials(TrialState.WAITING), key=lambda trial: trial.user_attrs.get(NUMBER, -1)):
+            # what somebody else's tool queued is not a cell of this run
+            waiting = [trial for trial in self.trials(TrialState.WAITING) if PLACE in trial.user_attrs]
+            for frozen in sorted(waiting, key=lambda trial: trial.user_attrs[PLACE]):
                 if len(claimed) == limit:
                     break
-                if NUMBER not in frozen.user_attrs:
-                    # queued by somebody else's tool: not a cell of this run
-                    continue
                 if frozen.user_attrs[CELL] in busy:
-                    self._fail(frozen._trial_id)
-                elif trial := self._take(frozen._trial_id):
-                    claimed[frozen.user_attrs[NUMBER]] = trial
+                    self._fail(trial_id(frozen))
+                elif trial := self._take(trial_id(frozen)):
+                    claimed[frozen.user_attrs[PLACE]] = trial
                     busy.add(frozen.user_attrs[CELL])
         return self._undisputed(claimed) if claimed else {}
 
-    def _take(self, trial_id: int) -> optuna.Trial | None:
-        self.liveness.announce(trial_id)
-        try:
-            if not self.storage.set_trial_state_values(trial_id, state=TrialState.RUNNING):
-                self.liveness.forget([trial_id])
-                return None
-            self.storage.set_trial_user_attr(trial_id, OWNER, self._signature())
-            return optuna.Trial(self.optuna, trial_id)
-        except UpdateFinishedTrialError:
-            self.liveness.forget([trial_id])
-            return None
+    def _take(self, queued: int) -> optuna.Trial | None:
+        self.coordinator.announce(queued)
+        with suppress(UpdateFinishedTrialError):
+            if self.storage.set_trial_state_values(queued, state=TrialState.RUNNING):
+                self.storage.set_trial_user_attr(queued, OWNER, self._signature())
+                return optuna.Trial(self.optuna, queued)
+        self.coordinator.forget([queued])
+        return None
 
     def _signature(self) -> dict[str, Any]:
-        return {"host": socket.gethostname(), "pid": os.getpid(), "worker": self.liveness.token}
+        return {"host": socket.gethostname(), "pid": os.getpid(), "worker": self.coordinator.token}
 
     def _undisputed(self, claimed: Mapping[int, optuna.Trial]) -> dict[int, optuna.Trial]:
         """Give back what another worker works on too, under another trial number.
 
-        A cell is queued twice where the exclusive lock was lost (a database that was restarted, a proxy that has none).
+        A cell is queued twice where the lock was lost (a database that was restarted, a proxy that has none).
         Of two workers that see each other both give up, and the cell is queued once more.
         """
-        own = {trial._trial_id for trial in claimed.values()}
-        others = {
-            trial.user_attrs.get(CELL) for trial in self.trials(*DONE, TrialState.RUNNING) if trial._trial_id not in own
-        }
-        disputed = {number for number, trial in claimed.items() if trial.user_attrs.get(CELL) in others}
-        self.release([claimed[number] for number in disputed])
-        return {number: trial for number, trial in claimed.items() if number not in disputed}
+        own = set(map(trial_id, claimed.values()))
+        others = _cells_of(trial for trial in self.trials(*DONE, TrialState.RUNNING) if trial_id(trial) not in own)
+        disputed = {place for place, trial in claimed.items() if trial.user_attrs.get(CELL) in others}
+        self.release([claimed[place] for place in disputed])
+        return {place: trial for place, trial in claimed.items() if place not in disputed}
 
     def complete(self, trial: optuna.Trial, value: float, attributes: Mapping[str, Any]) -> None:
         """Store a trial's results; nothing happens if it was given up for dead meanwhile: others do its cell."""
@@ -360,18 +360,22 @@ class Study:
             if isinstance(error, InputError):
                 raise
         finally:
-            self.liveness.forget([trial._trial_id])
+            self.coordinator.forget([trial_id(trial)])
 
     def release(self, trials: Sequence[optuna.Trial]) -> None:
         """Give claimed trials back unfinished: their cells can be queued again at once."""
         for trial in trials:
-            self._fail(trial._trial_id)
-        self.liveness.forget(trial._trial_id for trial in trials)
+            self._fail(trial_id(trial))
+        self.coordinator.forget(map(trial_id, trials))
 
     def close(self) -> None:
         """The worker leaves; connections to a database are closed."""
-        self.liveness.close()
-        backend = getattr(self.storage, "_backend", None)
-        if isinstance(backend, PatientStorage):
-            backend.remove_session()
-            backend.engine.dispose()
+        self.coordinator.close()
+        if isinstance(self.backend, RetryingStorage):
+            self.backend.remove_session()
+            self.backend.engine.dispose()
+
+
+def _cells_of(trials: Iterable[FrozenTrial]) -> set[str | None]:
+    """Keys of the cells of trials; None where a trial has none."""
+    return {trial.user_attrs.get(CELL) for trial in trials}

@@ -200,7 +200,7 @@ class Experiment(ABC):
         storage = open_storage(self.run.journal, configuration.storage)
         name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
         self.study = Study(storage, name)
-        with self.study.liveness.exclusive():
+        with self.study.coordinator.lock():
             check_same_run(self.run, self.study.optuna, self._fingerprint(), is_quiet=worker is not None)
             keep_configuration(self.run, configuration)
         self.progress: PopulationProgress | None = None
@@ -258,7 +258,7 @@ class Experiment(ABC):
                 self.train()
             if not was_done and not self._is_writer():
                 return self.run, None
-            with self.study.liveness.exclusive():
+            with self.study.coordinator.lock():
                 # several processes on one directory: who comes second finds the files
                 return self.run, self._written() or self._write()
         finally:
@@ -283,7 +283,7 @@ class Experiment(ABC):
     def _is_writer(self) -> bool:
         """The first process that finds everything done writes the results; who comes later says so and leaves."""
         own = {"host": socket.gethostname(), "directory": str(self.run.path.resolve())}
-        with self.study.liveness.exclusive():
+        with self.study.coordinator.lock():
             writer = self.study.optuna.user_attrs.get(WRITER)
             if writer is None:
                 self.study.optuna.set_user_attr(WRITER, own)
@@ -296,7 +296,7 @@ class Experiment(ABC):
         done = self.study.done()
         trials = [done[cell.key] for cell in self.cells]
         settings = {
-            cell.number: setting_of(trial.params, self.configuration, self.n_features)
+            cell.place: setting_of(trial.params, self.configuration, self.n_features)
             for cell, trial in zip(self.cells, trials, strict=True)
         }
         asked = self.configuration
