@@ -91,7 +91,7 @@ def trained(arms: Sequence[tuple[str, str, int]], n_rows: int, seed: int, famili
     splits = list(make_splits(table.n_rows, protocol, seed))
     members = list(_members(arms, splits))
     names = [name for name, _, _ in arms for _ in RATES]
-    outcomes = train(members, splits, evaluation, table, [])
+    outcomes = train(members, evaluation, table, [])
     records = [replace(member_record(o), activation=names[o.member.trial]) for o in outcomes]
     return to_frame(records, MemberRecord)
 

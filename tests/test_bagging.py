@@ -55,9 +55,8 @@ def test_the_models_networks_train_on_all_rows_outside_their_fold(small_csv: str
     assert {n.member.split.fold: n.member.epochs for n in found} == {0: 5, 1: 1}
     # as one population of this length alone would train them
     members = [n.member for n in found if n.member.split.fold == 0]
-    splits = [member.split for member in members]
     wide = replace(networks.evaluation, protocol=CompareSettings(folds=3, inner=4))
-    alone = networks_of(train(members, splits, wide, networks.table, []))
+    alone = networks_of(train(members, wide, networks.table, []))
     for network, other in zip(found, alone, strict=False):
         torch.testing.assert_close(network.test_predictions, other.test_predictions, rtol=1e-4, atol=1e-5)
     # their preprocessing knows the rows that the comparison's networks had for validation
@@ -78,7 +77,7 @@ def test_members_that_stop_early_and_others_do_not_mix(small_csv: str) -> None:
     asked = evaluation(small_csv, 2)
     members = [make_member(0, SETTINGS[0], Split(0, 0, inner), 0, epochs) for inner, epochs in enumerate((0, 5))]
     with pytest.raises(ValueError, match="different training rows"):
-        train(members, [m.split for m in members], asked, read_table(asked.data), [])
+        train(members, asked, read_table(asked.data), [])
 
 
 def test_the_model_needs_no_networks_where_every_setting_failed(small_csv: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"check", "datamodule"},
     ),
     "networks": (
-        {"activations", "machine", "metrics", "streams"},
+        {"activations", "machine", "metrics", "snapshots", "streams"},
         {"network"},
         {"adamw"},
         {"autograd"},

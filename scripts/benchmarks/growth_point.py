@@ -79,7 +79,7 @@ def measure_point(point: Point, csv: str) -> dict[str, float]:
     optimizer = OptimizerSettings(patience=point.epochs + 1)
     options = {"accelerator": "cpu", "max_epochs": point.epochs}
     first = _FirstStep()
-    train(members, [split], Evaluation(data, protocol, optimizer, options), table, [first])
+    train(members, Evaluation(data, protocol, optimizer, options), table, [first])
     ended = time.perf_counter()
     return {
         "read_s": read_at - started,

@@ -19,7 +19,7 @@ Watches the health of a population while it trains, at the three moments that `H
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -212,6 +212,7 @@ class HealthMonitor(pl.Callback):
         self.seconds = 0.0
         self._waiting: dict[object, Waiting] = {}
         self._enough: list[Waiting] = []
+        self._interrupted: dict[str, Any] | None = None
 
     def of(self, trial: int) -> list[HealthRecord]:
         """The records of one trial, in the order of split, layer and moment."""
@@ -219,10 +220,35 @@ class HealthMonitor(pl.Callback):
         own = [record for record in self.records if record.trial == trial]
         return sorted(own, key=lambda r: (r.repeat, r.fold, r.inner, r.layer, moments.index(r.moment)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """For an interrupted population: tensors and plain types."""
+        waiting = [{**vars(each), "members": list(map(repr, each.members))} for each in self._waiting.values()]
+        return {"records": [list(vars(record).values()) for record in self.records], "waiting": waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._interrupted = state_dict
+
+    def _go_on(self, members: Sequence[Member]) -> None:
+        """Take over records and waiting weights of these members from an interrupted population."""
+        assert self._interrupted is not None
+        records = [HealthRecord(*values) for values in self._interrupted["records"]]
+        trials, named = {member.trial for member in members}, {repr(member): member for member in members}
+        self.records += [record for record in records if record.trial in trials]
+        for content in self._interrupted["waiting"]:
+            kept = [place for place, name in enumerate(content["members"]) if name in named]
+            own = {name: [values[place] for place in kept] for name, values in content.items()}
+            if kept:
+                waiting = Waiting(**{**own, "members": [named[name] for name in own["members"]]})
+                self._waiting[_alike(waiting.members[0], waiting.weights[0], len(waiting.targets[0]))] = waiting
+        self._interrupted = None
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waiting.clear()
         started = time.perf_counter()
         module = _population(pl_module)
+        if self._interrupted is not None:
+            self._go_on(module.members)
+            return
         for training in module.training_stacks:
             self._observe(training, places(training), "start")
         self._measure(module)
@@ -259,13 +285,13 @@ class HealthMonitor(pl.Callback):
         weights = training.best if moment == "best" else stack.stacked()
         for row, _ in observed:
             member = stack.members[row]
-            shapes = tuple(tuple(value.shape[1:]) for value in weights.values())
-            key = (member.activation, shapes, training.n_validation)
+            own = {name: value.detach()[row].clone() for name, value in weights.items()}
+            key = _alike(member, own, training.n_validation)
             waiting = self._waiting.setdefault(key, Waiting())
             waiting.members.append(member)
             waiting.n_features.append(stack.n_features[row])
             waiting.moments.append(moment)
-            waiting.weights.append({name: value.detach()[row].clone() for name, value in weights.items()})
+            waiting.weights.append(own)
             # the rows beyond n_validation only fill up the lanes
             place = training.places[row]
             waiting.features.append(training.features[place, : training.n_validation, :width])
@@ -282,6 +308,11 @@ class HealthMonitor(pl.Callback):
         module.in_pool(measure_one, range(len(self._enough)))
         self.records += [record for number in sorted(found) for record in found[number]]
         self._enough.clear()
+
+
+def _alike(member: Member, weights: dict[str, Tensor], n_validation: int) -> object:
+    """Equal for members that can be measured together."""
+    return (member.activation, tuple(tuple(value.shape) for value in weights.values()), n_validation)
 
 
 def places(training: StackTraining) -> list[tuple[int, int]]:

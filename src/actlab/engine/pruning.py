@@ -6,6 +6,7 @@ earlier populations count, as in Li et al. 2020). The members of the others leav
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import optuna
@@ -75,6 +76,22 @@ class RungPruning(pl.Callback):
 
     def __init__(self, study: Study, claimed: Mapping[int, optuna.Trial], steps: Sequence[int], n_splits: int) -> None:
         self.study, self.claimed, self.steps, self.n_splits = study, claimed, steps, n_splits
+        # number in the results to rung to value
+        self.reported: dict[int, dict[int, float]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For an interrupted population: its trials are claimed again under other numbers of the study."""
+        return {"reported": self.reported}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for number, values in state_dict["reported"].items():
+            for rung, value in values.items():
+                if number in self.claimed:
+                    self._report(number, value, rung)
+
+    def _report(self, number: int, value: float, rung: int) -> None:
+        self.claimed[number].report(value, rung)
+        self.reported.setdefault(number, {})[rung] = value
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # callbacks come before the module's own hook, where members that are done leave
@@ -94,7 +111,7 @@ class RungPruning(pl.Callback):
             if len(outcomes) == self.n_splits and not any(outcome.pruned for outcome in outcomes)
         }
         for number, value in values.items():
-            self.claimed[number].report(value, rung)
+            self._report(number, value, rung)
         elsewhere, kept = self._elsewhere(rung), FIRST_KEPT if rung == self.steps[0] else LATER_KEPT
         for number in alive & values.keys():
             others = [*elsewhere, *(value for other, value in values.items() if other != number)]

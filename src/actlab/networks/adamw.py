@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,13 @@ def schedule_factor(schedule: str, epoch: int, max_epochs: int) -> float:
     return 1.0
 
 
+class AdamWState(NamedTuple):
+    """What AdamW goes on from: the steps made, and the moments (P, ...) of each stacked tensor by AdamW's name."""
+
+    steps: int
+    moments: list[dict[str, Tensor]]
+
+
 class RowAdamW:
     """A stock AdamW over the members of a stack.
 
@@ -34,15 +42,15 @@ class RowAdamW:
         stack: The networks.
         chunk: No slice reaches over a multiple of so many members, and all slices in between count their steps
             together, for whoever steps with the kernel alone; None is no such bound.
-        sources: Optimisers to go on from, with the numbers of their members that are this one's, one source after the
+        sources: States to go on from, with the numbers of their members that are this one's, one source after the
             other. All have made the same number of steps.
     """
 
     def __init__(
-        self, stack: Regressor, chunk: int | None = None, sources: "Sequence[tuple[RowAdamW, Tensor]] | None" = None
+        self, stack: Regressor, chunk: int | None = None, sources: Sequence[tuple[AdamWState, Tensor]] | None = None
     ) -> None:
         self.names, self.tensors = list(stack.stacked()), list(stack.stacked().values())
-        self.steps = 0 if sources is None else sources[0][0].steps_made()
+        self.steps = 0 if sources is None else sources[0][0].steps
         self.moments = [
             {key: _moments(tensor.detach(), position, key, sources) for key in MOMENTS}
             for position, tensor in enumerate(self.tensors)
@@ -83,10 +91,10 @@ class RowAdamW:
             pieces += [(i, at, at + length) for at in range(start, stop, length)]
         return pieces
 
-    def steps_made(self) -> int:
-        """How many steps there have been, those of its sources included."""
-        state = next(iter(self.adamw.state.values()))
-        return int(state["step"])
+    def state(self) -> AdamWState:
+        """What another one can go on from; the moments are this one's own, and no copies."""
+        first = next(iter(self.adamw.state.values()))
+        return AdamWState(int(first["step"]), self.moments)
 
     def step(self) -> None:
         """One update from the gradients of the stacked tensors, which are given up."""
@@ -123,7 +131,7 @@ def _rate(learning_rate: float, device: torch.device) -> float | Tensor:
     return learning_rate if device.type == "cpu" else torch.tensor(learning_rate, device=device)
 
 
-def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[RowAdamW, Tensor]] | None) -> Tensor:
+def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[AdamWState, Tensor]] | None) -> Tensor:
     if sources is None:
         return torch.zeros_like(tensor)
     parts = [source.moments[position][key].index_select(0, rows) for source, rows in sources]

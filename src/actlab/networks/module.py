@@ -54,6 +54,9 @@ class PopulationModule(pl.LightningModule):
         self._epoch_started = 0.0
         self._shared: SharedBatches | None = None
         self._has_frozen = False
+        # what an interrupted fit left of each stack, until training goes on
+        self._interrupted: list[dict[str, Any] | None] = []
+        self.strict_loading = False
 
     @property
     def datamodule(self) -> TabularDataModule:
@@ -95,7 +98,7 @@ class PopulationModule(pl.LightningModule):
         if stage != "fit" or len(self.stacks):
             return
         data = self.datamodule.data
-        self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in self.members))
+        self._set_streams(self.members)
         self._n_threads = 1 if self.on_accelerator else torch.get_num_threads()
         stack_bytes = None if self.on_accelerator else planning.STACK_BYTES
         self._positions = planning.plan_stacks(
@@ -109,8 +112,8 @@ class PopulationModule(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One stock AdamW a stack, made here because the stacks lie on the device only now."""
         data = self.datamodule.data
-        first = next(iter(self.stacks.parameters()))
-        tensors = SplitTensors(data, first.device, first.dtype)
+        dtype = next((stack.first_weight.dtype for stack in self._regressors()), torch.float32)
+        tensors = SplitTensors(data, self.trainer.strategy.root_device, dtype)
         # an accelerator records autograd's steps instead, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
         self._shared = SharedBatches([member.stream for member in self.members], tensors) if is_compiled else None
@@ -124,10 +127,50 @@ class PopulationModule(pl.LightningModule):
                 self.max_epochs,
                 self.datamodule.settings.batch_size,
                 self._shared,
+                interrupted,
             )
-            for stack, positions in zip(self._regressors(), self._positions, strict=True)
+            for stack, positions, interrupted in zip(
+                self._regressors(), self._positions, self._interrupted or [None] * len(self._positions), strict=True
+            )
         ]
+        self._interrupted = []
         return [training.optimizer.adamw for training in self.training_stacks]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put in what all members go on from at the next epoch; Lightning knows no stacks that shrink."""
+        checkpoint |= {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}
+        checkpoint["population"] = {
+            "members": list(map(repr, self.members)),
+            "member_epochs": self.member_epochs,
+            "finished": {position: outcome.to_dict() for position, outcome in self.finished.items()},
+            "stacks": [training.to_dict() for training in self.training_stacks],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over those members of an interrupted population that are in this one."""
+        content = checkpoint["population"]
+        own = {repr(member): position for position, member in enumerate(self.members)}
+        position_of = {there: own[name] for there, name in enumerate(content["members"]) if name in own}
+        self.finished = {
+            position_of[there]: Outcome(self.members[position_of[there]], **outcome)
+            for there, outcome in content["finished"].items()
+            if there in position_of
+        }
+        self.member_epochs = content["member_epochs"]
+        found = [_of_members(stack, position_of) for stack in content["stacks"]]
+        left = [stack for stack in found if stack["positions"]]
+        self._interrupted, self._positions = [*left], [stack["positions"] for stack in left]
+        self.stacks = nn.ModuleList(self._restored(stack["positions"], stack["weights"]) for stack in left)
+        self._set_streams(self.members[position] for positions in self._positions for position in positions)
+
+    def _restored(self, positions: Sequence[int], weights: dict[str, Tensor]) -> Regressor:
+        members = [self.members[position] for position in positions]
+        widths = [self.datamodule.data[member.split].n_features for member in members]
+        return Regressor(members, widths, weights)
+
+    def _set_streams(self, members: Iterable[Member]) -> None:
+        """Of members in training: the streams whose batches are made."""
+        self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in members))
 
     def _regressors(self) -> Iterable[Regressor]:
         for stack in self.stacks:
@@ -232,8 +275,7 @@ class PopulationModule(pl.LightningModule):
         self.training_stacks = planning.balanced([t for t in self.training_stacks if t.n_members], self.n_side_by_side)
         self.stacks = nn.ModuleList(training.stack for training in self.training_stacks)
         self.trainer.strategy.optimizers = [training.optimizer.adamw for training in self.training_stacks]
-        in_training = (member.stream for training in self.training_stacks for member in training.stack.members)
-        self.datamodule.streams = tuple(dict.fromkeys(in_training))
+        self._set_streams(member for training in self.training_stacks for member in training.stack.members)
 
     def on_train_end(self) -> None:
         self.retire({p for t in self.training_stacks for p in t.positions})
@@ -273,6 +315,24 @@ class PopulationModule(pl.LightningModule):
         for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
             outcome.test_score = score
             outcome.test_predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
+
+
+def _of_members(stack: dict[str, Any], position_of: dict[int, int]) -> dict[str, Any]:
+    """What `StackTraining.to_dict` gave, of the members that have a position here."""
+    rows = [row for row, there in enumerate(stack["positions"]) if there in position_of]
+    index = torch.tensor(rows, dtype=torch.int64)
+
+    def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.index_select(0, index) for name, value in tensors.items()}
+
+    return {
+        "positions": [position_of[stack["positions"][row]] for row in rows],
+        "outcomes": [stack["outcomes"][row] for row in rows],
+        "weights": own(stack["weights"]),
+        "best": own(stack["best"]),
+        "steps": stack["steps"],
+        "moments": [own(each) for each in stack["moments"]],
+    }
 
 
 def _validate(training: StackTraining) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape
 from actlab.members import Member, Split
 from actlab.networks import activations
-from actlab.networks.adamw import RowAdamW
+from actlab.networks.adamw import AdamWState, RowAdamW
 from actlab.networks.autograd import AutogradSteps, Piece, recorder
 from actlab.networks.compiled import Chunks, can_compile, chunk_size
 from actlab.networks.metrics import MemberRMSE
@@ -64,6 +65,10 @@ class Outcome:
     state: dict[str, Tensor] | None = None
     test_predictions: Tensor | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and plain types, all but the member: `Outcome(member, **content)` restores it."""
+        return {name: value for name, value in vars(self).items() if name != "member"}
+
 
 class StackTraining:
     """One stack in training.
@@ -81,6 +86,7 @@ class StackTraining:
         batch_size: Rows of a batch.
         shared: Batches and dropout masks of the whole population. Where given, the stack trains by
             `actlab.networks.compiled` if that knows its activation; else by autograd.
+        interrupted: What `to_dict` gave of the same members, to go on from.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class StackTraining:
         max_epochs: int,
         batch_size: int,
         shared: SharedBatches | None = None,
+        interrupted: dict[str, Any] | None = None,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         self.outcomes = {
@@ -118,9 +125,38 @@ class StackTraining:
         self.is_compiled = shared is not None and can_compile(stack.row.name)
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if activations.is_known(stack.row.name) else None
-        self._take(stack)
+        if interrupted is None:
+            self._take(stack)
+            return
+        self.outcomes = {
+            position: Outcome(member, **own)
+            for position, member, own in zip(positions, stack.members, interrupted["outcomes"], strict=True)
+        }
+        self.best = {name: value.to(device) for name, value in interrupted["best"].items()}
+        moments = [{key: value.to(device) for key, value in own.items()} for own in interrupted["moments"]]
+        everyone = torch.arange(stack.n_members, device=device)
+        self._take(stack, [(AdamWState(interrupted["steps"], moments), everyone)])
 
-    def _take(self, stack: Regressor, sources: "Sequence[tuple[RowAdamW, Tensor]] | None" = None) -> None:
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors on the processor and plain types: what the members in training go on from at the next epoch."""
+        rows = torch.tensor(self.rows, device=self.sd.device)
+
+        def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            # where all train and lie on the processor, nothing is copied: it is about to be written
+            is_whole = len(rows) == self.stack.n_members
+            return {name: (v if is_whole else v.index_select(0, rows)).detach().cpu() for name, v in tensors.items()}
+
+        steps, moments = self.optimizer.state()
+        return {
+            "positions": list(self.positions),
+            "outcomes": [self.outcomes[position].to_dict() for position in self.positions],
+            "weights": own(self.stack.stacked()),
+            "best": own(self.best),
+            "steps": steps,
+            "moments": [own(each) for each in moments],
+        }
+
+    def _take(self, stack: Regressor, sources: Sequence[tuple[AdamWState, Tensor]] | None = None) -> None:
         device, members = stack.first_weight.device, stack.members
         chunk = chunk_size(stack, self.shape.batch) if self.is_compiled else None
         self.stack, self.optimizer = stack, RowAdamW(stack, chunk, sources)
@@ -270,7 +306,7 @@ class StackTraining:
         """Let go of the members that no longer train."""
         index = torch.tensor(self.rows, device=self.sd.device)
         self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
-        self._take(self.stack.select(self.rows), [(self.optimizer, index)])
+        self._take(self.stack.select(self.rows), [(self.optimizer.state(), index)])
 
     def halve(self) -> "StackTraining":
         """Give half of the members to a new stack, so that two threads have work."""
@@ -303,7 +339,7 @@ class StackTraining:
         for one in (self, other):
             if one.n_members < one.stack.n_members:
                 one._shrink()
-        everyone = [(t.optimizer, torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
+        everyone = [(t.optimizer.state(), torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
         self.best = {name: torch.cat([value, other.best[name]]) for name, value in self.best.items()}
         self.splits = tuple(dict.fromkeys([*self.splits, *other.splits]))
         self.positions += other.positions

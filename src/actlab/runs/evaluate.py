@@ -4,16 +4,20 @@ Where the parts meet: settings in, trained members out. `compare` and `search` e
 """
 
 import gc
+import hashlib
 import logging
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
 
+from actlab import __version__
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
@@ -22,6 +26,7 @@ from actlab.members import Member, Split
 from actlab.networks.machine import accelerator
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
+from actlab.networks.snapshots import SnapshotFiles, Snapshots
 from actlab.run_files import CurveRecord, MemberRecord
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
@@ -138,6 +143,7 @@ def evaluate(
     evaluation: Evaluation,
     table: Table,
     callbacks: Sequence[pl.Callback] = (),
+    snapshots: Snapshots | None = None,
 ) -> list[TrialResult]:
     """Train every setting on every split of the protocol, as one population, and score it.
 
@@ -146,6 +152,7 @@ def evaluate(
         evaluation: What is equal for all.
         table: The data, read once.
         callbacks: Lightning callbacks (progress, pruning).
+        snapshots: From `snapshots_in`, for training that may be interrupted; the caller clears them.
 
     Returns:
         One result a setting, in the order given, whose outcomes follow the order of the splits.
@@ -155,23 +162,38 @@ def evaluate(
         make_member(number, setting, split, evaluation.seed) for number, setting in settings.items() for split in splits
     ]
     outcomes: dict[int, list[Outcome]] = {number: [] for number in settings}
-    for outcome in train_in_waves(members, evaluation, table, callbacks):
+    for outcome in train_in_waves(members, evaluation, table, callbacks, snapshots):
         outcomes[outcome.member.trial].append(outcome)
     return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
 
 
+def snapshots_in(directory: Path, evaluation: Evaluation, table: Table) -> Snapshots:
+    """Snapshots of populations that train with this evaluation on this table."""
+    trainer = {key: value for key, value in evaluation.trainer.items() if key != "devices"}
+    key = (__version__, replace(evaluation, data=replace(evaluation.data, csv=None), trainer=trainer))
+    return Snapshots(directory, hashlib.sha256(repr((*key, table.content_hash)).encode()).hexdigest())
+
+
 def train_in_waves(
-    members: Sequence[Member], evaluation: Evaluation, table: Table, callbacks: Sequence[pl.Callback] = ()
+    members: Sequence[Member],
+    evaluation: Evaluation,
+    table: Table,
+    callbacks: Sequence[pl.Callback] = (),
+    snapshots: Snapshots | None = None,
 ) -> list[Outcome]:
     """Train members of any splits of the protocol: in one population, or in several where their rows need it.
 
-    The outcomes come wave by wave, within one in the order of the members.
+    What was interrupted goes on as a population of its own. The outcomes come population by population, within one in
+    the order of the members.
     """
     splits = list(dict.fromkeys(member.split for member in members))
+    waves = [[one for one in members if one.split in wave] for wave in _waves(splits, table, evaluation)]
+    groups = [group for wave in waves for group in (snapshots.groups(wave) if snapshots else [(wave, None)])]
     outcomes: list[Outcome] = []
-    for wave in _waves(splits, table, evaluation):
+    for number, (group, interrupted) in enumerate(groups, 1):
+        own = [snapshots.callback(group, is_last=number == len(groups))] if snapshots else []
         with _freed_at_the_end():
-            outcomes += train([one for one in members if one.split in wave], wave, evaluation, table, callbacks)
+            outcomes += train(group, evaluation, table, [*callbacks, *own], interrupted)
     return outcomes
 
 
@@ -228,23 +250,24 @@ def _datamodule(splits: Sequence[Split], evaluation: Evaluation, table: Table, i
 
 def train(
     members: Sequence[Member],
-    splits: Sequence[Split],
     evaluation: Evaluation,
     table: Table,
     callbacks: Sequence[pl.Callback],
+    interrupted: Path | None = None,
 ) -> list[Outcome]:
     """Train members as one population and score each on its test rows, once; outcomes in the order of the members.
 
-    Either all members have a given length, or all stop early.
+    Either all members have a given length, or all stop early. `interrupted` is a snapshot to go on from.
     """
     lengths = [member.epochs for member in members]
     if any(lengths) and not all(lengths):
         raise ValueError("members of a given length and members that stop early have different training rows")
+    splits = list(dict.fromkeys(member.split for member in members))
     datamodule = _datamodule(splits, evaluation, table, any(lengths))
     module = PopulationModule(members, evaluation.optimizer)
     options = {**evaluation.trainer, "max_epochs": max(lengths)} if any(lengths) else evaluation.trainer
     trainer = make_trainer(options, callbacks)
-    trainer.fit(module, datamodule=datamodule)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=interrupted)
     trainer.test(module, datamodule=datamodule, verbose=False)
     for callback in callbacks:
         # Lightning hangs methods of the module on callbacks, and these outlive it
@@ -261,11 +284,12 @@ def make_trainer(options: dict[str, Any], callbacks: Sequence[pl.Callback]) -> p
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     quiet = {
         "logger": False,
-        "enable_checkpointing": False,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "devices": 1,
     }
     where = accelerator(options.get("accelerator", "auto"))
-    return pl.Trainer(**{**quiet, **options, "accelerator": where}, callbacks=list(callbacks))
+    plugins: Any = [SnapshotFiles()] if quiet["enable_checkpointing"] else None
+    return pl.Trainer(**{**quiet, **options, "accelerator": where}, callbacks=list(callbacks), plugins=plugins)

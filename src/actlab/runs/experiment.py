@@ -32,7 +32,7 @@ from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
-from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, TrialResult, evaluate
+from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, TrialResult, evaluate, snapshots_in
 from actlab.runs.model_building import Networks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import Results, attributes_of, versions
@@ -342,9 +342,12 @@ class Experiment(ABC):
             settings = {number: setting_of(own, self.configuration, self.n_features) for number, own in params.items()}
             # first, so that members are measured before anything takes them out of training
             monitor = HealthMonitor()
-            for result in evaluate(settings, self.evaluation, self.table, [monitor, *self.callbacks(claimed)]):
+            snapshots = snapshots_in(self.run.weights, self.evaluation, self.table)
+            callbacks = [monitor, *self.callbacks(claimed)]
+            for result in evaluate(settings, self.evaluation, self.table, callbacks, snapshots):
                 self.networks.keep(result.number, result.outcomes)
                 self._tell(claimed[result.number], result, monitor)
+            snapshots.clear()
         except BaseException:
             self._give_back(claimed)
             raise

@@ -3,6 +3,7 @@
 The split is the first of the comparison's protocol: its test fold is never looked at by `fit`.
 """
 
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ from actlab.run_files import (
     write_frame,
     write_json,
 )
-from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, train
+from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, snapshots_in, train_in_waves
 from actlab.runs.experiment import choose_directory, show_warnings
 from actlab.runs.model_building import Networks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress
@@ -63,12 +64,14 @@ def fit(configuration: Configuration) -> RunDirectory:
     monitor, live = HealthMonitor(), LiveCurves(run.tensorboard)
     try:
         with PopulationProgress(len(members)) as progress:
-            outcomes = train(members, [SPLIT], evaluation, table, [monitor, progress, live])
+            snapshots = snapshots_in(run.weights, evaluation, table)
+            outcomes = train_in_waves(members, evaluation, table, [monitor, progress, live], snapshots)
     finally:
         live.close()
     networks = Networks(run.weights, evaluation, table, splits)
     score = _write(configuration, run, networks, TrialResult(0, setting, tuple(outcomes)), monitor)
     _print(members, [(o.val_score, o.test_score) for o in outcomes], score, networks.target.metric)
+    shutil.rmtree(run.weights, ignore_errors=True)
     print(f"results: {run.path}")
     return run
 

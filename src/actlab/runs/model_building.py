@@ -34,7 +34,7 @@ from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals, fold_prediction
 from actlab.networks.population import Outcome
 from actlab.run_files import write_atomically
-from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, train_in_waves
+from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, snapshots_in, train_in_waves
 from actlab.settings import CompareSettings
 from actlab.verdict.summary import PAIR
 
@@ -144,7 +144,9 @@ class Networks:
             for inner in range(size)
         ]
         wider = replace(evaluation, protocol=replace(evaluation.protocol, inner=max(size, evaluation.protocol.inner)))
-        return networks_of(train_in_waves(members, wider, self.table, callbacks)) if members else []
+        # they go with the directory, when the model is stored
+        snapshots = snapshots_in(self.directory, wider, self.table)
+        return networks_of(train_in_waves(members, wider, self.table, callbacks, snapshots)) if members else []
 
     def residuals(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
         """True minus averaged predicted value on the test rows of each (repeat, fold), on the trained (log) scale."""
