@@ -54,7 +54,7 @@ from actlab.runs import model_building as assembly
 from actlab.runs.compare_search import Comparison, compare
 from actlab.runs.evaluate import Setting, evaluate
 from actlab.runs.fit import evaluation_of
-from actlab.runs.model_building import bag_scores, best, fold_keys, rows_of, ship
+from actlab.runs.model_building import best_activations, fold_keys, rows_of, scores_by_activation, ship
 from actlab.runs.results import frames
 from actlab.runs.trial_settings import arms_of, setting_of
 from actlab.verdict.summary import choose
@@ -179,9 +179,10 @@ def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None
     }
     experiment.study.close()
     chosen, networks, grid = choose(frames(trials)[0]), experiment.networks, configuration.compare
-    scores = bag_scores(networks, chosen, settings)
-    early = rows_of(chosen, dict.fromkeys(fold_keys(chosen), best(scores, fold_keys(chosen), grid.ensemble)))
-    print(f"networks that stopped early: {networks.score(networks.gather(early, settings)):.4f}")
+    scores = scores_by_activation(networks, chosen, settings)
+    names = best_activations(scores, fold_keys(chosen), grid.ensemble)
+    early = rows_of(chosen, dict.fromkeys(fold_keys(chosen), names))
+    print(f"networks that stopped early: {networks.score(networks.load_chosen(early, settings)):.4f}")
     for length in lengths:
         with mock.patch.object(assembly, "LENGTH", length):
             _, found = ship(networks, chosen, settings, grid)

@@ -105,9 +105,10 @@ def gathered(
 def by_fold(result: TrialResult, folds: list[NDArray[np.int64]]) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
     """For each fold its rows and the predictions (networks, rows) of its networks; settings that diverged have none."""
     for fold, test in enumerate(folds):
-        own = [o.test_predictions for o in result.outcomes if o.member.split.fold == fold]
-        if all(predictions is not None for predictions in own):
-            yield fold, test, np.stack([p.numpy() for p in own if p is not None])
+        networks = [o.network for o in result.outcomes if o.member.split.fold == fold]
+        own = [n.test_predictions.numpy() for n in networks if n is not None and n.test_predictions is not None]
+        if len(own) == len(networks):
+            yield fold, test, np.stack(own)
 
 
 def rules(found: Found) -> dict[str, Weights]:

@@ -23,7 +23,8 @@ from actlab.config import Configuration, parse
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_rows, read_table
 from actlab.data.target import fit_target
-from actlab.model.ensemble import FoldKey, FoldPrediction, FoldResiduals
+from actlab.members import FoldKey
+from actlab.model.ensemble import FoldPrediction, FoldResiduals
 from actlab.model.intervals import check_level, interval_of
 from actlab.run_files import write_text
 from actlab.runs.references import REFERENCES, FoldData

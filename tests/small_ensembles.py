@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actlab.data.preprocessing import fit_preprocessor
+from actlab.data.preprocessing import Preprocessor, fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
-from actlab.data.target import Target, fit_target
+from actlab.data.target import LOG, Target, TargetScaler, fit_target
 from actlab.members import Member
-from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals
+from actlab.model.ensemble import Ensemble, FoldResiduals
 from actlab.networks.network import Regressor
+from actlab.networks.trained import TrainedNetwork
 from actlab.settings import DataSettings, ProtocolSettings
 
 HOUSES = Path(__file__).parents[1] / "data" / "house_prices" / "train.csv"
@@ -45,13 +46,18 @@ def make_ensemble(
         for activation in activations:
             member = Member(0, activation, 1e-3, split, split.inner, hidden)
             state = Regressor([member], [preprocessor.n_features]).member_state(0)
-            members.append(EnsembleMember(member, perturbed(state), preprocessor, scaler, 0.13, 0.14))
+            members.append(TrainedNetwork(member, perturbed(state), preprocessor, scaler, 0.13, 0.14))
     metric = Target.of(settings.target_transform).metric
     config = {"data": {"csv": "train.csv", "ordinal": {}}, "optimizer": {"learning_rate": 1e-3}, "seed": 0}
     ensemble = Ensemble(
         tuple(members), table.schema, metric, config, (), {"test_score": 0.125}, {"actlab": "0.1.0", "torch": "2.13.0"}
     )
     return replace(ensemble, residuals=tuple(residuals_of(ensemble, table, test_rows)))
+
+
+def untrained(member: Member, state: dict[str, torch.Tensor]) -> TrainedNetwork:
+    """A network whose inputs need no preprocessing."""
+    return TrainedNetwork(member, state, Preprocessor(()), TargetScaler(0.0, 1.0, LOG), 0.1, 0.1)
 
 
 def perturbed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

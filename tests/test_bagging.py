@@ -17,11 +17,13 @@ from actlab.data.target import fit_target
 from actlab.errors import InputError
 from actlab.members import Split
 from actlab.model.ensemble import load
+from actlab.networks.trained import TrainedNetwork
 from actlab.runs.compare_search import compare
 from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, train
 from actlab.runs.fit import score
-from actlab.runs.model_building import Network, Networks, best, networks_of, ship, shipped_splits
+from actlab.runs.model_building import RunNetworks, best_activations, networks_of, ship, shipped_splits
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings
+from small_ensembles import untrained
 
 SETTINGS = {number: Setting(name, 1e-2, 0.0, (6,), 0.1, "auto") for number, name in enumerate(("relu", "tanh"))}
 
@@ -35,12 +37,13 @@ def evaluation(csv: str, inner: int) -> Evaluation:
     )
 
 
-def networks_with(csv: str, folder: Path, asked: Evaluation) -> Networks:
+def networks_with(csv: str, folder: Path, asked: Evaluation) -> RunNetworks:
     """The networks of both settings, as a comparison leaves them."""
     table = read_table(asked.data)
-    networks = Networks(folder, asked, table, shipped_splits(table.n_rows, CompareSettings(folds=3, inner=2, bag=4), 0))
+    splits = shipped_splits(table.n_rows, CompareSettings(folds=3, inner=2, bag=4), 0)
+    networks = RunNetworks(folder, asked, table, splits)
     for result in evaluate(SETTINGS, asked, table):
-        networks.keep(result.number, result.outcomes)
+        networks.save(result.number, result.outcomes)
     return networks
 
 
@@ -48,7 +51,7 @@ def test_the_models_networks_train_on_all_rows_outside_their_fold(small_csv: str
     networks = networks_with(small_csv, tmp_path, evaluation(small_csv, 2))
     # relu in folds 0 and 1, tanh in fold 2, which was not finite on validation there: none of those
     rows = {"trial": [0, 0, 1], "repeat": 0, "fold": [0, 1, 2], "val": [0.1, 0.2, np.nan], "best_epoch": [3.5, 0.2, 4]}
-    found = networks.refit(pd.DataFrame(rows), SETTINGS, 4)
+    found = networks.train_again(pd.DataFrame(rows), SETTINGS, 4)
     assert [(n.member.trial, n.member.split.fold, n.member.split.inner) for n in found] == [
         (0, fold, inner) for fold in (0, 1) for inner in range(4)
     ]
@@ -82,9 +85,9 @@ def test_members_that_stop_early_and_others_do_not_mix(small_csv: str) -> None:
 
 def test_the_model_needs_no_networks_where_every_setting_failed(small_csv: str, tmp_path: Path) -> None:
     asked = evaluation(small_csv, 2)
-    networks = Networks(tmp_path, asked, read_table(asked.data), {})
+    networks = RunNetworks(tmp_path, asked, read_table(asked.data), {})
     rows = {"trial": [0], "repeat": [0], "fold": [0], "val": [np.nan], "best_epoch": [0.0]}
-    assert networks.refit(pd.DataFrame(rows), SETTINGS, 2) == []
+    assert networks.train_again(pd.DataFrame(rows), SETTINGS, 2) == []
 
 
 def test_the_first_inner_splits_are_the_comparisons_own() -> None:
@@ -104,7 +107,7 @@ def test_the_score_of_an_endless_bag_is_that_of_its_expectation(small_csv: str, 
     assert table.target is not None
     asked = evaluation(small_csv, 2)
     splits = make_splits(table.n_rows, asked.protocol, 0)
-    networks = Networks(tmp_path, asked, table, splits)
+    networks = RunNetworks(tmp_path, asked, table, splits)
     generator = np.random.default_rng(0)
     found = []
     for _ in range(2000):
@@ -114,11 +117,11 @@ def test_the_score_of_an_endless_bag_is_that_of_its_expectation(small_csv: str, 
             off = np.where(np.arange(len(test)) % 2, 0.3, -0.1)
             predictions = np.log(table.target[test]) + off + 0.2 * generator.normal(size=len(test))
             one = make_member(0, SETTINGS[0], Split(0, 1, inner), 0)
-            made.append(Network(one, {}, torch.from_numpy(predictions), 0.1, 0.1))
-        (score,) = networks.endless_scores(made).values()
+            made.append(replace(untrained(one, {}), test_predictions=torch.from_numpy(predictions)))
+        (score,) = networks.infinite_ensemble_scores(made).values()
         found.append(score**2)
     assert np.mean(found) == pytest.approx((0.3**2 + 0.1**2) / 2, rel=0.05)
-    (alone,) = networks.endless_scores(made[:1]).values()
+    (alone,) = networks.infinite_ensemble_scores(made[:1]).values()
     assert alone == pytest.approx(networks.score(made[:1]))
 
 
@@ -128,12 +131,12 @@ def test_the_best_few_that_are_close_go_into_the_model() -> None:
         {keys[0]: [1.0, 1.06, 1.0, 0.9, 1.0], keys[1]: [1.0, 1.0, 1.08, np.nan, 1.2]}, index=list("abcde")
     )
     # means: a 1.0, b 1.03, c 1.04, e 1.1; d has no score in one fold
-    assert best(scores, keys, 3) == ["a", "b", "c"]
-    assert best(scores, keys, 2) == ["a", "b"]
-    assert best(scores, keys, 9) == ["a", "b", "c"]
-    assert best(scores, keys[:1], 2) == ["d"]
-    assert best(scores, keys[1:], 1) == ["a"]
-    assert best(scores * np.nan, keys, 3) == []
+    assert best_activations(scores, keys, 3) == ["a", "b", "c"]
+    assert best_activations(scores, keys, 2) == ["a", "b"]
+    assert best_activations(scores, keys, 9) == ["a", "b", "c"]
+    assert best_activations(scores, keys[:1], 2) == ["d"]
+    assert best_activations(scores, keys[1:], 1) == ["a"]
+    assert best_activations(scores * np.nan, keys, 3) == []
 
 
 def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
@@ -154,13 +157,13 @@ def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
     )
     # tanh is the best of all three folds, but without fold 2 it is relu
     scores = pd.DataFrame([[1.0, 1.0, 5.0], [2.0, 2.0, 1.0]], index=["relu", "tanh"], columns=[(0, 0), (0, 1), (0, 2)])
-    monkeypatch.setattr("actlab.runs.model_building.bag_scores", lambda *_: scores)
+    monkeypatch.setattr("actlab.runs.model_building.scores_by_activation", lambda *_: scores)
     shipped, found = ship(networks, chosen, SETTINGS, CompareSettings(folds=3, inner=2, ensemble=1))
     assert found["activations"] == {"tanh": 6}
     assert {network.member.trial for network in shipped} == {1}
-    everyone = networks.refit(chosen, SETTINGS, 2)
+    everyone = networks.train_again(chosen, SETTINGS, 2)
 
-    def those(trial_of: dict[int, int]) -> list[Network]:
+    def those(trial_of: dict[int, int]) -> list[TrainedNetwork]:
         return [network for network in everyone if network.member.trial == trial_of[network.member.split.fold]]
 
     # without fold 0: relu (1 + 5) / 2 against tanh (2 + 1) / 2

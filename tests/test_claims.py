@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from rich.console import Console
 
 from actlab.diagnostics.health import HealthRecord
@@ -28,11 +27,13 @@ from actlab.diagnostics.measures import (
 from actlab.members import Member, Split
 from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
+from actlab.networks.trained import TrainedNetwork
 from actlab.report.tables import render_claims
 from actlab.run_files import MemberRecord, jsonable, to_frame
 from actlab.runs.results import explaining_frames, first_arms
 from actlab.verdict.claims import CLAIMS, Measurements, Part, claims, judged, over_pairs, overall
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
+from small_ensembles import untrained
 
 RATES = (0.001, 0.1)
 NAMES = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout")
@@ -236,9 +237,9 @@ def test_context_shows_every_activation() -> None:
     assert context["identity_minus_ridge"] == pytest.approx(0.05, abs=0.005)
 
 
-def network(activation: str, seed: int = 0) -> tuple[Member, dict[str, torch.Tensor]]:
+def network(activation: str, seed: int = 0) -> TrainedNetwork:
     member = Member(0, activation, 0.01, Split(0, 0, 0), seed, (8, 4), init="torch")
-    return member, Regressor([member], [5]).member_state(0)
+    return untrained(member, Regressor([member], [5]).member_state(0))
 
 
 def test_identity_networks_are_affine_and_others_are_not() -> None:
@@ -260,7 +261,7 @@ def test_the_first_epoch_at_a_level() -> None:
 
 
 def test_times_to_a_level_are_counted_in_the_members_own_seconds() -> None:
-    outcome = Outcome(network("relu")[0], 10, epochs=4, seconds=2.0, train_curve=[2.0, 1.4, 0.9, 0.5])
+    outcome = Outcome(network("relu").member, 10, epochs=4, seconds=2.0, train_curve=[2.0, 1.4, 0.9, 0.5])
     records = convergence_records([outcome], target_sd=2.0)
     # R2 of 0.5 is a score of 1.414, 0.7 of 1.095, 0.8 of 0.894, 0.9 of 0.632
     assert [r.epoch for r in records] == pytest.approx([2, 3, 4, 4, math.nan, math.nan], nan_ok=True)

@@ -30,7 +30,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "networks": (
         {"activations", "machine", "metrics", "snapshots", "streams"},
         {"network"},
-        {"adamw"},
+        {"adamw", "trained"},
         {"autograd"},
         {"compiled"},
         {"population"},

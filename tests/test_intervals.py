@@ -9,7 +9,8 @@ import torch
 from sklearn.linear_model import LinearRegression
 
 from actlab.errors import InputError
-from actlab.model.ensemble import FoldKey, FoldPrediction, FoldResiduals
+from actlab.members import FoldKey
+from actlab.model.ensemble import FoldPrediction, FoldResiduals
 from actlab.model.intervals import Values, check_level, fit_scale, interval_of
 
 

@@ -79,8 +79,9 @@ def test_the_test_score_is_the_rmse_of_the_log_predictions(small_csv: str, table
     assert table.target is not None
     for outcome in result.outcomes:
         truth = np.log(table.target[splits[outcome.member.split].test])
-        assert outcome.test_predictions is not None
-        wanted = math.sqrt(np.mean((outcome.test_predictions.numpy() - truth) ** 2))
+        assert outcome.network is not None
+        assert outcome.network.test_predictions is not None
+        wanted = math.sqrt(np.mean((outcome.network.test_predictions.numpy() - truth) ** 2))
         assert outcome.test_score == pytest.approx(wanted, rel=1e-6)
 
 

@@ -5,6 +5,9 @@ Legend for shapes, used everywhere: `P` members, `B` rows of a batch, `F` input 
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
+
+FoldKey = tuple[int, int]  # (repeat, fold)
 
 
 @dataclass(frozen=True, order=True)
@@ -14,6 +17,11 @@ class Split:
     repeat: int
     fold: int
     inner: int
+
+    @property
+    def fold_key(self) -> FoldKey:
+        """What all splits with the same test rows have in common."""
+        return (self.repeat, self.fold)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class Member:
     def stream(self) -> tuple[int, Split]:
         """Members of one stream share batch orders and masks."""
         return (self.seed, self.split)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Member":
+        """The member that `dataclasses.asdict` described."""
+        return cls(**{**content, "split": Split(**content["split"]), "hidden": tuple(content["hidden"])})
 
 
 def derive_seed(*key: object) -> int:

@@ -31,6 +31,7 @@ from actlab.networks import activations
 from actlab.networks.adamw import RowAdamW
 from actlab.networks.network import Regressor, stack_states
 from actlab.networks.population import Outcome
+from actlab.networks.trained import TrainedNetwork, stack_of
 
 # Shares of the variance of the (log) target that the network explains on the rows it trains on, in training.
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -216,34 +217,28 @@ class BinRecord:
     count: int
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A network with its best weights, as `Regressor.member_state` gives them, and the inputs (B, F) to look at."""
-
-    member: Member
-    state: dict[str, Tensor]
-    features: Tensor
-
-
 def n_rows(n_networks: int, widest: int) -> int:
     """Rows of each network that keep a layer of `widest` pre-activations under `MAX_VALUES`; at least one."""
     return max(1, MAX_VALUES // max(1, n_networks * widest))
 
 
-def bin_records(networks: Iterable[Trained]) -> list[BinRecord]:
+def bin_records(networks: Iterable[tuple[TrainedNetwork, Tensor]]) -> list[BinRecord]:
     """Histograms of every hidden layer at the start and at the best epoch, all networks together.
 
     The initial weights are drawn again: they follow from the member alone. Networks may differ in depth; a layer counts
     those that have it.
+
+    Args:
+        networks: Each with the inputs (B, F) to look at.
     """
     start: dict[int, list[NDArray[np.float64]]] = {}
     best: dict[int, list[NDArray[np.float64]]] = {}
-    for network in networks:
-        n_features = [network.features.shape[1]]
+    for network, features in networks:
+        n_features = [features.shape[1]]
         initial = Regressor([network.member], n_features)
         trained = Regressor([network.member], n_features, stack_states([network.state]))
         for stack, found in ((initial.to(trained.first_weight.dtype), start), (trained, best)):
-            for layer, values in enumerate(_pre_activations(stack, network.features), start=1):
+            for layer, values in enumerate(_pre_activations(stack, features), start=1):
                 found.setdefault(layer, []).append(values)
     return [record for layer in sorted(best) for record in _layer(layer, start[layer], best[layer])]
 
@@ -275,21 +270,16 @@ def _layer(
 N_POINTS = 200
 
 
-def deviation_from_affine(networks: Sequence[tuple[Member, Mapping[str, Tensor]]]) -> float:
+def deviation_from_affine(networks: Sequence[TrainedNetwork]) -> float:
     """The largest |f(t x + (1 - t) y) - t f(x) - (1 - t) f(y)| over random x, y, t, in standard deviations of f.
 
     Zero, up to rounding in float64, exactly where every network is an affine function of its inputs.
-
-    Args:
-        networks: Each member with its own tensors, as `Regressor.member_state` gives them.
     """
-    return max(_deviation(member, state) for member, state in networks)
+    return max(map(_deviation, networks))
 
 
-def _deviation(member: Member, state: Mapping[str, Tensor]) -> float:
-    own = stack_states([{name: value.double() for name, value in state.items()}])
-    n_features = state["weight_0"].shape[1]
-    stack = Regressor([member], [n_features], own).double().eval()
+def _deviation(network: TrainedNetwork) -> float:
+    n_features, stack = network.n_features, stack_of([network]).double()
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, N_POINTS, n_features, generator=generator, dtype=torch.float64) * 3
     t = torch.rand(N_POINTS, 1, generator=generator, dtype=torch.float64)

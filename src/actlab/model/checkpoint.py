@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a checkpoint holds tensors and plain types only, got {type(value).__name__}: {value!r}")
 
 
-def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, checkpoint: object) -> None:
     """Write the file, whole or not at all.
 
     Raises:

@@ -1,17 +1,13 @@
-"""The model people take home: networks whose weighted mean is the prediction, in one file.
-
-Networks whose weighted mean is the prediction, each with its own preprocessing and target scale.
+"""The model people take home: an `Ensemble` of networks whose weighted mean is the prediction, in one file.
 
 Networks run in the precision they were trained in (float32 as a rule); target scales, means over members and the way
 back to the unit of the target are float64.
-
-The model people take home, in one file: an `Ensemble` written, read and described.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -26,7 +22,7 @@ from actlab.data.columns import Kind, Schema
 from actlab.data.preprocessing import Preprocessor
 from actlab.data.target import Target, TargetScaler
 from actlab.errors import InputError
-from actlab.members import Member, Split
+from actlab.members import FoldKey
 from actlab.model.checkpoint import (
     FORMAT,
     config_hash,
@@ -37,40 +33,11 @@ from actlab.model.checkpoint import (
     unpack,
     write_checkpoint,
 )
-from actlab.networks.network import Regressor, stack_states
+from actlab.networks.network import Regressor
+from actlab.networks.trained import TrainedNetwork, stack_of
 
 # Rows that pass through all networks at a time: inputs and signals of a block stay small next to a chunk of CSV.
 BLOCK_ROWS = 1 << 13
-
-FoldKey = tuple[int, int]  # (repeat, fold)
-
-
-@dataclass(frozen=True, eq=False)
-class EnsembleMember:
-    """One trained network.
-
-    Args:
-        member: What it is and which rows it saw.
-        state: Its tensors, as `Regressor.member_state` gives them.
-        preprocessor: Fitted on its training rows; members of one split share it.
-        scaler: Target scale of its training rows.
-        val_score: On its inner-validation rows.
-        test_score: On the test rows of its fold.
-        weight: In the mean over members, relative to the others' weights.
-    """
-
-    member: Member
-    state: dict[str, Tensor]
-    preprocessor: Preprocessor
-    scaler: TargetScaler
-    val_score: float
-    test_score: float
-    weight: float = 1.0
-
-    @property
-    def fold(self) -> FoldKey:
-        """(repeat, fold) whose test rows the network never saw."""
-        return (self.member.split.repeat, self.member.split.fold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +88,7 @@ class Ensemble:
         versions: Of actlab and its libraries.
     """
 
-    members: tuple[EnsembleMember, ...]
+    members: tuple[TrainedNetwork, ...]
     schema: Schema
     metric: str
     config: dict[str, Any]
@@ -169,7 +136,7 @@ class Ensemble:
         stacks: dict[Preprocessor, list[tuple[tuple[int, ...], Regressor]]] = {}
         for (preprocessor, _), positions in groups.items():
             chosen = [self.members[position] for position in positions]
-            stacks.setdefault(preprocessor, []).append((tuple(positions), _network(chosen)))
+            stacks.setdefault(preprocessor, []).append((tuple(positions), stack_of(chosen)))
         return stacks
 
     @property
@@ -219,22 +186,10 @@ class Ensemble:
         for preprocessor, stacks in self._stacks.items():
             inputs = torch.from_numpy(preprocessor.transform(features))
             for positions, network in stacks:
-                standardised = network(inputs.to(_dtype(network))).double().numpy()
+                standardised = network(inputs.to(network.first_weight.dtype)).double().numpy()
                 for position, values in zip(positions, standardised, strict=True):
                     scaler = self.members[position].scaler
                     out[position] = values * scaler.sd + scaler.mean
-
-
-def _network(members: Sequence[EnsembleMember]) -> Regressor:
-    """Members of one preprocessing and architecture as one stack, on the CPU, in no less than float32."""
-    states = [{name: value.detach().cpu() for name, value in one.state.items()} for one in members]
-    widths = [one.preprocessor.n_features for one in members]
-    network = Regressor([one.member for one in members], widths, stack_states(states))
-    return network.to(torch.promote_types(_dtype(network), torch.float32)).eval()
-
-
-def _dtype(network: Regressor) -> torch.dtype:
-    return next(network.parameters()).dtype
 
 
 def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:
@@ -246,15 +201,7 @@ def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:
     place = {preprocessor: i for i, preprocessor in enumerate(ensemble.preprocessors)}
     config = plain(ensemble.config)
     members = [
-        {
-            "member": asdict(one.member),
-            "state": one.state,
-            "preprocessor": place[one.preprocessor],
-            "scaler": one.scaler.to_dict(),
-            "val_score": one.val_score,
-            "test_score": one.test_score,
-            "weight": one.weight,
-        }
+        {**one.to_dict(), "preprocessor": place[one.preprocessor], "scaler": one.scaler.to_dict()}
         for one in ensemble.members
     ]
     return pack(
@@ -308,26 +255,18 @@ def _read(content: dict[str, Any]) -> Ensemble:
     return Ensemble(members, schema, residuals=residuals, **rest)
 
 
-def _read_member(entry: dict[str, Any], preprocessors: Sequence[Preprocessor]) -> EnsembleMember:
-    values = entry["member"]
-    member = Member(**{**values, "split": Split(**values["split"]), "hidden": tuple(values["hidden"])})
-    preprocessor = preprocessors[entry["preprocessor"]]
+def _read_member(entry: dict[str, Any], preprocessors: Sequence[Preprocessor]) -> TrainedNetwork:
+    preprocessor, scaler = preprocessors[entry["preprocessor"]], TargetScaler.from_dict(entry["scaler"])
+    network = TrainedNetwork.from_dict(entry, preprocessor, scaler)
     # `torch` draws without asking what the activation does to a signal, which takes longer
-    expected = Regressor([replace(member, init="torch")], [preprocessor.n_features]).member_state(0)
+    member = replace(network.member, init="torch")
+    expected = Regressor([member], [preprocessor.n_features]).member_state(0)
     shapes = {name: value.shape for name, value in expected.items()}
-    if {name: value.shape for name, value in entry["state"].items()} != shapes:
+    if {name: value.shape for name, value in network.state.items()} != shapes:
         raise ValueError(f"the tensors of a {member.activation} network do not fit its description")
-    if not all(bool(value.isfinite().all()) for value in entry["state"].values()):
+    if not all(bool(value.isfinite().all()) for value in network.state.values()):
         raise ValueError(f"a {member.activation} network has weights that are not finite")
-    return EnsembleMember(
-        member,
-        entry["state"],
-        preprocessor,
-        TargetScaler.from_dict(entry["scaler"]),
-        entry["val_score"],
-        entry["test_score"],
-        entry["weight"],
-    )
+    return network
 
 
 def save(ensemble: Ensemble, path: str | Path) -> None:

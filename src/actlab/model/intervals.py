@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actlab.errors import InputError
-from actlab.model.ensemble import Ensemble, FoldKey, FoldPrediction, FoldResiduals
+from actlab.members import FoldKey
+from actlab.model.ensemble import Ensemble, FoldPrediction, FoldResiduals
 
 # Candidates looked at in one go, 8 bytes each
 BLOCK_CANDIDATES = 1 << 22

@@ -33,9 +33,10 @@ from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRu
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
-from actlab.model.ensemble import Ensemble, EnsembleMember, load
+from actlab.model.ensemble import Ensemble, load
 from actlab.networks.activations import RReLU
 from actlab.networks.network import forward_pass
+from actlab.networks.trained import TrainedNetwork
 from actlab.run_files import check_output, write_atomically
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -439,7 +440,7 @@ def _log1p(graph: Graph, x: str) -> str:
     return graph.add("Where", is_zero, positive, graph.add("Mul", graph.add("Log", total), ratio))
 
 
-def _network(graph: Graph, one: EnsembleMember, features: str, encoding: NDArray[np.float64]) -> str:
+def _network(graph: Graph, one: TrainedNetwork, features: str, encoding: NDArray[np.float64]) -> str:
     """(N, 1) float32: one member's standardised prediction."""
     state = {name: value.detach().cpu().to(torch.float32).numpy() for name, value in one.state.items()}
     learned = {name for name in state if not name.startswith(("weight_", "bias_"))}

@@ -25,6 +25,7 @@ from actlab.networks.metrics import MemberRMSE
 from actlab.networks.network import Regressor, stack_states
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.streams import SharedBatches
+from actlab.networks.trained import TrainedNetwork
 from actlab.settings import OptimizerSettings
 
 
@@ -314,7 +315,12 @@ class PopulationModule(pl.LightningModule):
         metric.update(outputs * data.scaler.sd, targets * data.scaler.sd)
         for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
             outcome.test_score = score
-            outcome.test_predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
+            assert outcome.state is not None
+            predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
+            prepared = (data.preprocessor, data.scaler)
+            outcome.network = TrainedNetwork(
+                outcome.member, outcome.state, *prepared, outcome.val_score, score, predictions
+            )
 
 
 def _of_members(stack: dict[str, Any], position_of: dict[int, int]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from actlab.networks.compiled import Chunks, can_compile, chunk_size
 from actlab.networks.metrics import MemberRMSE
 from actlab.networks.network import Regressor, layer_shapes, unstack
 from actlab.networks.streams import EpochShape, SharedBatches
+from actlab.networks.trained import TrainedNetwork
 from actlab.settings import OptimizerSettings
 
 # Share of an accelerator's stack that still trains, under which the others are taken out: every new size is recorded
@@ -49,6 +50,7 @@ class Outcome:
     `val_score` is the best validation score (log-RMSE, or RMSE for an untransformed target) and `state` the weights
     of that epoch; nan and None where no epoch gave a finite score. Curves have one value an epoch, the training one
     on the scale of the validation one. A member of a given length has no validation score and its last weights.
+    `network` is what leaves training, made by `Trainer.test`; None where there is no `state`.
     """
 
     member: Member
@@ -63,7 +65,7 @@ class Outcome:
     train_curve: list[float] = field(default_factory=list)
     val_curve: list[float] = field(default_factory=list)
     state: dict[str, Tensor] | None = None
-    test_predictions: Tensor | None = None
+    network: TrainedNetwork | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain types, all but the member: `Outcome(member, **content)` restores it."""

@@ -33,7 +33,7 @@ from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
 from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, TrialResult, evaluate, snapshots_in
-from actlab.runs.model_building import Networks, shipped_splits
+from actlab.runs.model_building import RunNetworks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import Results, attributes_of, versions
 from actlab.runs.trial_settings import count_features, setting_of, target_sd
@@ -196,7 +196,7 @@ class Experiment(ABC):
             configuration.data, configuration.compare, configuration.optimizer, trainer, configuration.seed
         )
         shipped = shipped_splits(self.table.n_rows, configuration.compare, configuration.seed)
-        self.networks = Networks(self.run.weights, self.evaluation, self.table, shipped)
+        self.networks = RunNetworks(self.run.weights, self.evaluation, self.table, shipped)
         storage = open_storage(self.run.journal, configuration.storage)
         name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
         self.study = Study(storage, name)
@@ -345,7 +345,7 @@ class Experiment(ABC):
             snapshots = snapshots_in(self.run.weights, self.evaluation, self.table)
             callbacks = [monitor, *self.callbacks(claimed)]
             for result in evaluate(settings, self.evaluation, self.table, callbacks, snapshots):
-                self.networks.keep(result.number, result.outcomes)
+                self.networks.save(result.number, result.outcomes)
                 self._tell(claimed[result.number], result, monitor)
             snapshots.clear()
         except BaseException:

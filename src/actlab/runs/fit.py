@@ -33,7 +33,7 @@ from actlab.run_files import (
 )
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, snapshots_in, train_in_waves
 from actlab.runs.experiment import choose_directory, show_warnings
-from actlab.runs.model_building import Networks, networks_of, shipped_splits
+from actlab.runs.model_building import RunNetworks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress
 from actlab.runs.results import pre_activation_frame, versions
 from actlab.settings import DataSettings
@@ -68,7 +68,7 @@ def fit(configuration: Configuration) -> RunDirectory:
             outcomes = train_in_waves(members, evaluation, table, [monitor, progress, live], snapshots)
     finally:
         live.close()
-    networks = Networks(run.weights, evaluation, table, splits)
+    networks = RunNetworks(run.weights, evaluation, table, splits)
     score = _write(configuration, run, networks, TrialResult(0, setting, tuple(outcomes)), monitor)
     _print(members, [(o.val_score, o.test_score) for o in outcomes], score, networks.target.metric)
     shutil.rmtree(run.weights, ignore_errors=True)
@@ -90,7 +90,7 @@ def _setting(configuration: Configuration) -> Setting:
 
 
 def _write(
-    configuration: Configuration, run: RunDirectory, networks: Networks, result: TrialResult, monitor: HealthMonitor
+    configuration: Configuration, run: RunDirectory, networks: RunNetworks, result: TrialResult, monitor: HealthMonitor
 ) -> float:
     """Every file of the run directory; returns the score of the networks' mean on the test rows.
 

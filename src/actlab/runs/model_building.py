@@ -1,22 +1,17 @@
-"""From the networks of a run to the model people take home: which ones, kept where, averaged how.
-
-From trained members to the model people take home: their weights on disk, averaged predictions, an `Ensemble`.
-
-Which networks of a finished run become the model people take home, and how good that model is.
+"""The networks of a run, and which of them become the model people take home.
 
 A mean of networks predicts better than one of them, and by how much differs between activations: the ranking, which
-is about single networks, does not say whose mean is best. So activations are scored here as endless bags, and the
-best few go into the model in equal parts. In nested cross-validation that beat the winner alone, and weights fitted on
-out-of-fold predictions were no better than equal ones (docs/accuracy.md).
+is about single networks, does not say whose mean is best. So activations are scored here as means of infinitely many
+networks, and the best few go into the model in equal parts. In nested cross-validation that beat the winner alone, and
+weights fitted on out-of-fold predictions were no better than equal ones (docs/accuracy.md).
 
 What is shipped are new networks of these settings. Those of the comparison gave up rows to stop early and to choose
 the learning rate; both are known now, and the model trains on all rows outside a fold.
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +22,23 @@ import torch
 from torch import Tensor
 
 from actlab.data.preprocessing import Preprocessor, fit_preprocessor
-from actlab.data.splits import Rows, SplitRows, make_splits, without_validation
+from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table
 from actlab.data.target import Target, TargetScaler, fit_target
-from actlab.members import Member, Split
-from actlab.model.ensemble import Ensemble, EnsembleMember, FoldResiduals, fold_prediction
+from actlab.members import FoldKey, Split
+from actlab.model.checkpoint import write_checkpoint
+from actlab.model.ensemble import Ensemble, FoldResiduals, fold_prediction
 from actlab.networks.population import Outcome
-from actlab.run_files import write_atomically
+from actlab.networks.trained import TrainedNetwork
 from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, snapshots_in, train_in_waves
 from actlab.settings import CompareSettings
 from actlab.verdict.summary import PAIR
 
-FoldKey = tuple[int, int]
-
 # Of the shipped networks' training in best epochs of those that stopped early: an annealed training gains from more
 # (Concrete: 0.1538 at 1, 0.1489 at 1.5, 0.1458 at 2; docs/accuracy.md).
 LENGTH = 1.5
+# An activation goes into the model only if its score is within this share of the best one's.
+CLOSE = 0.05
 
 
 def shipped_splits(n_rows: int, settings: CompareSettings, seed: int) -> dict[Split, SplitRows]:
@@ -50,39 +46,24 @@ def shipped_splits(n_rows: int, settings: CompareSettings, seed: int) -> dict[Sp
     return make_splits(n_rows, replace(settings, inner=max(settings.inner, settings.bag)), seed)
 
 
-@dataclass(frozen=True)
-class Network:
-    """One trained member: its weights, and its predictions for the test rows on the trained (log) scale."""
-
-    member: Member
-    state: dict[str, Tensor]
-    test_predictions: Tensor
-    val_score: float
-    test_score: float
-
-
 def length_of(best_epoch: float) -> int:
     """Epochs of a network that trains without validation rows, from those at which its like were best."""
     return max(1, round(LENGTH * best_epoch))
 
 
-def networks_of(outcomes: Sequence[Outcome]) -> list[Network]:
-    """The members that have finite scores."""
-    return [
-        Network(o.member, o.state, o.test_predictions, o.val_score, o.test_score)
-        for o in outcomes
-        if o.state is not None and o.test_predictions is not None
-    ]
+def networks_of(outcomes: Sequence[Outcome]) -> list[TrainedNetwork]:
+    """Those that did not diverge."""
+    return [outcome.network for outcome in outcomes if outcome.network is not None]
 
 
-class Networks:
-    """The networks of a run, by the number of their trial, kept as files of tensors and plain types.
+class RunNetworks:
+    """The trained networks of a run: on disk by the number of their trial, and how good their means are.
 
     Args:
         directory: Where the files lie.
         evaluation: How they were trained.
         table: What they were trained on.
-        splits: Its splits, those of `shipped_splits` where networks are to be bagged.
+        splits: Its splits, those of `shipped_splits` where the model's networks are to be trained.
     """
 
     def __init__(
@@ -90,45 +71,56 @@ class Networks:
     ) -> None:
         self.directory, self.evaluation, self.table, self.splits = directory, evaluation, table, splits
         self.target = Target.of(evaluation.data.target_transform)
+        self._fitted: dict[Split, tuple[Preprocessor, TargetScaler]] = {}
 
     def _file(self, number: int) -> Path:
         return self.directory / f"{number}.pt"
 
-    def keep(self, number: int, outcomes: Sequence[Outcome]) -> None:
+    def save(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Write the networks of a trial."""
-        content = [{**vars(network), "member": asdict(network.member)} for network in networks_of(outcomes)]
-        # by way of memory: on a full disk torch.save raises what is no OSError
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomically(self._file(number), lambda path: path.write_bytes(buffer.getvalue()))
+        networks = networks_of(outcomes)
+        for network in networks:
+            self._fitted.setdefault(network.member.split, (network.preprocessor, network.scaler))
+        write_checkpoint(self._file(number), [network.to_dict() for network in networks])
 
-    def of(self, number: int, setting: Setting) -> list[Network]:
+    def load(self, number: int, setting: Setting) -> list[TrainedNetwork]:
         """The networks of a trial; trained again where the files are on another machine."""
         if not self._file(number).exists():
             (result,) = evaluate({number: setting}, self.evaluation, self.table)
-            self.keep(number, result.outcomes)
-        content = torch.load(self._file(number), weights_only=True)
-        return [Network(**{**entry, "member": _member(entry["member"])}) for entry in content]
+            self.save(number, result.outcomes)
+        found = torch.load(self._file(number), weights_only=True)
+        return [TrainedNetwork.from_dict(one, *self._fit(Split(**one["member"]["split"]))) for one in found]
 
-    def gather(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[Network]:
+    def _fit(self, split: Split) -> tuple[Preprocessor, TargetScaler]:
+        """What the training rows of a split say; fitted once, and not at all where a network brought it."""
+        if split not in self._fitted:
+            table, data, rows = self.table, self.evaluation.data, self.splits[split].training
+            assert table.target is not None
+            self._fitted[split] = (
+                fit_preprocessor(table.features, table.schema, rows, data),
+                fit_target(table.target, rows, data.target_transform),
+            )
+        return self._fitted[split]
+
+    def load_chosen(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[TrainedNetwork]:
         """The networks of the rows of `summary.choose`: for each (repeat, fold) those of its chosen trial."""
         # the folds of an activation mostly choose the same few trials
-        kept = {trial: self.of(trial, settings[trial]) for trial in dict.fromkeys(chosen.trial.tolist())}
+        found = {trial: self.load(trial, settings[trial]) for trial in dict.fromkeys(chosen.trial.tolist())}
         return [
             network
-            for trial, *fold in chosen[["trial", "repeat", "fold"]].to_numpy().tolist()
-            for network in kept[trial]
-            if [network.member.split.repeat, network.member.split.fold] == fold
+            for trial, *fold in chosen[["trial", *PAIR]].to_numpy().tolist()
+            for network in found[trial]
+            if network.fold == tuple(fold)
         ]
 
-    def refit(
+    def train_again(
         self,
         chosen: pd.DataFrame,
         settings: Mapping[int, Setting],
         size: int,
         callbacks: Sequence[pl.Callback] = (),
-    ) -> list[Network]:
-        """Networks of the rows of `summary.choose`, `size` each, on all rows outside their folds.
+    ) -> list[TrainedNetwork]:
+        """New networks of the rows of `summary.choose`, `size` each, on all rows outside their folds.
 
         Nothing is held back to stop them: each trains for `LENGTH` times the mean best epoch of the networks that
         stopped early in its fold, its learning rate falling to zero. None of them saw the fold's test rows, so their
@@ -148,42 +140,31 @@ class Networks:
         snapshots = snapshots_in(self.directory, wider, self.table)
         return networks_of(train_in_waves(members, wider, self.table, callbacks, snapshots)) if members else []
 
-    def residuals(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
-        """True minus averaged predicted value on the test rows of each (repeat, fold), on the trained (log) scale."""
-        return {fold: errors.mean(0) for fold, errors in self._errors(networks).items()}
+    def _truth(self, fold: FoldKey) -> Tensor:
+        """The target of a fold's test rows, on the trained (log) scale."""
+        assert self.table.target is not None
+        return torch.from_numpy(self.target.forward(self.table.target[self.splits[Split(*fold, 0)].test]))
 
-    def fold_residuals(self, networks: Sequence[Network]) -> tuple[FoldResiduals, ...]:
-        """What intervals are made from: errors, means and spreads of each fold's networks on its test rows."""
+    def _errors(self, networks: Sequence[TrainedNetwork]) -> dict[FoldKey, Tensor]:
+        """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
+        predictions: dict[FoldKey, list[Tensor]] = {}
+        for network in networks:
+            assert network.test_predictions is not None
+            predictions.setdefault(network.fold, []).append(network.test_predictions)
+        return {fold: self._truth(fold) - torch.stack(own) for fold, own in predictions.items()}
+
+    def residuals(self, networks: Sequence[TrainedNetwork]) -> tuple[FoldResiduals, ...]:
+        """Errors, means and spreads of each fold's networks on its test rows."""
         parts = []
-        for (repeat, fold), errors in self._errors(networks).items():
-            truth = self._truth()[torch.from_numpy(self.splits[Split(repeat, fold, 0)].test)]
-            said = fold_prediction((truth - errors).numpy())
-            means, spreads = torch.from_numpy(said.mean), torch.from_numpy(said.spread)
-            parts.append(FoldResiduals(repeat, fold, errors.mean(0), means, spreads))
+        for fold, errors in self._errors(networks).items():
+            found = fold_prediction((self._truth(fold) - errors).numpy())
+            parts.append(FoldResiduals(*fold, errors.mean(0), *map(torch.from_numpy, found)))
         return tuple(parts)
 
-    def _truth(self) -> Tensor:
-        """The target of every row on the trained (log) scale."""
-        assert self.table.target is not None
-        return torch.from_numpy(self.target.forward(self.table.target))
+    def infinite_ensemble_scores(self, networks: Sequence[TrainedNetwork]) -> dict[FoldKey, float]:
+        """The score on the test rows of each (repeat, fold) that the mean of infinitely many such networks would have.
 
-    def _errors(self, networks: Sequence[Network]) -> dict[FoldKey, Tensor]:
-        """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
-        truth = self._truth()
-        by_fold: dict[FoldKey, list[Network]] = {}
-        for network in networks:
-            split = network.member.split
-            by_fold.setdefault((split.repeat, split.fold), []).append(network)
-        return {
-            fold: truth[torch.from_numpy(self.splits[own[0].member.split].test)]
-            - torch.stack([network.test_predictions for network in own])
-            for fold, own in by_fold.items()
-        }
-
-    def endless_scores(self, networks: Sequence[Network]) -> dict[FoldKey, float]:
-        """The score on the test rows of each (repeat, fold) that the mean of endlessly many such networks would have.
-
-        The squared error of a mean of n networks is that of an endless mean plus their variance over n. Taken off, it
+        The squared error of a mean of n networks is that of an infinite mean plus their variance over n. Taken off, it
         is estimated without bias (the score, its root, nearly so); of a single network it is not known and stays in.
         """
         scores = {}
@@ -192,89 +173,54 @@ class Networks:
             scores[fold] = (errors.mean(0).square().mean() - noise).clamp_min(0).sqrt().item()
         return scores
 
-    def predictions(self, networks: Sequence[Network]) -> pd.DataFrame:
+    def score(self, networks: Sequence[TrainedNetwork]) -> float:
+        """Mean over (repeat, fold) of the score of the fold's averaged networks on rows none of them saw."""
+        scores = [part.residuals.square().mean().sqrt().item() for part in self.residuals(networks)]
+        return float(np.mean(scores)) if scores else float("nan")
+
+    def predictions(self, networks: Sequence[TrainedNetwork]) -> pd.DataFrame:
         """predictions.csv: each row by the averaged networks of the fold that tests it, in target units.
 
         Columns: row (number in the table, from 0), id (where there is one), repeat, fold, actual, predicted.
         """
         table = self.table
         assert table.target is not None
-        parts = []
-        for (repeat, fold), residuals in self.residuals(networks).items():
-            rows = self.splits[Split(repeat, fold, 0)].test
+        frames = []
+        for part in self.residuals(networks):
+            rows = self.splits[Split(part.repeat, part.fold, 0)].test
             actual = table.target[rows]
-            predicted = self.target.predicted(actual, residuals.numpy())
-            columns = {"repeat": repeat, "fold": fold, "actual": actual, "predicted": predicted}
+            predicted = self.target.predicted(actual, part.residuals.numpy())
+            columns = {"repeat": part.repeat, "fold": part.fold, "actual": actual, "predicted": predicted}
             ids = {"id": table.ids.iloc[rows].to_numpy()} if table.ids is not None else {}
-            parts.append(pd.DataFrame({"row": rows, **ids, **columns}))
-        return pd.concat(parts, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
-
-    def score(self, networks: Sequence[Network]) -> float:
-        """Mean over (repeat, fold) of the score of the fold's averaged networks on rows none of them saw."""
-        scores = [residuals.square().mean().sqrt().item() for residuals in self.residuals(networks).values()]
-        return float(np.mean(scores)) if scores else float("nan")
+            frames.append(pd.DataFrame({"row": rows, **ids, **columns}))
+        return pd.concat(frames, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
 
     def ensemble(
-        self, networks: Sequence[Network], config: dict[str, Any], scores: dict[str, Any], versions: dict[str, str]
+        self,
+        networks: Sequence[TrainedNetwork],
+        config: dict[str, Any],
+        scores: dict[str, Any],
+        versions: dict[str, str],
     ) -> Ensemble:
-        """The networks with their preprocessing, ready to be saved."""
-        parts = {_part(network.member): network.member for network in networks}
-        fitted = {part: self._fit(self._rows(member)) for part, member in parts.items()}
+        """The networks as a model, ready to be saved."""
         return Ensemble(
-            members=tuple(
-                EnsembleMember(
-                    network.member,
-                    network.state,
-                    *fitted[_part(network.member)],
-                    network.val_score,
-                    network.test_score,
-                )
-                for network in networks
-            ),
+            members=tuple(replace(network, test_predictions=None) for network in networks),
             schema=self.table.schema,
             metric=self.target.metric,
             config=config,
-            residuals=self.fold_residuals(networks),
+            residuals=self.residuals(networks),
             scores=scores,
             versions=versions,
         )
 
-    def _rows(self, member: Member) -> Rows:
-        """What a member was trained on."""
-        rows = self.splits[member.split]
-        return (without_validation(rows) if member.epochs else rows).training
-
-    def _fit(self, rows: Rows) -> tuple[Preprocessor, TargetScaler]:
-        table, data = self.table, self.evaluation.data
-        assert table.target is not None
-        return (
-            fit_preprocessor(table.features, table.schema, rows, data),
-            fit_target(table.target, rows, data.target_transform),
-        )
-
-
-def _part(member: Member) -> tuple[int, ...]:
-    """Members of one part of the rows share their preprocessing."""
-    split = member.split
-    return (split.repeat, split.fold) if member.epochs else (split.repeat, split.fold, split.inner)
-
-
-def _member(content: dict[str, Any]) -> Member:
-    hidden = tuple(content["hidden"])
-    return Member(**{**content, "split": Split(**content["split"]), "hidden": hidden})
-
-
-# An activation goes into the model only if its score is within this share of the best one's.
-CLOSE = 0.05
-
 
 def ship(
-    networks: Networks,
+    networks: RunNetworks,
     chosen: pd.DataFrame,
     settings: Mapping[int, Setting],
     grid: CompareSettings,
     callbacks: Sequence[pl.Callback] = (),
-) -> tuple[list[Network], dict[str, Any]]:
+) -> tuple[list[TrainedNetwork], dict[str, Any]]:
     """The networks of the model, and what summary.json says about it.
 
     `test_score` is the mean over (repeat, fold) of the score of the fold's own networks on its test rows. Which
@@ -289,17 +235,14 @@ def ship(
         grid: `ensemble` and `bag`.
         callbacks: Passed on to the training.
     """
-    scores = bag_scores(networks, chosen, settings)
+    scores = scores_by_activation(networks, chosen, settings)
     keys = fold_keys(chosen)
-    inside = best(scores, keys, grid.ensemble)
-    outside = {
-        (repeat, fold): best(scores, [key for key in keys if key[0] == repeat and key[1] != fold], grid.ensemble)
-        for repeat, fold in keys
-    }
+    inside = best_activations(scores, keys, grid.ensemble)
+    outside = {key: best_activations(scores, [k for k in keys if _is_other(k, key)], grid.ensemble) for key in keys}
     own, elsewhere = (rows_of(chosen, names) for names in (dict.fromkeys(keys, inside), outside))
     on_validation = chosen.sort_values("val").groupby(PAIR).head(1)
     wanted = pd.concat([own, elsewhere, on_validation]).drop_duplicates(["trial", *PAIR])
-    trained = networks.refit(wanted, settings, grid.bag, callbacks)
+    trained = networks.train_again(wanted, settings, grid.bag, callbacks)
     shipped = networks_of_rows(trained, own)
     label = dict(zip(own.trial, own.activation, strict=True))
     names = [label[network.member.trial] for network in shipped]
@@ -312,10 +255,15 @@ def ship(
     }
 
 
-def bag_scores(networks: Networks, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame:
-    """Test score of each activation's endless bag: activations by (repeat, fold), nan where there is none."""
+def _is_other(key: FoldKey, own: FoldKey) -> bool:
+    """Another fold of the same repeat."""
+    return key[0] == own[0] and key[1] != own[1]
+
+
+def scores_by_activation(networks: RunNetworks, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame:
+    """Test score of infinitely many networks of each activation, by (repeat, fold); nan where there is none."""
     found = {
-        name: networks.endless_scores(networks.gather(rows[rows.score.notna()], settings))
+        name: networks.infinite_ensemble_scores(networks.load_chosen(rows[rows.score.notna()], settings))
         for name, rows in chosen.groupby("activation")
     }
     keys = fold_keys(chosen)
@@ -328,7 +276,7 @@ def fold_keys(chosen: pd.DataFrame) -> list[FoldKey]:
     return [(int(repeat), int(fold)) for repeat, fold in sorted(set(map(tuple, chosen[PAIR].to_numpy().tolist())))]
 
 
-def best(scores: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:
+def best_activations(scores: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:
     """The activations with the lowest mean over some folds, best first, that are close to the best of them.
 
     One that has no score in more of these folds than others is left out.
@@ -346,7 +294,7 @@ def rows_of(chosen: pd.DataFrame, names: Mapping[FoldKey, Sequence[str]]) -> pd.
     return chosen[[row in wanted for row in rows]]
 
 
-def networks_of_rows(networks: Sequence[Network], rows: pd.DataFrame) -> list[Network]:
+def networks_of_rows(networks: Sequence[TrainedNetwork], rows: pd.DataFrame) -> list[TrainedNetwork]:
     """The networks of the (trial, repeat, fold) of some rows."""
     wanted = set(rows[["trial", *PAIR]].itertuples(index=False, name=None))
-    return [n for n in networks if (n.member.trial, n.member.split.repeat, n.member.split.fold) in wanted]
+    return [network for network in networks if (network.member.trial, *network.fold) in wanted]

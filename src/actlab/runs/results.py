@@ -26,7 +26,6 @@ import torch
 from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
-from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import SplitRows
 from actlab.data.table import Table
 from actlab.data.target import Target
@@ -35,7 +34,6 @@ from actlab.diagnostics.measures import (
     BinRecord,
     ConvergenceRecord,
     StepCost,
-    Trained,
     bin_records,
     convergence_records,
     deviation_from_affine,
@@ -46,12 +44,13 @@ from actlab.diagnostics.measures import (
 )
 from actlab.members import Split, derive_seed
 from actlab.model.ensemble import save
+from actlab.networks.trained import TrainedNetwork
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
 from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, Setting, TrialResult, evaluate
-from actlab.runs.model_building import Network, Networks, ship
+from actlab.runs.model_building import RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import ReferencePrediction, mean_scores, reference_predictions
 from actlab.runs.trial_settings import baseline_of
@@ -156,7 +155,7 @@ def explain(
     frames: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
     test_train_ratio: float,
     rope: float,
-    networks: Networks,
+    networks: RunNetworks,
     settings: Mapping[int, Setting],
     references: Iterable[ReferencePrediction] = (),
 ) -> dict[str, Any]:
@@ -201,38 +200,36 @@ def _renamed(frame: pd.DataFrame, name_of: Mapping[str, str]) -> pd.DataFrame:
     return frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))
 
 
-def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: Networks) -> dict[str, StepCost]:
+def costs_of(members: pd.DataFrame, settings: Mapping[int, Setting], networks: RunNetworks) -> dict[str, StepCost]:
     """Step costs of every activation, each with the widths of its first trial, at the run's batch size."""
     widths: dict[str, tuple[int, ...]] = {}
     for trial in sorted(set(members.trial.tolist())):
         widths.setdefault(settings[trial].activation, settings[trial].hidden)
     first = int(members.trial.iloc[0])
-    n_features = [int(network.state["weight_0"].shape[1]) for network in networks.of(first, settings[first])]
+    n_features = [network.n_features for network in networks.load(first, settings[first])]
     return step_costs(widths, max(n_features, default=1), networks.evaluation.data.batch_size)
 
 
-def _identity_deviation(members: pd.DataFrame, networks: Networks, settings: Mapping[int, Setting]) -> float:
+def _identity_deviation(members: pd.DataFrame, networks: RunNetworks, settings: Mapping[int, Setting]) -> float:
     chosen = choose(members)
-    own = networks.gather(chosen[chosen.activation == "identity"], settings)
-    return deviation_from_affine([(n.member, n.state) for n in own]) if own else math.nan
+    own = networks.load_chosen(chosen[chosen.activation == "identity"], settings)
+    return deviation_from_affine(own) if own else math.nan
 
 
-def pre_activation_frame(own: Sequence[Network], networks: Networks) -> pd.DataFrame:
+def pre_activation_frame(own: Sequence[TrainedNetwork], networks: RunNetworks) -> pd.DataFrame:
     """pre_activations.csv: histograms of some networks of a run, each on its own inner-validation rows.
 
-    Of more than `MAX_NETWORKS` evenly spaced ones: each split's preprocessing has to be fitted again.
+    Of more than `MAX_NETWORKS` evenly spaced ones.
     """
-    table, data = networks.table, networks.evaluation.data
     shown = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, MAX_NETWORKS).astype(int))]
     limit = n_rows(len(shown), max(max(network.member.hidden, default=1) for network in shown))
-    inputs: dict[Split, torch.Tensor] = {}
-    for split in {network.member.split for network in shown}:
-        rows = networks.splits[split].validation
+
+    def inputs(network: TrainedNetwork) -> torch.Tensor:
+        rows = networks.splits[network.member.split].validation
         rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
-        fitted = fit_preprocessor(table.features, table.schema, networks.splits[split].training, data)
-        inputs[split] = torch.from_numpy(fitted.transform(table.features.iloc[rows]))
-    found = [Trained(network.member, network.state, inputs[network.member.split]) for network in shown]
-    return to_frame(bin_records(found), BinRecord)
+        return torch.from_numpy(network.preprocessor.transform(networks.table.features.iloc[rows]))
+
+    return to_frame(bin_records((network, inputs(network)) for network in shown), BinRecord)
 
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
@@ -309,7 +306,7 @@ class Results:
     run: RunDirectory
     table: Table
     splits: Mapping[Split, SplitRows]
-    networks: Networks
+    networks: RunNetworks
     rates: list[float]
     is_equal_budget: bool
 
@@ -368,14 +365,14 @@ class Results:
 
     def _pre_activations(self, winner: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame | None:
         """Histograms of the winner's networks; None where it has none that is finite."""
-        own = self.networks.gather(winner, settings)
+        own = self.networks.load_chosen(winner, settings)
         if not own:
             return None
         bins = pre_activation_frame(own, self.networks)
         write_frame(self.run.pre_activations, bins)
         return bins
 
-    def _save(self, networks: Sequence[Network], summary: dict[str, Any]) -> None:
+    def _save(self, networks: Sequence[TrainedNetwork], summary: dict[str, Any]) -> None:
         """The networks as a model, and their out-of-fold predictions."""
         write_frame(self.run.predictions, self.networks.predictions(networks))
         scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
