@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, MeanSquaredLogError
 
-from actlab.networks.metrics import LogRMSE, MemberRMSE, log_rmse, rmse
+from actlab.networks.metrics import LogRMSE, log_rmse, rmse
 
 
 @pytest.fixture
@@ -42,13 +42,11 @@ def test_log_rmse_is_no_log1p() -> None:
     assert abs(ours - with_log1p) > 0.3
 
 
-@pytest.mark.parametrize("is_log", [False, True])
-def test_metric_equals_function_however_rows_are_batched(prices: tuple[Tensor, Tensor], is_log: bool) -> None:
+def test_metric_equals_function_however_rows_are_batched(prices: tuple[Tensor, Tensor]) -> None:
     predictions, targets = prices
-    scale = torch.log if is_log else torch.clone
-    metric = LogRMSE(3, is_log=is_log)
+    metric = LogRMSE(3)
     for rows in torch.arange(50).split(7):
-        metric.update(scale(predictions[:, rows]), scale(targets[rows]))
+        metric.update(predictions[:, rows].log(), targets[rows].log())
     assert metric.compute().dtype == torch.float64
     torch.testing.assert_close(metric.compute(), log_rmse(predictions, targets), rtol=1e-13, atol=0)
 
@@ -57,15 +55,15 @@ def test_metric_takes_targets_of_each_member(prices: tuple[Tensor, Tensor]) -> N
     predictions, targets = prices
     own = targets * torch.tensor([[1.0], [2.0], [3.0]])
     metric = LogRMSE(3)
-    metric.update(predictions, own)
+    metric.update(predictions.log(), own.log())
     for i in range(3):
         single = MeanSquaredError(squared=False).set_dtype(torch.float64)
         assert metric.compute()[i].item() == pytest.approx(single(predictions[i].log(), own[i].log()).item(), rel=1e-12)
 
 
-def test_member_rmse_is_torchmetrics_on_plain_values(prices: tuple[Tensor, Tensor]) -> None:
+def test_metric_of_plain_values_is_the_rmse_of_torchmetrics(prices: tuple[Tensor, Tensor]) -> None:
     predictions, targets = prices
-    metric = MemberRMSE(3)
+    metric = LogRMSE(3)
     metric.update(predictions, targets)
     reference = MeanSquaredError(squared=False, num_outputs=3).set_dtype(torch.float64)
     expected = reference(predictions.T.contiguous(), targets.expand(3, -1).T.contiguous())
@@ -74,7 +72,7 @@ def test_member_rmse_is_torchmetrics_on_plain_values(prices: tuple[Tensor, Tenso
 
 def test_float32_input_is_summed_in_float64() -> None:
     """In float32 the sum of 0.1^2 over 200,000 rows stops growing accurately."""
-    metric = MemberRMSE(1)
+    metric = LogRMSE(1)
     for _ in range(200):
         metric.update(torch.full((1, 1000), 0.1), torch.zeros(1000))
     assert metric.compute().item() == pytest.approx(float(np.float32(0.1)), rel=1e-12)
@@ -83,9 +81,9 @@ def test_float32_input_is_summed_in_float64() -> None:
 def test_reset_forgets(prices: tuple[Tensor, Tensor]) -> None:
     predictions, targets = prices
     metric = LogRMSE(3)
-    metric.update(predictions * 100, targets)
+    metric.update(predictions.log() * 100, targets.log())
     metric.reset()
-    metric.update(predictions, targets)
+    metric.update(predictions.log(), targets.log())
     torch.testing.assert_close(metric.compute(), log_rmse(predictions, targets), rtol=1e-13, atol=0)
 
 
@@ -96,7 +94,7 @@ def test_non_positive_prediction_marks_its_member_only(prices: tuple[Tensor, Ten
     predictions[0, 5] = -1.0
     predictions[2, 5] = 0.0
     metric = LogRMSE(3)
-    metric.update(predictions, targets)
+    metric.update(predictions.log(), targets.log())
     for scores in (metric.compute(), log_rmse(predictions, targets)):
         assert math.isnan(scores[0].item())
         assert scores[1].item() == pytest.approx(expected[1].item(), rel=1e-12)
@@ -122,7 +120,7 @@ def test_metric_refuses_another_number_of_members(shape: tuple[int, ...]) -> Non
 
 def test_metric_needs_a_member() -> None:
     with pytest.raises(ValueError, match="n_members must be at least 1, got n_members=0"):
-        MemberRMSE(0)
+        LogRMSE(0)
 
 
 def test_gradient_of_a_member_does_not_depend_on_the_others(prices: tuple[Tensor, Tensor]) -> None:

@@ -40,8 +40,8 @@ class AutogradSteps:
     """How a stack trains by autograd.
 
     Where the device can record, the first step is taken as it comes (libraries set themselves up in it), the second is
-    recorded, and from then on all are replays of it. So a step reads and writes the same memory each time: the rows of
-    the epoch and the number of the step lie on the device.
+    recorded, and from then on all are replays of it. A replay reads and writes the same memory each time, so the rows
+    of the epoch and the number of the step lie on the device.
 
     Args:
         stack: The networks.
@@ -58,7 +58,7 @@ class AutogradSteps:
         self.n_features = stack.first_weight.shape[1]
         self.total = torch.zeros(stack.n_members, device=device, dtype=torch.float64)
         self.rows = torch.empty(0, device=device, dtype=torch.int64)
-        self.number = torch.zeros(1, device=device, dtype=torch.int64)
+        self.step_index = torch.zeros(1, device=device, dtype=torch.int64)
         self.is_warm = False
         self.replay: Work | None = None
 
@@ -77,7 +77,7 @@ class AutogradSteps:
         if self.rows.shape != rows.shape:
             self.rows = torch.empty_like(rows)
         self.rows.copy_(rows)
-        self.number.zero_()
+        self.step_index.zero_()
         for _ in range(len(rows)):
             if self.replay is None and self.is_warm:
                 with self.optimizer.recorded():
@@ -92,8 +92,8 @@ class AutogradSteps:
         return outputs
 
     def _next_step(self) -> None:
-        self._step(self.rows.index_select(0, self.number)[0])
-        self.number.add_(1)
+        self._step(self.rows.index_select(0, self.step_index)[0])
+        self.step_index.add_(1)
 
     def _step(self, rows: Tensor) -> None:
         features, targets = self.data.gather(rows, self.n_features)

@@ -1,9 +1,4 @@
-"""What the machine offers: the device to train on, its caches, and memory that was freed.
-
-Where a population trains.
-
-What the C library does with memory that a training step gives back, and how large the caches are.
-"""
+"""What the machine offers: the device that networks train on, caches, and memory that was freed."""
 
 import ctypes
 import os
@@ -19,11 +14,10 @@ from actlab.errors import InputError
 def accelerator(asked: str = "auto") -> str:
     """What Lightning's Trainer is told for `trainer.accelerator`.
 
-    Losses and scores are summed in 64 bits, which some devices lack (Apple's GPUs): left the choice, it is the
-    processor there.
+    Losses and scores are summed in 64 bits. Where the device has none (Apple's GPUs), `auto` is the processor.
 
     Raises:
-        InputError: such a device is asked for.
+        InputError: a device without 64-bit floats is asked for.
     """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is None or asked == "cpu" or has_float64(device):
@@ -51,7 +45,8 @@ def has_float64(device: torch.device) -> bool:
 
 # <malloc.h> of glibc
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-# Gradients and signals of a step are smaller (a stack of 32 MB has gradients of 8); larger blocks go back at once.
+# Freed blocks up to this size are kept for the next step, and so many bytes of them in each thread. Gradients and
+# signals are smaller: the weights, gradients and moments of a stack take 32 MB at most, so its gradients 8.
 LARGEST_KEPT = 32 << 20
 KEPT = 512 << 20
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -69,10 +64,10 @@ def give_back_freed_memory() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep freed memory of up to `KEPT` bytes a thread, where the C library is glibc.
+    """Let the process keep what training steps free for the next ones, where the C library is glibc.
 
-    A step of a stack frees all its gradients and signals. Left to itself, glibc hands these pages to the kernel and
-    takes them again, zeroed, one page fault each, a moment later: some twenty a network and step at batch 128.
+    By default glibc hands the pages of gradients and signals back to the kernel after each step, and gets them again,
+    zeroed, with a page fault each: some twenty a network and step at batch 128.
     """
     if sys.platform != "linux":
         return

@@ -43,10 +43,14 @@ def log_rmse(predictions: Tensor, targets: Tensor) -> Tensor:
     return rmse(predictions.log(), targets.log())
 
 
-class MemberRMSE(Metric):
-    """RMSE of plain values, one per member, over any number of batches.
+class LogRMSE(Metric):
+    """The score, one per member, over any number of batches: log-RMSE of networks that predict the log target.
 
-    Sums are kept in float64, so the value does not depend on how the rows were cut into batches.
+    Values are on the scale that networks are trained on, so of a target that is learned as it is this is its RMSE.
+    Sums are kept in float64: the score does not depend on how the rows were cut into batches.
+
+    Args:
+        n_members: P.
     """
 
     is_differentiable = True
@@ -75,32 +79,12 @@ class MemberRMSE(Metric):
             shape = tuple(predictions.shape)
             raise ValueError(f"predictions must have shape (n_members={self.n_members}, B), got shape {shape}")
         _check_shapes(predictions, targets)
-        errors = self._to_scored(predictions.double()) - self._to_scored(targets.double())
-        self.sum_squared_error += errors.square().sum(dim=-1)
+        self.sum_squared_error += (predictions.double() - targets.double()).square().sum(dim=-1)
         self.n_rows += predictions.shape[-1]
 
     def compute(self) -> Tensor:
         """(P,) in float64; nan before the first batch and for a member with a nan prediction."""
         return (self.sum_squared_error / self.n_rows).sqrt()
-
-    def _to_scored(self, values: Tensor) -> Tensor:
-        return values
-
-
-class LogRMSE(MemberRMSE):
-    """log-RMSE, one per member; see `log_rmse` for the formula and for what a non-positive prediction does.
-
-    Args:
-        n_members: P.
-        is_log: Predictions and targets are natural logarithms already (the scale on which the networks are trained).
-    """
-
-    def __init__(self, n_members: int, *, is_log: bool = False, **kwargs: Any) -> None:
-        super().__init__(n_members, **kwargs)
-        self.is_log = is_log
-
-    def _to_scored(self, values: Tensor) -> Tensor:
-        return values if self.is_log else values.log()
 
 
 def _check_shapes(predictions: Tensor, targets: Tensor) -> None:

@@ -21,7 +21,7 @@ from actlab.members import Member
 from actlab.networks import population as planning
 from actlab.networks.autograd import Piece
 from actlab.networks.machine import keep_freed_memory
-from actlab.networks.metrics import MemberRMSE
+from actlab.networks.metrics import LogRMSE
 from actlab.networks.network import Regressor, stack_states
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.streams import SharedBatches
@@ -311,7 +311,7 @@ class PopulationModule(pl.LightningModule):
         rows = torch.from_numpy(data.rows.test)
         outputs = predict(outcomes, data.features[rows].to(self.device))
         targets = data.targets[rows].to(outputs)
-        metric = MemberRMSE(len(outcomes)).to(self.device)
+        metric = LogRMSE(len(outcomes)).to(self.device)
         metric.update(outputs * data.scaler.sd, targets * data.scaler.sd)
         for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
             outcome.test_score = score

@@ -25,7 +25,7 @@ from actlab.networks import activations
 from actlab.networks.adamw import AdamWState, RowAdamW
 from actlab.networks.autograd import AutogradSteps, Piece, recorder
 from actlab.networks.compiled import Chunks, can_compile, chunk_size
-from actlab.networks.metrics import MemberRMSE
+from actlab.networks.metrics import LogRMSE
 from actlab.networks.network import Regressor, layer_shapes, unstack
 from actlab.networks.streams import EpochShape, SharedBatches
 from actlab.networks.trained import TrainedNetwork
@@ -170,7 +170,7 @@ class StackTraining:
         # of the stack, for each position
         self.rows = list(range(len(members)))
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
-        self.metric = MemberRMSE(len(members)).to(device)
+        self.metric = LogRMSE(len(members)).to(device)
         self.features, self.targets = self.tensors.held_out(self.splits)
         self.places = torch.tensor([self.splits.index(member.split) for member in members], device=device)
 
