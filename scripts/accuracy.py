@@ -52,11 +52,9 @@ from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs import model_building as assembly
 from actlab.runs.compare_search import Comparison, compare
-from actlab.runs.evaluate import Setting, evaluate
-from actlab.runs.fit import evaluation_of
+from actlab.runs.evaluate import Evaluation, Setting, evaluate, setting_of, variants_of
 from actlab.runs.model_building import best_activations, fold_keys, rows_of, scores_by_activation, ship
 from actlab.runs.results import frames
-from actlab.runs.trial_settings import arms_of, setting_of
 from actlab.verdict.summary import choose
 
 N_OUTER = 5
@@ -204,7 +202,7 @@ def predictions(
     assert table.target is not None
     features = table.features.iloc[training].reset_index(drop=True)
     part = replace(table, features=features, target=table.target[training], ids=None)
-    results = evaluate(trials_of(configuration, pairs), evaluation_of(configuration), part)
+    results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration), part)
     parts = splits.make_splits(part.n_rows, configuration.compare, configuration.seed)
     by_split = {split: prepare(part, own, configuration.data) for split, own in parts.items()}
     outside = np.zeros((len(pairs), len(test)))
@@ -245,8 +243,8 @@ def settings(configuration: Configuration) -> None:
 def train(configuration: Configuration, table: Table) -> Found:
     """Every setting of the grid on every split."""
     grid = configuration.compare
-    pairs = [(arm.name, rate) for arm in arms_of(configuration) for rate in grid.learning_rates]
-    results = evaluate(trials_of(configuration, pairs), evaluation_of(configuration), table)
+    pairs = [(variant.label, rate) for variant in variants_of(configuration) for rate in grid.learning_rates]
+    results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration), table)
     return gathered(results, pairs, outer_folds(table.n_rows), true_values(table, configuration), grid.inner)
 
 

@@ -22,10 +22,8 @@ from actlab.data.table import read_table
 from actlab.engine.study import Study
 from actlab.members import derive_seed
 from actlab.runs.compare_search import Comparison, Search
-from actlab.runs.evaluate import evaluate
+from actlab.runs.evaluate import Evaluation, evaluate, setting_of
 from actlab.runs.experiment import Experiment
-from actlab.runs.fit import evaluation_of
-from actlab.runs.trial_settings import setting_of
 
 # repeats of the folds on which settings are trained again
 FRESH_REPEATS = 5
@@ -68,7 +66,7 @@ def train_again(found: dict[str, Study], configuration: Configuration) -> None:
     params = [study.optuna.best_trial.params for study in found.values()]
     settings = {number: setting_of(own, configuration, 1) for number, own in enumerate(params)}
     protocol = replace(configuration.compare, repeats=FRESH_REPEATS)
-    fresh = replace(evaluation_of(configuration), protocol=protocol, seed=derive_seed(configuration.seed, "fresh"))
+    fresh = replace(Evaluation.of(configuration), protocol=protocol, seed=derive_seed(configuration.seed, "fresh"))
     results = evaluate(settings, fresh, read_table(configuration.data))
     grid = np.array([outcome.val_score for outcome in results[0].outcomes])
     print("\n| | setting | fresh validation | against the grid's | 95 % interval |\n| --- | --- | --- | --- | --- |")

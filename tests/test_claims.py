@@ -30,7 +30,7 @@ from actlab.networks.population import Outcome
 from actlab.networks.trained import TrainedNetwork
 from actlab.report.tables import render_claims
 from actlab.run_files import MemberRecord, jsonable, to_frame
-from actlab.runs.results import explaining_frames, first_arms
+from actlab.runs.results import explaining_frames, first_variants
 from actlab.verdict.claims import CLAIMS, Measurements, Part, claims, judged, over_pairs, overall
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
 from small_ensembles import untrained
@@ -275,12 +275,12 @@ def test_costs_of_a_step_are_timed_by_turns() -> None:
     assert all(0 < entry["activation_us"] < entry["network_us"] for entry in medians.values())
 
 
-def test_claims_are_about_the_first_arm_of_each_activation() -> None:
+def test_claims_are_about_the_first_variant_of_each_activation() -> None:
     plain_settings = {n: setting(name) for n, name in enumerate(("relu", "tanh"))}
-    assert first_arms(plain_settings) == {"relu": "relu", "tanh": "tanh"}
+    assert first_variants(plain_settings) == {"relu": "relu", "tanh": "tanh"}
     labels = ["relu [init=auto]", "relu [init=torch]", "tanh [init=auto]"]
     factors = {n: setting(label.split()[0], name=label) for n, label in enumerate(labels)}
-    assert first_arms(factors) == {"relu [init=auto]": "relu", "tanh [init=auto]": "tanh"}
+    assert first_variants(factors) == {"relu [init=auto]": "relu", "tanh [init=auto]": "tanh"}
 
 
 def setting(activation: str, **more: Any) -> Any:

@@ -64,7 +64,7 @@ def first(small_csv: str) -> tuple[Evaluation, Table, pd.DataFrame, dict[str, An
     }
     records = [record for result in evaluate(settings, evaluation, table) for record in result.member_records()]
     members = to_frame(records, MemberRecord)
-    # arms have names of their own
+    # variants have names of their own
     members["activation"] = members.activation + " [init=auto]"
     summary = summarise(members, 0.5, "relu [init=auto]", list(RATES), is_equal_budget=True)
     summary |= {"data": {"n_rows": 120}, "protocol": {"n_test": 40}}

@@ -66,7 +66,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     ),
     "runs": (
         {"article", "evaluate", "references"},
-        {"model_building", "trial_settings"},
+        {"model_building"},
         {"progress"},
         {"results"},
         {"experiment"},

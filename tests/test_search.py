@@ -20,7 +20,7 @@ from actlab.errors import InputError
 from actlab.runs import experiment as experiments
 from actlab.runs import results
 from actlab.runs.compare_search import Search, first_rates, search, suggest
-from actlab.runs.trial_settings import setting_of
+from actlab.runs.evaluate import setting_of
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
 

@@ -21,8 +21,8 @@ from actlab.engine.study import Cell
 from actlab.members import derive_seed
 from actlab.networks import activations
 from actlab.run_files import RunDirectory
+from actlab.runs.evaluate import level_text, variants_of
 from actlab.runs.experiment import Experiment
-from actlab.runs.trial_settings import arms_of
 
 
 def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
@@ -46,7 +46,7 @@ class Comparison(Experiment):
     @cached_property
     def cells(self) -> list[Cell]:
         grid = self.configuration.compare
-        names = [arm.name for arm in arms_of(self.configuration)]
+        names = [variant.label for variant in variants_of(self.configuration)]
         distributions = {
             "activation": CategoricalDistribution(names),
             # a float on a log axis, not a category: that is how Optuna's plots should show it
@@ -181,5 +181,5 @@ def suggest(trial: optuna.Trial, configuration: Configuration) -> dict[str, Any]
     if space.dropout is not None:
         trial.suggest_float("dropout", *space.dropout)
     if space.hidden is not None:
-        trial.suggest_categorical("hidden", ["-".join(map(str, widths)) for widths in space.hidden])
+        trial.suggest_categorical("hidden", [level_text(widths) for widths in space.hidden])
     return trial.params

@@ -1,6 +1,8 @@
-"""Settings in, trained members out: `compare` and `search` evaluate with the same function.
+"""Settings in, trained networks out: what a trial's parameters stand for, and the one function that evaluates it.
 
-Where the parts meet: settings in, trained members out. `compare` and `search` evaluate with the same function.
+`compare` pairs, ranks and compares variants: activations, crossed with the levels of other settings (its factors). A
+level becomes part of the variant's name (`relu [init=torch]`). With matched parameters an activation that learns more
+numbers per unit gets narrower layers.
 """
 
 import gc
@@ -8,27 +10,34 @@ import hashlib
 import logging
 import statistics
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.callbacks import Checkpoint
 
 from actlab import __version__
+from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.preprocessing import fit_preprocessor
-from actlab.data.splits import make_splits
+from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import MAX_CATEGORIES, Table
+from actlab.data.target import Target
+from actlab.errors import InputError
 from actlab.members import Member, Split
+from actlab.networks import activations
 from actlab.networks.machine import accelerator
 from actlab.networks.module import PopulationModule
+from actlab.networks.network import layer_shapes
 from actlab.networks.population import Outcome
 from actlab.networks.snapshots import SnapshotFiles, Snapshots
 from actlab.run_files import CurveRecord, MemberRecord
-from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+from actlab.settings import DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
 
 # The preprocessed rows of the splits that train at the same time; more splits than fit train one wave after another.
 SPLIT_BYTES = 1_500_000_000
@@ -36,13 +45,15 @@ SPLIT_BYTES = 1_500_000_000
 FEATURE_BYTES = 8
 # user attributes of a trial
 MEMBERS, CURVES = "members", "curves"
+# settings of the network that can be factors, and the section of the configuration each comes from
+FACTORS = {"init": "model", "dropout": "model", "hidden": "model", "weight_decay": "optimizer"}
 
 
 @dataclass(frozen=True)
 class Setting:
     """What a trial evaluates: one architecture with its optimiser settings.
 
-    `name` is what results call it, where that is not the activation: an arm of a comparison with factors.
+    `name` is what results call it, where that is not the activation: a variant of a comparison with factors.
     """
 
     activation: str
@@ -53,10 +64,136 @@ class Setting:
     init: str
     name: str = ""
 
+    @classmethod
+    def of(cls, activation: str, model: ModelSettings, optimizer: OptimizerSettings, name: str = "") -> "Setting":
+        """The setting that these sections of the configuration describe."""
+        return cls(
+            activation,
+            optimizer.learning_rate,
+            optimizer.weight_decay,
+            tuple(model.hidden),
+            model.dropout,
+            model.init,
+            name,
+        )
+
     @property
     def label(self) -> str:
         """The name in results."""
         return self.name or self.activation
+
+
+def variants(
+    names: Sequence[str], factors: Mapping[str, Sequence[Any]], model: ModelSettings, optimizer: OptimizerSettings
+) -> list[Setting]:
+    """Every activation with every combination of levels, activations outermost, levels in the order given.
+
+    Raises:
+        InputError: a factor that does not exist, without levels or with a level twice, or a level that its setting
+            does not take.
+    """
+    for key, levels in factors.items():
+        check_factor(key, levels)
+    return [
+        _variant(name, dict(zip(factors, levels, strict=True)), model, optimizer)
+        for name in names
+        for levels in product(*factors.values())
+    ]
+
+
+def check_factor(key: str, levels: Sequence[Any]) -> None:
+    """Raise an `InputError` unless it is a factor with distinct levels."""
+    if key not in FACTORS:
+        raise InputError(f"compare.factors must be among {', '.join(FACTORS)}, got {key!r}")
+    if not isinstance(levels, list | tuple) or not levels:
+        raise InputError(f"compare.factors.{key} must be a list of levels, got {levels!r}")
+    texts = [level_text(level) for level in levels]
+    if len(set(texts)) < len(texts):
+        raise InputError(f"compare.factors.{key} must not name a level twice, got {list(levels)!r}")
+
+
+def level_text(level: Any) -> str:
+    """A level as part of a name: `torch`, `0.1`, `64-32`."""
+    return "-".join(map(str, level)) if isinstance(level, list | tuple) else str(level)
+
+
+def _variant(activation: str, levels: Mapping[str, Any], model: ModelSettings, optimizer: OptimizerSettings) -> Setting:
+    sections: dict[str, Any] = {"model": model, "optimizer": optimizer}
+    for key, level in levels.items():
+        if key == "init" and level not in ("auto", "torch"):
+            raise InputError(f"compare.factors.init must be auto or torch, got {level!r}")
+        try:
+            sections[FACTORS[key]] = replace(sections[FACTORS[key]], **{key: level})
+        except TypeError as error:
+            raise InputError(f"compare.factors.{key} cannot be {level!r}") from error
+    label = ", ".join(f"{key}={level_text(level)}" for key, level in levels.items())
+    return Setting.of(activation, **sections, name=f"{activation} [{label}]" if label else "")
+
+
+def variants_of(configuration: Configuration) -> list[Setting]:
+    """What `compare` compares; their learning rate is the configuration's own, not one of those compared."""
+    asked = configuration.compare
+    return variants(asked.activations, asked.factors, configuration.model, configuration.optimizer)
+
+
+def baseline_of(baseline: str, among: Sequence[Setting]) -> str:
+    """The name of the first variant of the baseline activation; the baseline itself where it has none, or is one."""
+    return next((one.label for one in among if baseline in (one.label, one.activation)), baseline)
+
+
+def setting_of(params: Mapping[str, Any], configuration: Configuration, n_features: int) -> Setting:
+    """A trial's parameters, with its variant's own values for what is not searched.
+
+    Args:
+        params: `activation` (the name of a variant, or an activation in a search) and `learning_rate`, and what is
+            searched besides.
+        configuration: The values of everything else.
+        n_features: Input columns, for widths at equal parameters.
+    """
+    name = params["activation"]
+    plain = Setting.of(name, configuration.model, configuration.optimizer)
+    variant = next((one for one in variants_of(configuration) if one.label == name), plain)
+    searched = {key: value for key, value in params.items() if key not in ("activation", "hidden")}
+    hidden = tuple(map(int, params["hidden"].split("-"))) if params.get("hidden") else variant.hidden
+    if configuration.compare.match_parameters:
+        hidden = widths_for(variant.activation, hidden, n_features)
+    return replace(variant, **searched, hidden=hidden)
+
+
+def n_parameters(activation: str, hidden: Sequence[int], n_features: int) -> int:
+    """Learned numbers of one network: weights, biases, and what its activations learn."""
+    row = activations.get(activation)
+    n_learned = sum(parameter.numel() for parameter in row.build().parameters())
+    shapes = layer_shapes(n_features, tuple(hidden), row.width_factor)
+    return sum(n_out * (n_in + 1) for n_out, n_in in shapes) + n_learned * len(hidden)
+
+
+def widths_for(activation: str, hidden: Sequence[int], n_features: int) -> tuple[int, ...]:
+    """Hidden widths at which the activation has as many parameters as a plain one has at `hidden`, or nearly so.
+
+    All layers are narrowed in proportion, each to whole units, to the number of parameters that is nearest; of equally
+    near ones, the wider. An activation that learns next to nothing of its own (prelu: one number a layer) keeps its
+    widths, because no unit is worth so little.
+    """
+    target = n_parameters("identity", hidden, n_features)
+    n_steps = 8 * max(hidden)
+    candidates = dict.fromkeys(
+        tuple(max(1, round(width * step / n_steps)) for width in hidden) for step in range(n_steps, 0, -1)
+    )
+    return min(candidates, key=lambda widths: abs(n_parameters(activation, widths, n_features) - target))
+
+
+def count_features(table: Table, rows: SplitRows, data: DataSettings) -> int:
+    """Input columns of the networks of one split, after preprocessing."""
+    fitted = fit_preprocessor(table.features, table.schema, rows.training, data)
+    return int(fitted.transform(table.features.iloc[:1]).shape[1])
+
+
+def target_sd(table: Table, data: DataSettings) -> float:
+    """Standard deviation of what the networks learn: the target, or its logarithm."""
+    if table.target is None:
+        raise ValueError("a table without a target has no standard deviation of it")
+    return float(np.std(Target.of(data.target_transform).forward(table.target)))
 
 
 @dataclass(frozen=True)
@@ -76,6 +213,17 @@ class Evaluation:
     optimizer: OptimizerSettings
     trainer: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> "Evaluation":
+        """What all trials of a configuration share."""
+        return cls(
+            configuration.data,
+            configuration.compare,
+            configuration.optimizer,
+            configuration.trainer,
+            configuration.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -101,24 +249,12 @@ class TrialResult:
 
 
 def member_record(outcome: Outcome) -> MemberRecord:
+    """The row of members.csv of one member."""
     member = outcome.member
-    return MemberRecord(
-        trial=member.trial,
-        activation=member.activation,
-        learning_rate=member.learning_rate,
-        repeat=member.split.repeat,
-        fold=member.split.fold,
-        inner=member.split.inner,
-        seed=member.seed,
-        best_epoch=outcome.best_epoch,
-        epochs=outcome.epochs,
-        val_score=outcome.val_score,
-        test_score=outcome.test_score,
-        diverged=outcome.is_diverged,
-        pruned=bool(outcome.pruned),
-        n_parameters=outcome.n_parameters,
-        seconds=outcome.seconds,
-    )
+    # the epochs trained, not those that the member was given
+    sources = vars(member) | vars(member.split) | vars(outcome)
+    sources |= {"diverged": outcome.is_diverged, "pruned": bool(outcome.pruned)}
+    return MemberRecord(**{column.name: sources[column.name] for column in fields(MemberRecord)})
 
 
 def _curve_record(result: TrialResult, epoch: int) -> CurveRecord:
@@ -213,18 +349,9 @@ def _freed_at_the_end() -> Iterator[None]:
 
 
 def make_member(number: int, setting: Setting, split: Split, seed: int, epochs: int = 0) -> Member:
-    return Member(
-        trial=number,
-        activation=setting.activation,
-        learning_rate=setting.learning_rate,
-        split=split,
-        seed=seed,
-        hidden=setting.hidden,
-        dropout=setting.dropout,
-        init=setting.init,
-        weight_decay=setting.weight_decay,
-        epochs=epochs,
-    )
+    """The network of a trial on one split; with `epochs` it trains that long and holds no rows back."""
+    network = {key: value for key, value in vars(setting).items() if key != "name"}
+    return Member(trial=number, split=split, seed=seed, epochs=epochs, **network)
 
 
 def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[list[Split]]:

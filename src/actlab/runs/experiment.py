@@ -32,11 +32,20 @@ from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
-from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, TrialResult, evaluate, snapshots_in
+from actlab.runs.evaluate import (
+    CURVES,
+    MEMBERS,
+    Evaluation,
+    TrialResult,
+    count_features,
+    evaluate,
+    setting_of,
+    snapshots_in,
+    target_sd,
+)
 from actlab.runs.model_building import RunNetworks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import Results, attributes_of, versions
-from actlab.runs.trial_settings import count_features, setting_of, target_sd
 
 FINGERPRINT = "actlab"
 
@@ -192,9 +201,7 @@ class Experiment(ABC):
         trainer = dict(configuration.trainer)
         if worker is not None and (device := worker.device()) is not None:
             trainer["devices"] = [device]
-        self.evaluation = Evaluation(
-            configuration.data, configuration.compare, configuration.optimizer, trainer, configuration.seed
-        )
+        self.evaluation = Evaluation.of(replace(configuration, trainer=trainer))
         shipped = shipped_splits(self.table.n_rows, configuration.compare, configuration.seed)
         self.networks = RunNetworks(self.run.weights, self.evaluation, self.table, shipped)
         storage = open_storage(self.run.journal, configuration.storage)

@@ -57,9 +57,9 @@ def fit(configuration: Configuration) -> RunDirectory:
     run.create()
     show_warnings(table.warnings)
     run.write_config(configuration.to_dict())
-    setting = _setting(configuration)
+    setting = Setting.of(configuration.model.activation, configuration.model, configuration.optimizer)
     members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
-    evaluation = evaluation_of(configuration)
+    evaluation = Evaluation.of(configuration)
     # first, so that members are measured before anything takes them out of training
     monitor, live = HealthMonitor(), LiveCurves(run.tensorboard)
     try:
@@ -74,19 +74,6 @@ def fit(configuration: Configuration) -> RunDirectory:
     shutil.rmtree(run.weights, ignore_errors=True)
     print(f"results: {run.path}")
     return run
-
-
-def _setting(configuration: Configuration) -> Setting:
-    """The one setting that is trained."""
-    model, optimizer = configuration.model, configuration.optimizer
-    return Setting(
-        model.activation,
-        optimizer.learning_rate,
-        optimizer.weight_decay,
-        tuple(model.hidden),
-        model.dropout,
-        model.init,
-    )
 
 
 def _write(
@@ -130,17 +117,6 @@ def _refuse_finished(run: RunDirectory, configuration: Configuration) -> None:
         )
     if run.checkpoint.exists():
         raise InputError(f"{run.path} holds this very run, finished; add --fresh to train it again beside")
-
-
-def evaluation_of(configuration: Configuration) -> Evaluation:
-    """What all members of a configuration share."""
-    return Evaluation(
-        configuration.data,
-        configuration.compare,
-        configuration.optimizer,
-        configuration.trainer,
-        configuration.seed,
-    )
 
 
 def score(configuration: Configuration, part: Part) -> float:

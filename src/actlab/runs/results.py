@@ -49,11 +49,20 @@ from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
-from actlab.runs.evaluate import CURVES, MEMBERS, Evaluation, Setting, TrialResult, evaluate
+from actlab.runs.evaluate import (
+    CURVES,
+    MEMBERS,
+    Evaluation,
+    Setting,
+    TrialResult,
+    baseline_of,
+    evaluate,
+    level_text,
+    variants_of,
+)
 from actlab.runs.model_building import RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import ReferencePrediction, mean_scores, reference_predictions
-from actlab.runs.trial_settings import baseline_of
 from actlab.settings import ALPHA
 from actlab.verdict.claims import Measurements, claims
 from actlab.verdict.significance import compare_all, ranking
@@ -161,7 +170,7 @@ def explain(
 ) -> dict[str, Any]:
     """`claims`, `health` and `costs` of summary.json, for a run in which every activation had the same trials.
 
-    With factors, the claims are about the arms of the first levels.
+    With factors, the claims are about the variants of the first levels.
 
     Args:
         frames: members, health and convergence.
@@ -171,7 +180,7 @@ def explain(
         settings: Trial number to setting.
         references: Predictions of the references; ridge's scores are put beside identity's.
     """
-    name_of = first_arms(settings)
+    name_of = first_variants(settings)
     members, health, convergence = (_renamed(frame, name_of) for frame in frames)
     costs = costs_of(members, settings, networks)
     found = Measurements(
@@ -188,8 +197,8 @@ def explain(
     return {"claims": claims(found), "health": found.context(), "costs": median_costs(costs)}
 
 
-def first_arms(settings: Mapping[int, Setting]) -> dict[str, str]:
-    """The name of each activation's first arm, to the activation itself."""
+def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
+    """The name of each activation's first variant, to the activation itself."""
     labels: dict[str, str] = {}
     for _, setting in sorted(settings.items()):
         labels.setdefault(setting.activation, setting.label)
@@ -261,7 +270,7 @@ def _searched(settings: Mapping[int, Setting]) -> dict[int, dict[str, str | floa
     """What trials can differ in besides activation and learning rate, for TensorBoard's table of settings."""
     return {
         number: {
-            "hidden": "-".join(map(str, setting.hidden)),
+            "hidden": level_text(setting.hidden),
             "dropout": setting.dropout,
             "weight_decay": setting.weight_decay,
             "init": setting.init,
@@ -328,7 +337,8 @@ class Results:
         write_frame(self.run.health, health)
         write_frame(self.run.convergence, convergence)
         summary = self._header(len(done))
-        grid, baseline, ratio = self.configuration.compare, baseline_of(self.configuration), fold_ratio(summary)
+        grid, ratio = self.configuration.compare, fold_ratio(summary)
+        baseline = baseline_of(grid.baseline, variants_of(self.configuration))
         summary |= summarise(members, ratio, baseline, self.rates, self.is_equal_budget, grid.rope)
         chosen = choose(members)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)

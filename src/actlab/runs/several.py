@@ -15,8 +15,8 @@ from actlab.report.several_page import write_several
 from actlab.report.words import answer
 from actlab.run_files import RunDirectory, jsonable, write_frame, write_json
 from actlab.runs.compare_search import Comparison
+from actlab.runs.evaluate import variants_of
 from actlab.runs.results import versions
-from actlab.runs.trial_settings import arms_of
 from actlab.verdict.across_data_sets import check_size, ranks_frame, summarise_data_sets
 
 
@@ -120,7 +120,7 @@ def _check_activations(listing: Listing) -> None:
     for name, configuration in listing.data_sets.items():
         for activation in configuration.compare.activations:
             activations.get(activation)
-        compared[name] = [arm.name for arm in arms_of(configuration)]
+        compared[name] = [variant.label for variant in variants_of(configuration)]
     first, names = next(iter(compared.items()))
     check_size(len(compared), len(names))
     for other, own in compared.items():
