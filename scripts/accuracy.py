@@ -51,7 +51,7 @@ from actlab.data.target import Target
 from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs import model_building as assembly
-from actlab.runs.compare_search import Comparison, compare
+from actlab.runs.compare_search import Compare, compare
 from actlab.runs.evaluate import Evaluation, Setting, evaluate, setting_of, variants_of
 from actlab.runs.model_building import best_activations, fold_keys, rows_of, scores_by_activation, ship
 from actlab.runs.results import frames
@@ -167,7 +167,7 @@ def nested(configuration: Configuration, pairs: list[tuple[str, float]]) -> None
 
 def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None:
     """Train a comparison, then the networks of its model for several lengths, and print their scores."""
-    experiment = Comparison(replace(configuration, out=str(out)))
+    experiment = Compare(replace(configuration, out=str(out)))
     experiment.train()
     done = experiment.study.done()
     trials = [done[cell.key] for cell in experiment.cells]

@@ -21,7 +21,7 @@ from actlab.config import Configuration, parse
 from actlab.data.table import read_table
 from actlab.engine.study import Study
 from actlab.members import derive_seed
-from actlab.runs.compare_search import Comparison, Search
+from actlab.runs.compare_search import Compare, Search
 from actlab.runs.evaluate import Evaluation, evaluate, setting_of
 from actlab.runs.experiment import Experiment
 
@@ -82,7 +82,7 @@ def train_again(found: dict[str, Study], configuration: Configuration) -> None:
 
 
 def run(configuration: Configuration, out: Path, n_seeds: int, is_unpruned_too: bool) -> None:
-    grid = train(Comparison(replace(configuration, out=str(out / "grid"))))
+    grid = train(Compare(replace(configuration, out=str(out / "grid"))))
     grid_epochs, grid_value = epochs(grid), grid.optuna.best_value
     found = {"grid": grid}
     print("| | trials | member-epochs | of the grid | best validation | against the grid | setting | as good |")

@@ -13,7 +13,7 @@ from actlab.config import Configuration
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
 from actlab.run_files import RunDirectory
-from actlab.runs.compare_search import Comparison, compare
+from actlab.runs.compare_search import Compare, compare
 from actlab.runs.experiment import choose_directory
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
@@ -76,9 +76,9 @@ def test_a_grid_is_cut_in_two_populations_a_worker_and_whole_activations_for_unk
         compare=replace(asked.compare, learning_rates=[1e-4, 1e-3, 1e-2, 1e-1]),
         out=str(tmp_path / "run"),
     )
-    assert Comparison(larger).batch == 250
-    assert Comparison(larger, Worker(0, 1, 2)).batch == 3
-    comparison = Comparison(larger)
+    assert Compare(larger).batch == 250
+    assert Compare(larger, Worker(0, 1, 2)).batch == 3
+    comparison = Compare(larger)
     comparison.configuration = replace(larger, storage="postgresql+psycopg://host/db")
     assert comparison.batch == 4
 

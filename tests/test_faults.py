@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from actlab.config import Configuration
 from actlab.engine.study import CELL, Study, open_storage
 from actlab.run_files import RunDirectory
-from actlab.runs.compare_search import Comparison
+from actlab.runs.compare_search import Compare
 from actlab.runs.experiment import Experiment
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from postgres_server import PostgresServer, binaries
@@ -66,7 +66,7 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
     try:
-        Comparison(asked).execute()
+        Compare(asked).execute()
     except experiment.InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -22,7 +22,7 @@ from actlab.errors import InputError
 from actlab.run_files import RunDirectory
 from actlab.runs import experiment as experiments
 from actlab.runs import results
-from actlab.runs.compare_search import Comparison, compare
+from actlab.runs.compare_search import Compare, compare
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
 
@@ -197,7 +197,7 @@ def test_fresh_starts_beside_and_overwrites_nothing(finished: Configuration) -> 
 def test_where_another_machine_writes_the_results_this_one_says_so(
     asked: Configuration, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    comparison = Comparison(asked)
+    comparison = Compare(asked)
     comparison.study.optuna.set_user_attr("written_by", {"host": "elsewhere", "directory": "/runs/there"})
     assert comparison.execute()[1] is None
     assert "the results are in /runs/there on elsewhere" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from actlab.report.drawing import ORDER
 from actlab.report.several import answer, print_several, read_several, remarks, score_and_rank
 from actlab.report.several_page import page, write_figure, write_several
 from actlab.run_files import RunDirectory, write_json, write_text
-from actlab.runs.compare_search import Comparison, compare
+from actlab.runs.compare_search import Compare, compare
 from actlab.runs.several import compare_several
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from actlab.verdict.across_data_sets import ranks_frame, summarise_data_sets
@@ -110,7 +110,7 @@ def test_the_stored_list_gives_the_same_comparison(
     from actlab.config import find_data_list, read_listing
 
     run, summary = finished
-    monkeypatch.setattr(Comparison, "train", _must_not)
+    monkeypatch.setattr(Compare, "train", _must_not)
     listed = find_data_list(["--config", str(run.config)])
     assert listed is not None
     again = read_listing(listed, "")
@@ -126,15 +126,15 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     finished: tuple[RunDirectory, dict[str, Any]], tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = listing(tables, tmp_path / "all")
-    train = Comparison.train
+    train = Compare.train
 
-    def interrupted(self: Comparison) -> None:
+    def interrupted(self: Compare) -> None:
         if self.configuration.name == "two":
             raise KeyboardInterrupt
         train(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Comparison, "train", interrupted)
+        patch.setattr(Compare, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compare_several(asked)
     first = RunDirectory(tmp_path / "all/one")
@@ -153,7 +153,7 @@ def test_runs_that_were_there_before_are_taken_over(
     asked = listing(tables, tmp_path / "all", NAMES[:2])
     for name, configuration in asked.data_sets.items():
         compare(replace(configuration, out=str(tmp_path / "all" / name)))
-    monkeypatch.setattr(Comparison, "train", _must_not)
+    monkeypatch.setattr(Compare, "train", _must_not)
     _, summary = compare_several(asked)
     assert summary is not None
     assert not summary["can_show_difference"]
@@ -164,7 +164,7 @@ def test_another_configuration_is_refused_before_anything_is_trained(
     finished: tuple[RunDirectory, dict[str, Any]], tables: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, summary = finished
-    monkeypatch.setattr(Comparison, "execute", _must_not)
+    monkeypatch.setattr(Compare, "execute", _must_not)
     config = run.config.read_text()
     asked = listing(tables, run.path)
     asked.data_sets["three"] = replace(asked.data_sets["three"], seed=8)
@@ -230,11 +230,11 @@ def test_in_a_database_studies_are_called_by_comparison_and_data_set(
 ) -> None:
     seen = []
 
-    def note(self: Comparison) -> None:
+    def note(self: Compare) -> None:
         seen.append(self.study.optuna.study_name)
 
     monkeypatch.setattr("actlab.runs.experiment.open_storage", lambda journal, url: open_journal(journal))
-    monkeypatch.setattr(Comparison, "execute", note)
+    monkeypatch.setattr(Compare, "execute", note)
     asked = listing(tables, tmp_path / "all", NAMES[:2])
     shared = {name: replace(own, storage="postgresql+psycopg://host/db") for name, own in asked.data_sets.items()}
     run, summary = compare_several(replace(asked, data_sets=shared))

@@ -33,10 +33,10 @@ def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] 
     """
     for name in configuration.compare.activations:
         activations.get(name)
-    return Comparison(configuration).execute()
+    return Compare(configuration).execute()
 
 
-class Comparison(Experiment):
+class Compare(Experiment):
     """The full grid; the same budget for all."""
 
     command = "compare"

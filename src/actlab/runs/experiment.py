@@ -1,8 +1,6 @@
-"""What `compare` and `search` share: directory and study, the loop of a worker, who writes the results.
+"""What `compare` and `search` share: run directory and study, the loop of a worker, and who writes the results.
 
-Which directory a run writes into, and whether what is in it is the same run: command, data, configuration.
-
-What `compare` and `search` share: run directory and study, the loop of a worker, and who writes the results.
+A directory is gone on with only by the same run: the same command, data and configuration.
 """
 
 import random
@@ -10,9 +8,9 @@ import socket
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,50 +55,49 @@ def show_warnings(texts: Iterable[str]) -> None:
 
 
 def choose_directory(command: str, configuration: Configuration) -> RunDirectory:
-    """The run directory: `--out`, else runs/COMMAND-NAME; with `--fresh` the first of it, it-2, it-3, ... not there.
+    """The directory of a run on one data set, as `named_directory` gives it.
 
     Raises:
         InputError: the path is a file, or a directory of something else.
     """
-    path = Path(configuration.out or f"runs/{command}-{configuration.name}")
+    run = named_directory(command, configuration.name, configuration)
+    if is_several(run.path):
+        raise InputError(f"{run.path} holds a comparison on several data sets; choose another --out, or add --fresh")
+    return run
+
+
+def named_directory(
+    command: str, name: str, configuration: Configuration, subdirectories: Collection[str] = ()
+) -> RunDirectory:
+    """`--out`, else runs/COMMAND-NAME; with `--fresh` the first of it, it-2, it-3, ... that is not there.
+
+    Args:
+        command: The command.
+        name: What the run is called.
+        configuration: `out` and `fresh`.
+        subdirectories: What may lie there already.
+
+    Raises:
+        InputError: the path is a file, or a directory of something that is no run.
+    """
+    path = Path(configuration.out or f"runs/{command}-{name}")
     if configuration.fresh:
         base, number = path, 2
         while path.exists():
             path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; name a directory")
     run = RunDirectory(path)
-    if is_several(path):
-        raise InputError(f"{path} holds a comparison on several data sets; choose another --out, or add --fresh")
+    if not path.exists() or run.journal.exists() or run.config.exists():
+        return run
+    if not path.is_dir():
+        raise InputError(f"--out {path} is a file; name a directory")
     # another worker's first files, half written or left by one that was killed, are hidden or the journal's
-    foreign = path.is_dir() and any(not entry.name.startswith((".", run.journal.name)) for entry in path.iterdir())
-    if foreign and not (run.journal.exists() or run.config.exists()):
+    found = [entry.name for entry in path.iterdir() if not entry.name.startswith((".", run.journal.name))]
+    if any(name not in subdirectories for name in found):
         raise InputError(f"--out {path} is a directory with other files in it; name a new one")
     return run
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What two starts of one run must agree on.
-
-    Args:
-        command: The command.
-        data: Hash of the table's content.
-        config: The part of the configuration that the command reads.
-        versions: Of the code and its libraries; another one is a warning only.
-    """
-
-    command: str
-    data: str
-    config: dict[str, Any]
-    versions: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, as the study keeps them."""
-        return {"command": self.command, "data": self.data, "config": jsonable(self.config), "versions": self.versions}
-
-
-def check_same_run(run: RunDirectory, study: optuna.Study, own: Fingerprint, is_quiet: bool) -> None:
+def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any], is_quiet: bool) -> None:
     """Compare with the start that made the study, or leave our fingerprint there if we make it.
 
     To be called under the study's lock.
@@ -108,51 +105,38 @@ def check_same_run(run: RunDirectory, study: optuna.Study, own: Fingerprint, is_
     Args:
         run: Its `config.yaml` speaks where the study is gone, or in a database.
         study: Keeps the fingerprint.
-        own: Of this start.
+        asked: The fingerprint of this start: command, hash of the table's content, the part of the configuration that
+            the command reads, and versions, of which others are a warning only.
         is_quiet: Do not warn of other versions.
 
     Raises:
         InputError: the directory holds another run; says what differs.
     """
-    asked, stored = own.to_dict(), study.user_attrs.get(FINGERPRINT)
+    stored = study.user_attrs.get(FINGERPRINT)
     if stored is None:
-        _refuse(run, _differences_of_file(run, asked["config"]))
+        written = run.read_config() if run.config.exists() else asked["config"]
+        known = {key: value for key, value in written.items() if key in asked["config"]}
+        _refuse_differences(run, {**asked, "config": known}, asked)
         study.set_user_attr(FINGERPRINT, asked)
         return
     changed = differences(stored["versions"], asked["versions"])
     if changed and not is_quiet:
         print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
-    _refuse(run, fingerprint_differences(stored, asked))
+    _refuse_differences(run, stored, asked)
 
 
-def keep_configuration(run: RunDirectory, configuration: Configuration) -> None:
-    """Write config.yaml, unless it is there."""
-    if not run.config.exists():
-        run.write_config(configuration.to_dict())
-
-
-def _differences_of_file(run: RunDirectory, asked: dict[str, Any]) -> list[str]:
-    if not run.config.exists():
-        return []
-    stored = {key: value for key, value in run.read_config().items() if key in asked}
-    return differences(_without_place(stored), _without_place(asked))
-
-
-def _refuse(run: RunDirectory, lines: list[str]) -> None:
+def _refuse_differences(run: RunDirectory, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise an `InputError` that names what makes two starts different runs: command, data, configuration."""
+    lines = differences({"command": stored["command"]}, {"command": asked["command"]})
+    if stored["data"] != asked["data"]:
+        csv = asked["config"]["data"]["csv"]
+        lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
+    lines += differences(_without_place(stored["config"]), _without_place(asked["config"]))
     if lines:
         raise InputError(
             f"{run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
             "go on with that one, choose another --out, or add --fresh"
         )
-
-
-def fingerprint_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """What makes two starts different runs, a line each: command, data, configuration."""
-    lines = differences({"command": stored["command"]}, {"command": asked["command"]})
-    if stored["data"] != asked["data"]:
-        csv = asked["config"]["data"]["csv"]
-        lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
-    return lines + differences(_without_place(stored["config"]), _without_place(asked["config"]))
 
 
 def _without_place(config: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +193,8 @@ class Experiment(ABC):
         self.study = Study(storage, name)
         with self.study.coordinator.lock():
             check_same_run(self.run, self.study.optuna, self._fingerprint(), is_quiet=worker is not None)
-            keep_configuration(self.run, configuration)
+            if not self.run.config.exists():
+                self.run.write_config(configuration.to_dict())
         self.progress: PopulationProgress | None = None
         # workers would write over each other's files
         own = self.run.tensorboard / f"{WORKER_PREFIX}{worker.index}" if worker is not None else self.run.tensorboard
@@ -249,9 +234,11 @@ class Experiment(ABC):
         """What goes along with the training of a population."""
         return [self.progress, self.live] if self.progress is not None else [self.live]
 
-    def _fingerprint(self) -> Fingerprint:
+    def _fingerprint(self) -> dict[str, Any]:
+        """As `check_same_run` takes it."""
         config = {key: value for key, value in self.configuration.compared().items() if key not in self.ignored}
-        return Fingerprint(self.command, self.table.content_hash, config, versions())
+        data = self.table.content_hash
+        return {"command": self.command, "data": data, "config": jsonable(config), "versions": versions()}
 
     def execute(self) -> tuple[RunDirectory, dict[str, Any] | None]:
         """Train what is missing and write the results; the summary is None where another process writes it."""

@@ -14,8 +14,9 @@ from actlab.report.several import listed_runs, ranks_file
 from actlab.report.several_page import write_several
 from actlab.report.words import answer
 from actlab.run_files import RunDirectory, jsonable, write_frame, write_json
-from actlab.runs.compare_search import Comparison
+from actlab.runs.compare_search import Compare
 from actlab.runs.evaluate import variants_of
+from actlab.runs.experiment import named_directory
 from actlab.runs.results import versions
 from actlab.verdict.across_data_sets import check_size, ranks_frame, summarise_data_sets
 
@@ -36,12 +37,12 @@ def compare_several(listing: Listing) -> tuple[RunDirectory, dict[str, Any] | No
     _check_tables(listing)
     run = choose_directory(listing)
     run.create()
-    comparisons: list[Comparison] = []
+    comparisons: list[Compare] = []
     try:
         for name, configuration in listing.data_sets.items():
-            comparisons.append(Comparison(_own(configuration, run.path, name)))
+            comparisons.append(Compare(_own(configuration, run.path, name)))
         # only now: a list that is refused leaves the directory as it was
-        keep_list(run, listing)
+        run.write_config(_content(run, listing))
         for number, comparison in enumerate(comparisons, 1):
             name = comparison.configuration.name
             print(f"{name}: data set {number} of {len(comparisons)}", file=sys.stderr)
@@ -73,41 +74,29 @@ def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
 
 
 def choose_directory(listing: Listing) -> RunDirectory:
-    """`--out`, else runs/compare-NAME; with `--fresh` the first of it, it-2, it-3, ... that is not there.
+    """The directory of the whole, as `named_directory` gives it.
 
     Runs of the listed data sets that are there already are gone on with. A list may grow, but not lose a data set.
 
     Raises:
         InputError: a file, other files, one data set's run, or a comparison on other data sets.
     """
-    path = Path(listing.whole.out or f"runs/compare-{listing.name}")
-    if listing.whole.fresh:
-        base, number = path, 2
-        while path.exists():
-            path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    if not path.exists():
-        return RunDirectory(path)
-    if not path.is_dir():
-        raise InputError(f"--out {path} is a file; name a directory")
-    run = RunDirectory(path)
-    if run.config.exists():
-        if (stored := listed_runs(path)) is None:
-            raise InputError(f"{path} holds a run on one data set; choose another --out, or add --fresh")
+    run = named_directory("compare", listing.name, listing.whole, listing.data_sets)
+    if run.journal.exists() or run.config.exists():
+        if (stored := listed_runs(run.path)) is None:
+            raise InputError(f"{run.path} holds a run on one data set; choose another --out, or add --fresh")
         if gone := [name for name in stored if name not in listing.data_sets]:
             raise InputError(
-                f"{path} holds a comparison on other data sets: {', '.join(gone)} would be left out; "
+                f"{run.path} holds a comparison on other data sets: {', '.join(gone)} would be left out; "
                 "choose another --out, or add --fresh"
             )
-    elif any(not entry.name.startswith(".") and entry.name not in listing.data_sets for entry in path.iterdir()):
-        raise InputError(f"--out {path} is a directory with other files in it; name a new one")
     return run
 
 
-def keep_list(run: RunDirectory, listing: Listing) -> None:
+def _content(run: RunDirectory, listing: Listing) -> dict[str, Any]:
     """config.yaml: the runs' own configurations as a list that `--config` reads, and who works on them."""
-    whole = listing.whole
-    content = {"data": [f"{name}/config.yaml" for name in listing.data_sets], "out": str(run.path)}
-    run.write_config(content | {"workers": whole.workers, "storage": whole.storage})
+    whole, data = listing.whole, [f"{name}/config.yaml" for name in listing.data_sets]
+    return {"data": data, "out": str(run.path), "workers": whole.workers, "storage": whole.storage}
 
 
 def _own(configuration: Configuration, path: Path, name: str) -> Configuration:
