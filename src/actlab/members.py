@@ -24,6 +24,10 @@ class Split:
         return (self.repeat, self.fold)
 
 
+# A seed and a split: members of one stream share initial weights (of equal shapes), batch orders and dropout masks.
+Stream = tuple[int, Split]
+
+
 @dataclass(frozen=True)
 class Member:
     """One network: its architecture, its optimiser settings, its rows and its seed.
@@ -47,8 +51,8 @@ class Member:
     epochs: int = 0
 
     @property
-    def stream(self) -> tuple[int, Split]:
-        """Members of one stream share batch orders and masks."""
+    def stream(self) -> Stream:
+        """What its randomness comes from."""
         return (self.seed, self.split)
 
     @classmethod
@@ -63,7 +67,7 @@ def derive_seed(*key: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def stream_seed(stream: tuple[int, Split], *purpose: object) -> int:
+def stream_seed(stream: Stream, *purpose: object) -> int:
     """The seed for one purpose (initialisation, the order of one epoch, ...) of a member's stream."""
     seed, split = stream
     return derive_seed(seed, split.repeat, split.fold, split.inner, *purpose)

@@ -1,12 +1,7 @@
-"""One column: from its cells' texts to numbers, days or categories under the kind that the training file decided.
+"""One column of a CSV: from texts to numbers, days or categories, under a kind decided once on the training file.
 
-From the text of one column's cells to numbers, days or categories.
-
-All rules work on the distinct texts of a column, so their cost per row is a hash look-up.
-
-One column at a time: what kind it is, and its cells as numbers or categories under that kind.
-
-The kind is decided once, on the training file, and stored; files to predict on are read under it.
+All rules work on the distinct texts of a column, so their cost per row is a hash look-up. Files to predict on are read
+under the kinds stored in the `Schema`.
 """
 
 import difflib
@@ -14,15 +9,20 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
-from actlab.data.csv_file import shown
+from actlab.data.csv_file import CsvFile, shown
 from actlab.errors import InputError
+from actlab.run_files import jsonable
 
+Kind = Literal["numeric", "categorical", "ordinal"]
 Format = Literal["number", "decimal_comma", "iso_date"]
+# (n_rows,) cells of a column as the file holds them: Python's own texts, or an array of NumPy's variable-width ones
+Texts = Sequence[str] | np.ndarray
 
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 INFINITE = re.compile(r"([+-]?)inf(inity)?", re.IGNORECASE)
@@ -36,117 +36,6 @@ OTHER_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d\d:\d\d(:\d\d)?)?",
 # Longer texts are no numbers; the patterns need not be tried on them.
 MAX_NUMBER_LENGTH = 400
 SECONDS_PER_DAY = 86_400
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """One column read as numbers.
-
-    Args:
-        parsed: (n_rows,) float64, NaN where the cell is missing or unreadable.
-        unreadable: Positions of the cells that are neither missing nor a number.
-        formatted: The first text that is a number only without its currency sign or thousands separators.
-    """
-
-    parsed: np.ndarray
-    unreadable: np.ndarray
-    formatted: str | None = None
-
-
-def read_numbers(cells: Sequence[str], missing: Collection[str], style: Format = "number") -> Numbers:
-    """Read (n_rows,) cell texts as float64; days since 1970-01-01 UTC for `iso_date`."""
-    if style == "number":
-        values = _plain_numbers(cells, missing)
-        if values is not None:
-            return Numbers(values, np.empty(0, dtype=np.intp))
-    codes, texts = _distinct(cells)
-    is_missing = np.array([text in missing for text in texts], dtype=bool)
-    readings = [_days(text) if style == "iso_date" else _formatted_number(text, style) for text in texts]
-    values = np.array([np.nan if value is None else value for value in readings], dtype=np.float64)
-    is_bad = np.array([value is None for value in readings], dtype=bool) & ~is_missing
-    values[is_missing] = np.nan
-    formatted = [
-        text
-        for text, value, gone in zip(texts, readings, is_missing, strict=True)
-        if style == "number" and value is not None and not gone and not _is_plain(text)
-    ]
-    return Numbers(values[codes], np.flatnonzero(is_bad[codes]), formatted[0] if formatted else None)
-
-
-def read_categories(cells: Sequence[str], missing: Collection[str]) -> np.ndarray:
-    """Read (n_rows,) cell texts as an object array of category names, None where missing."""
-    codes, texts = _distinct(cells)
-    names = np.empty(len(texts), dtype=object)
-    names[:] = [None if text in missing else category_name(text) for text in texts]
-    return np.asarray(names[codes], dtype=object)
-
-
-def category_name(text: str) -> str:
-    """The text itself; `3.0` becomes `3`, since a missing cell elsewhere turns integer codes into floats on export."""
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip())
-
-
-def looks_like_dates(categories: Sequence[str]) -> bool:
-    """True when every name looks like a date in some order of day, month and year."""
-    return len(categories) > 0 and all(OTHER_DATE.fullmatch(name) for name in categories)
-
-
-def _distinct(cells: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    as_objects = np.empty(len(cells), dtype=object)
-    as_objects[:] = list(cells)
-    codes, texts = pd.factorize(as_objects)
-    return codes, [text.strip() for text in texts]
-
-
-def _is_plain(text: str) -> bool:
-    return PLAIN.fullmatch(text) is not None or INFINITE.fullmatch(text) is not None
-
-
-def _plain_numbers(cells: Sequence[str], missing: Collection[str]) -> np.ndarray | None:
-    """The fast way: float() of every cell; None as soon as one cell needs a closer look."""
-    joined = "".join(cells)
-    if "_" in joined or not joined.isascii():  # float() takes 1_000 and digits of any script
-        return None
-    stand_in = dict.fromkeys(missing, "nan")
-    try:
-        values = np.array([float(stand_in.get(cell, cell)) for cell in cells], dtype=np.float64)
-    except ValueError:
-        return None
-    is_missing = all(cells[i] in missing for i in np.flatnonzero(np.isnan(values)).tolist())
-    return values if is_missing else None
-
-
-def _formatted_number(text: str, style: Format) -> float | None:
-    if len(text) > MAX_NUMBER_LENGTH:
-        return None
-    if infinite := INFINITE.fullmatch(text):
-        return float(f"{infinite[1]}inf")
-    without_sign = CURRENCY.fullmatch(text)
-    if without_sign is None:
-        return None
-    sign, body = without_sign.groups()
-    if sign and body[:1] in ("+", "-"):
-        return None
-    if style == "decimal_comma":
-        match = DECIMAL_COMMA.fullmatch(body)
-        return None if match is None else float(sign + re.sub(r"[^\d,+-]", "", body).replace(",", "."))
-    if PLAIN.fullmatch(body):
-        return float(sign + body)
-    return float(sign + re.sub(r"[^\d.+-]", "", body)) if GROUPED.fullmatch(body) else None
-
-
-def _days(text: str) -> float | None:
-    """Days since 1970-01-01 UTC of an ISO 8601 date (UTC where it names no offset), None for anything else."""
-    if ISO_DATE.fullmatch(text) is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / SECONDS_PER_DAY
-
-
-Kind = Literal["numeric", "categorical", "ordinal"]
 N_SHOWN_LINES = 5
 
 
@@ -191,48 +80,66 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts and text only: `from_dict` restores an equal schema."""
-        state = asdict(self)
-        return {
-            **state,
-            "columns": [{**column, "categories": list(column["categories"])} for column in state["columns"]],
-            "na_values": list(self.na_values),
-            "dropped": list(self.dropped),
-        }
+        return dict(jsonable(asdict(self)))
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Schema":
         """The schema that `to_dict` described."""
-        columns = (Column(**{**column, "categories": tuple(column["categories"])}) for column in state["columns"])
-        return cls(
-            tuple(columns), state["target"], state["id"], tuple(state["na_values"]), tuple(state.get("dropped", ()))
-        )
+        columns = tuple(Column(**tupled(column)) for column in state["columns"])
+        return cls(**{**tupled(state), "columns": columns})
+
+
+def tupled(state: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass from what `jsonable` made of them: lists are tuples again."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The cells of one column and where they stand.
+class Numbers:
+    """One column read as numbers.
+
+    Args:
+        parsed: (n_rows,) float64, NaN where the cell is missing or unreadable.
+        unreadable: Positions of the cells that are neither missing nor a number.
+        formatted: Position of the first cell that is a number only without its currency sign or thousands separators.
+    """
+
+    parsed: np.ndarray
+    unreadable: np.ndarray
+    formatted: int | None = None
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """One column as the file holds it.
 
     Args:
         name: Of the column.
-        texts: (n_rows,) cells as in the file.
+        texts: (n_rows,) cells.
         lines: (n_rows,) line numbers in the file.
-        path: Of the file.
+        file: Where it stands.
         missing: Texts that mean "missing".
     """
 
     name: str
-    texts: Sequence[str]
+    texts: Texts
     lines: np.ndarray
-    path: str
-    missing: Collection[str]
+    file: CsvFile
+    missing: frozenset[str]
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The cells as numbers written plainly or with currency signs and thousands separators."""
+        return read_numbers(self.texts, self.missing)
+
+    @property
+    def whole(self) -> str:
+        """`file, column 'price'`, to begin a message with."""
+        return f"{self.file.path}, column {shown(self.name)}"
 
     def place(self, row: int) -> str:
         """`file, line 12, column 'price'`, to begin a message with."""
-        return f"{self.path}, line {self.lines[row]}, column {shown(self.name)}"
-
-    def whole(self) -> str:
-        """`file, column 'price'`, to begin a message with."""
-        return f"{self.path}, column {shown(self.name)}"
+        return f"{self.file.path}, line {self.lines[row]}, column {shown(self.name)}"
 
     def line_list(self, is_meant: np.ndarray) -> str:
         """`line 3`, or `lines 3, 7 and 12 more`, of the rows that are meant."""
@@ -242,16 +149,29 @@ class Cells:
         return f"line{'s' if len(lines) > 1 else ''} {first}{more}"
 
 
-def read_column(column: Column, cells: Cells) -> tuple[np.ndarray, list[str]]:
-    """Read (n_rows,) cells under a known kind: float64 with NaN, or objects (str or None), and warnings.
+class ReadColumn(NamedTuple):
+    """One column as networks see it: what it is, (n_rows,) float64 with NaN or objects (str or None), and warnings."""
+
+    column: Column
+    parsed: np.ndarray
+    warnings: list[str]
+
+
+def missing_texts(na_values: Sequence[str]) -> frozenset[str]:
+    """Texts that mean "missing": those of the settings, and an empty cell."""
+    return frozenset({"", *(text.strip() for text in na_values)})
+
+
+def read_column(column: Column, raw: RawColumn) -> ReadColumn:
+    """Read cells under a known kind.
 
     Raises:
         InputError: A cell of a numeric column cannot be read as a number, or is infinite.
     """
     if column.kind != "numeric":
         # a text that the user lists as a category is one, even if it means "missing" elsewhere (NA in BsmtQual)
-        return read_categories(cells.texts, set(cells.missing) - set(column.categories)), []
-    numbers = read_numbers(cells.texts, cells.missing, column.format)
+        return ReadColumn(column, read_categories(raw.texts, raw.missing - set(column.categories)), [])
+    numbers = read_numbers(raw.texts, raw.missing, column.format)
     if numbers.unreadable.size:
         row = int(numbers.unreadable[0])
         expected = {
@@ -260,22 +180,122 @@ def read_column(column: Column, cells: Cells) -> tuple[np.ndarray, list[str]]:
             "iso_date": "a date like 2024-12-31",
         }
         raise InputError(
-            f"{cells.place(row)}: {shown(cells.texts[row])} is not {expected[column.format]}; correct the cell, "
+            f"{raw.place(row)}: {shown(raw.texts[row])} is not {expected[column.format]}; correct the cell, "
             "or leave it empty if the value is missing"
         )
-    refuse_infinite(numbers.parsed, cells)
-    return numbers.parsed, format_warnings(cells, column.format, numbers.formatted)
+    return numeric_column(column, raw, numbers.parsed, numbers.formatted)
 
 
-def refuse_infinite(values: np.ndarray, cells: Cells) -> None:
-    """Raise an `InputError` when a cell is infinite or too large for a float64."""
-    rows = np.flatnonzero(np.isinf(values))
-    if rows.size:
-        row = int(rows[0])
+def numeric_column(column: Column, raw: RawColumn, values: np.ndarray, formatted: int | None) -> ReadColumn:
+    """The column with its values, and a warning where the cell at `formatted` is a number only in its format.
+
+    Raises:
+        InputError: A cell is infinite or too large for a float64.
+    """
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        row = int(infinite[0])
         raise InputError(
-            f"{cells.place(row)}: {shown(cells.texts[row])} is infinite; correct the cell, or leave it empty if the "
+            f"{raw.place(row)}: {shown(raw.texts[row])} is infinite; correct the cell, or leave it empty if the "
             "value is missing"
         )
+    if formatted is None:
+        return ReadColumn(column, values, [])
+    text, value = shown(raw.texts[formatted].strip()), f"{values[formatted]:.12g}"
+    if column.format == "iso_date":
+        warning = f"{raw.whole} holds dates; read as days since 1970-01-01 ({text} is {value})"
+    else:
+        comma = " with decimal comma" if column.format == "decimal_comma" else ""
+        warning = f"{raw.whole} holds numbers written as text{comma}; {text} is read as {value}"
+    return ReadColumn(column, values, [warning])
+
+
+def read_numbers(texts: Texts, missing: Collection[str], style: Format = "number") -> Numbers:
+    """Read (n_rows,) cell texts as float64; days since 1970-01-01 UTC for `iso_date`."""
+    if style == "number":
+        values = _plain_numbers(texts, missing)
+        if values is not None:
+            return Numbers(values, np.empty(0, dtype=np.intp))
+    codes, distinct = _distinct(texts)
+    is_missing = np.array([text in missing for text in distinct], dtype=bool)
+    readings = [_days(text) if style == "iso_date" else _formatted_number(text, style) for text in distinct]
+    values = np.array([np.nan if value is None else value for value in readings], dtype=np.float64)
+    is_unreadable = np.array([value is None for value in readings], dtype=bool) & ~is_missing
+    values[is_missing] = np.nan
+    is_formatted = np.array([style == "number" and not _is_plain(text) for text in distinct], dtype=bool)
+    formatted = np.flatnonzero((is_formatted & ~is_missing & ~is_unreadable)[codes])
+    return Numbers(values[codes], np.flatnonzero(is_unreadable[codes]), int(formatted[0]) if formatted.size else None)
+
+
+def read_categories(texts: Texts, missing: Collection[str]) -> np.ndarray:
+    """Read (n_rows,) cell texts as an object array of category names, None where missing."""
+    codes, distinct = _distinct(texts)
+    names = [None if text in missing else category_name(text) for text in distinct]
+    return np.asarray(np.array(names, dtype=object)[codes])
+
+
+def category_name(text: str) -> str:
+    """The text itself; `3.0` becomes `3`, since a missing cell elsewhere turns integer codes into floats on export."""
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip())
+
+
+def looks_like_dates(categories: Sequence[str]) -> bool:
+    """True when every name looks like a date in some order of day, month and year."""
+    return len(categories) > 0 and all(OTHER_DATE.fullmatch(name) for name in categories)
+
+
+def _distinct(texts: Texts) -> tuple[np.ndarray, list[str]]:
+    """The code of each cell, and the stripped texts that the codes stand for."""
+    codes, distinct = pd.factorize(np.array(texts, dtype=object))
+    return codes, [text.strip() for text in distinct]
+
+
+def _is_plain(text: str) -> bool:
+    return PLAIN.fullmatch(text) is not None or INFINITE.fullmatch(text) is not None
+
+
+def _plain_numbers(texts: Texts, missing: Collection[str]) -> np.ndarray | None:
+    """The fast way: float() of every cell; None as soon as one cell needs a closer look."""
+    joined = "".join(texts)
+    if "_" in joined or not joined.isascii():  # float() takes 1_000 and digits of any script
+        return None
+    stand_in = dict.fromkeys(missing, "nan")
+    try:
+        values = np.array([float(stand_in.get(text, text)) for text in texts], dtype=np.float64)
+    except ValueError:
+        return None
+    is_missing = all(texts[i] in missing for i in np.flatnonzero(np.isnan(values)).tolist())
+    return values if is_missing else None
+
+
+def _formatted_number(text: str, style: Format) -> float | None:
+    if len(text) > MAX_NUMBER_LENGTH:
+        return None
+    if infinite := INFINITE.fullmatch(text):
+        return float(f"{infinite[1]}inf")
+    without_sign = CURRENCY.fullmatch(text)
+    if without_sign is None:
+        return None
+    sign, body = without_sign.groups()
+    if sign and body[:1] in ("+", "-"):
+        return None
+    if style == "decimal_comma":
+        match = DECIMAL_COMMA.fullmatch(body)
+        return None if match is None else float(sign + re.sub(r"[^\d,+-]", "", body).replace(",", "."))
+    if PLAIN.fullmatch(body):
+        return float(sign + body)
+    return float(sign + re.sub(r"[^\d.+-]", "", body)) if GROUPED.fullmatch(body) else None
+
+
+def _days(text: str) -> float | None:
+    """Days since 1970-01-01 UTC of an ISO 8601 date (UTC where it names no offset), None for anything else."""
+    if ISO_DATE.fullmatch(text) is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / SECONDS_PER_DAY
 
 
 def similar(name: str, names: Sequence[str]) -> str:
@@ -285,14 +305,3 @@ def similar(name: str, names: Sequence[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(shown(folded[key]) for key in close)}?"
     return f"; its columns are {', '.join(shown(other) for other in names[:10])}{', ...' if len(names) > 10 else ''}"
-
-
-def format_warnings(cells: Cells, style: Format, example: str | None) -> list[str]:
-    """What to say about a column whose cells, like `example`, are numbers only in the given format."""
-    if example is None:
-        return []
-    value = f"{read_numbers([example], cells.missing, style).parsed[0]:.12g}"
-    if style == "iso_date":
-        return [f"{cells.whole()} holds dates; read as days since 1970-01-01 ({shown(example)} is {value})"]
-    comma = " with decimal comma" if style == "decimal_comma" else ""
-    return [f"{cells.whole()} holds numbers written as text{comma}; {shown(example)} is read as {value}"]

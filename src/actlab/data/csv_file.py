@@ -2,8 +2,6 @@
 
 Python's own `csv` does the splitting: unlike pandas it tells a short row from a row with empty cells, and the line
 number of each. Everything that can be wrong with a file ends in one `InputError` here.
-
-A column of cell texts in little memory: 16 bytes a cell where a list of Python's own texts takes 60.
 """
 
 import codecs
@@ -11,12 +9,12 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import IO, overload
+from typing import IO
 
 import numpy as np
 
@@ -90,43 +88,32 @@ def open_csv(path: str) -> CsvFile:
 
 
 def iterate_blocks(csv_file: CsvFile, n_rows: int) -> Iterator[Block]:
-    """Yield the data rows in blocks of at most `n_rows`; blank lines are skipped.
+    """Yield the data rows, at least one, in blocks of at most `n_rows`; blank lines are skipped.
 
     Raises:
-        InputError: A row has more or fewer cells than the header, or a quote does not end.
+        InputError: There is no data row, a row has more or fewer cells than the header, or a quote does not end.
     """
-    n_columns = len(csv_file.names)
-    with _rows(csv_file.path, csv_file.encoding, csv_file.delimiter) as rows:
-        next(rows)
-        cells: list[list[str]] = []
-        lines: list[int] = []
-        for row in rows:
+    rows = islice(_rows(csv_file.path, csv_file.encoding, csv_file.delimiter), 1, None)
+    n_columns, is_empty = len(csv_file.names), True
+    while block := list(islice(rows, n_rows)):
+        is_empty = False
+        for line, row in block:
             if len(row) != n_columns:
+                n_cells = f"{len(row)} cell{'s' if len(row) != 1 else ''}"
                 raise InputError(
-                    f"{csv_file.path}, line {rows.line_number}: {_plural(len(row), 'cell')} where the header has "
-                    f"{n_columns}; correct the line (a cell that holds a delimiter must stand in double quotes)"
+                    f"{csv_file.path}, line {line}: {n_cells} where the header has {n_columns}; correct the line (a "
+                    "cell that holds a delimiter must stand in double quotes)"
                 )
-            cells.append(row)
-            lines.append(rows.line_number)
-            if len(cells) == n_rows:
-                yield _block(cells, lines)
-                cells, lines = [], []
-        if cells:
-            yield _block(cells, lines)
+        lines, texts = zip(*block, strict=True)
+        yield Block(list(zip(*texts, strict=True)), np.array(lines, dtype=np.int64))
+    if is_empty:
+        raise InputError(f"{csv_file.path} has a header but no data row; add rows")
 
 
 def count_lines(path: str) -> int:
     """Line ends in the file: the rows of a table, its header included, but for line ends inside quotes."""
     with readable(path), open(path, "rb") as file:
         return sum(part.count(b"\n") for part in iter(lambda: file.read(SCAN_BYTES), b""))
-
-
-def _block(cells: list[list[str]], lines: list[int]) -> Block:
-    return Block(list(zip(*cells, strict=True)), np.array(lines, dtype=np.int64))
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @contextmanager
@@ -199,41 +186,22 @@ def _scan(path: str, file: IO[bytes], encoding: str, sha256: "hashlib._Hash") ->
     return is_decodable
 
 
-class _Rows:
-    """The non-blank rows of one file, with the line number of the last one."""
-
-    def __init__(self, path: str, file: IO[str], delimiter: str) -> None:
-        self._path = path
-        self._reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
-        self._has_one_column = False
-
-    @property
-    def line_number(self) -> int:
-        return self._reader.line_num
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return self
-
-    def __next__(self) -> list[str]:
-        is_first = self.line_number == 0
+def _rows(path: str, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file that are not blank, each with the number of the line at which it ends."""
+    n_columns = 0
+    with readable(path), open(path, encoding=encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
         try:
-            for row in self._reader:
+            for row in reader:
                 # a single blank cell is a blank line, except where a row has only one cell
-                if row and (row != [""] or self._has_one_column):
-                    self._has_one_column = len(row) == 1 if is_first else self._has_one_column
-                    return row
+                if row and (row != [""] or n_columns == 1):
+                    n_columns = n_columns or len(row)
+                    yield reader.line_num, row
         except csv.Error as error:
             raise InputError(
-                f"{self._path}, line {max(self.line_number, 1)}: {error}; correct the double quotes there (one inside "
+                f"{path}, line {max(reader.line_num, 1)}: {error}; correct the double quotes there (one inside "
                 "a quoted cell is written twice)"
             ) from None
-        raise StopIteration
-
-
-@contextmanager
-def _rows(path: str, encoding: str, delimiter: str) -> Iterator[_Rows]:
-    with readable(path), open(path, encoding=encoding, newline="") as file:
-        yield _Rows(path, file, delimiter)
 
 
 def _split_header(path: str, encoding: str) -> tuple[str, list[str]]:
@@ -255,8 +223,7 @@ def _split_header(path: str, encoding: str) -> tuple[str, list[str]]:
 
 def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> list[list[str]] | InputError:
     try:
-        with _rows(path, encoding, delimiter) as rows:
-            return list(islice(rows, n_rows))
+        return [row for _, row in islice(_rows(path, encoding, delimiter), n_rows)]
     except InputError as error:
         return error
 
@@ -272,40 +239,3 @@ def _column_names(path: str, header: list[str]) -> tuple[str, ...]:
 def listed(names: list[str], limit: int = 5) -> str:
     text = ", ".join(shown(name) for name in names[:limit])
     return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
-
-
-class PackedTexts(Sequence[str]):
-    """Cell texts, added block by block; read one by one or all in order, as a list would be.
-
-    NumPy's variable-width texts keep up to 15 bytes in place and longer ones in an arena of their own.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []
-        self._ends: list[int] = [0]
-
-    def extend(self, texts: Sequence[str]) -> None:
-        """Add a block of texts at the end."""
-        if len(texts) > 0:
-            self._parts.append(np.array(texts, dtype=np.dtypes.StringDType()))
-            self._ends.append(self._ends[-1] + len(texts))
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __iter__(self) -> Iterator[str]:
-        blocks: Iterable[list[str]] = (part.tolist() for part in self._parts)
-        return chain.from_iterable(blocks)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        part = int(np.searchsorted(self._ends, place, side="right")) - 1
-        return str(self._parts[part][place - self._ends[part]])

@@ -17,10 +17,8 @@ from actlab.data.preprocessing import Preprocessor, fit_preprocessor
 from actlab.data.splits import SplitRows, make_splits, without_validation
 from actlab.data.table import Table, read_table
 from actlab.data.target import TargetScaler, fit_target
-from actlab.members import Split, stream_seed
+from actlab.members import Split, Stream, stream_seed
 from actlab.settings import DataSettings, ProtocolSettings
-
-Stream = tuple[int, Split]
 
 # Vectorised exponentials and their scalar tails differ in the last bit, and a tail belongs to whichever member lies
 # last in a stack. Batches of a multiple of the widest vector (two of 16 floats) leave no tail, so that a member's bits

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import EpochOrder, SplitTensors, Stream
-from actlab.members import Member, stream_seed
+from actlab.data.datamodule import EpochOrder, SplitTensors
+from actlab.members import Member, Stream, stream_seed
 
 # dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
 DROPOUT_LEVELS = 1 << 16
