@@ -17,9 +17,7 @@ from actlab.data.table import Table, read_table
 from actlab.engine.study import Cell, Study, open_storage
 from actlab.members import Member, Split
 from actlab.networks.population import Outcome
-from actlab.runs import progress as display_module
 from actlab.runs import progress as progress_module
-from actlab.runs import progress as team_progress_module
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
 from actlab.runs.progress import (
     Leader,
@@ -28,6 +26,7 @@ from actlab.runs.progress import (
     TeamProgress,
     expected_member_epochs,
     find_leader,
+    scores_of,
 )
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
@@ -58,16 +57,14 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def monotonic() -> float:
             return next(ticks)
 
-    for module in (progress_module, display_module):
-        monkeypatch.setattr(module, "time", Ticking)
+    monkeypatch.setattr(progress_module, "time", Ticking)
     return
 
 
-def test_several_fits_of_a_run_add_up(data: DataSettings) -> None:
+def test_several_fits_of_a_run_add_up(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "PLAIN_S", 0)
     out = io.StringIO()
-    with PopulationProgress(console=Console(file=out), interval_s=0) as progress:
-        progress.plan(7)
-        progress.advance(1)
+    with PopulationProgress(7, 1, Console(file=out)) as progress:
         results = train(data, progress, {0: "relu", 1: "tanh"})
         assert progress.n_done == 5
         results += train(data, progress, {2: "silu"})
@@ -83,9 +80,10 @@ def test_several_fits_of_a_run_add_up(data: DataSettings) -> None:
     assert " at 0.01 leads with " in lines[0]
 
 
-def test_plain_output_keeps_its_interval(data: DataSettings, ticking: None) -> None:
+def test_plain_output_keeps_its_interval(data: DataSettings, ticking: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "PLAIN_S", 1e9)
     out = io.StringIO()
-    with PopulationProgress(4, Console(file=out), interval_s=1e9) as progress:
+    with PopulationProgress(4, console=Console(file=out)) as progress:
         train(data, progress, {0: "relu", 1: "tanh"})
     assert len(out.getvalue().splitlines()) == 1
 
@@ -93,9 +91,9 @@ def test_plain_output_keeps_its_interval(data: DataSettings, ticking: None) -> N
 def test_a_terminal_gets_a_bar_that_goes_away(data: DataSettings, ticking: None) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=110, legacy_windows=False, _environ={"TERM": "xterm"})
-    with PopulationProgress(4, console) as progress:
+    with PopulationProgress(4, console=console) as progress:
         train(data, progress, {0: "relu", 1: "tanh"})
-        assert progress.display.live is not None
+        assert progress.bar.live.is_started
         shown = out.getvalue()
     bar, counts, leader = shown.split("\x1b[2K")[-1].splitlines()
     assert "━" in bar
@@ -110,9 +108,9 @@ def test_the_leader_is_the_trial_of_the_lowest_mean_with_every_score_there() -> 
 
     scores = {1: (0.3, 0.1), 2: (0.15, 0.17), 3: (0.1, float("nan"))}
     outcomes = [outcome(trial, fold, score) for trial, both in scores.items() for fold, score in enumerate(both)]
-    assert find_leader(outcomes) == Leader("a2", 0.2, pytest.approx(0.16))
-    assert str(find_leader(outcomes)) == "a2 at 0.2 leads with 0.1600 on validation rows"
-    assert find_leader(outcomes[-1:]) is None
+    assert find_leader(scores_of(outcomes)) == Leader("a2", 0.2, pytest.approx(0.16))
+    assert str(find_leader(scores_of(outcomes))) == "a2 at 0.2 leads with 0.1600 on validation rows"
+    assert find_leader(scores_of(outcomes[-1:])) is None
 
 
 def test_the_estimate_is_right_on_average_for_members_that_leave_at_a_constant_rate() -> None:
@@ -136,7 +134,7 @@ def test_the_estimate_never_passes_the_last_epoch() -> None:
 
 def test_drawing_650_members_is_cheap(data: DataSettings) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    progress = PopulationProgress(650, console)
+    progress = PopulationProgress(650, console=console)
     progress.past = [
         Outcome(Member(n // 10, "relu", 0.1, Split(0, n % 10, 0), 0, (4,)), 1, val_score=0.1, epochs=50)
         for n in range(650)
@@ -161,8 +159,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (team_progress_module, display_module):
-        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(progress_module, "time", clock)
     return clock
 
 
@@ -195,7 +192,7 @@ def test_the_parent_of_workers_shows_what_the_study_knows(tmp_path: Path, clock:
     queue(study)
     tell(worker, 0, 0.5, 40)
     out = io.StringIO()
-    progress = TeamProgress(study, 6, 2, Console(file=out), interval_s=10)
+    progress = TeamProgress(study, 6, 2, Console(file=out))
     progress.show()
     clock.now = 10.0
     progress.show()
@@ -235,4 +232,4 @@ def test_the_parent_of_workers_draws_on_a_terminal(tmp_path: Path, clock: Clock)
     assert counts.startswith("2 of 12 networks done, 40 network epochs/s, 0:02 elapsed, about 0:10 left")
     assert "relu at 0.01 leads with 0.5000" in leader
     progress.close()
-    assert progress.display.live is None
+    assert not progress.bar.live.is_started

@@ -13,10 +13,11 @@ import torch
 from optuna.trial import TrialState
 
 from actlab.config import Configuration
-from actlab.engine.pruning import mean_score, n_promoted, rungs, verdict
+from actlab.engine.pruning import n_promoted, reason_to_stop, rungs
 from actlab.engine.study import Study, open_storage
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
+from actlab.networks.population import mean_score
 from actlab.runs import experiment as experiments
 from actlab.runs import results
 from actlab.runs.compare_search import Search, first_rates, search, suggest
@@ -75,12 +76,12 @@ def test_rungs_lie_in_the_first_part_of_training() -> None:
 
 def test_the_better_part_goes_on_and_a_trial_alone_always_does() -> None:
     assert [n_promoted(n, 0.4) for n in (1, 2, 3, 5, 8, 9, 26)] == [1, 1, 2, 2, 4, 4, 11]
-    assert verdict(0.5, [], 10, 0.4) == ""
-    assert verdict(0.5, [0.4, 0.6, 0.7, 0.8], 10, 0.4) == ""
-    assert verdict(0.5, [0.3, 0.4, 0.6], 10, 0.4) == "epoch 10: validation score 0.5 is number 3 of 4"
-    assert verdict(0.5, [0.3, 0.4, 0.6], 10, 0.75) == ""
-    assert verdict(0.5, [0.4], 10, 0.4) == "epoch 10: validation score 0.5 is number 2 of 2"
-    assert verdict(math.inf, [0.4, 0.5], 10, 0.4) != ""
+    assert reason_to_stop(0.5, [], 10, 0.4) == ""
+    assert reason_to_stop(0.5, [0.4, 0.6, 0.7, 0.8], 10, 0.4) == ""
+    assert reason_to_stop(0.5, [0.3, 0.4, 0.6], 10, 0.4) == "epoch 10: validation score 0.5 is number 3 of 4"
+    assert reason_to_stop(0.5, [0.3, 0.4, 0.6], 10, 0.75) == ""
+    assert reason_to_stop(0.5, [0.4], 10, 0.4) == "epoch 10: validation score 0.5 is number 2 of 2"
+    assert reason_to_stop(math.inf, [0.4, 0.5], 10, 0.4) != ""
 
 
 def test_a_search_begins_at_powers_of_ten_near_the_middle_of_the_range() -> None:
@@ -131,7 +132,7 @@ def test_what_the_sweep_leaves_open_is_drawn_and_what_it_fixes_stays(asked: Conf
 
 
 def test_equals_are_not_pruned_against_each_other() -> None:
-    assert verdict(0.5, [0.5, 0.5, 0.5], 10, 0.4) == ""
+    assert reason_to_stop(0.5, [0.5, 0.5, 0.5], 10, 0.4) == ""
 
 
 def test_a_search_prunes_losers_and_records_why(asked: Configuration) -> None:

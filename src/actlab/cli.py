@@ -17,7 +17,6 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, fields
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -247,7 +246,7 @@ def _predict(arguments: Arguments) -> None:
     from actlab.model.prediction import predict_file
     from actlab.runs.progress import RowProgress
 
-    with closing(RowProgress()) as progress:
+    with RowProgress() as progress:
         done = predict_file(
             asked.ckpt_path,
             asked.input,

@@ -5,16 +5,17 @@ earlier populations count, as in Li et al. 2020). The members of the others leav
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import optuna
+from optuna.trial import TrialState
 
 from actlab.engine.optuna_private import trial_id
-from actlab.engine.study import Study
+from actlab.engine.study import DONE, Study
 from actlab.networks.module import PopulationModule
-from actlab.networks.population import Outcome
+from actlab.networks.population import by_trial, mean_score
 
 # The share of the trials at the first rung, and at later ones, that goes on. A first rung saves the most and may be
 # strict once ranks mean something, which at epoch 8 they do not: of 221 settings of House Prices the best is number 141
@@ -48,7 +49,7 @@ def n_promoted(n_trials: int, kept: float) -> int:
     return math.ceil(round(n_trials * kept, 6))
 
 
-def verdict(value: float, others: Sequence[float], rung: int, kept: float) -> str:
+def reason_to_stop(value: float, others: Sequence[float], rung: int, kept: float) -> str:
     """Why a trial is stopped at a rung; empty where it goes on.
 
     Args:
@@ -69,14 +70,14 @@ class RungPruning(pl.Callback):
 
     Args:
         study: Has the values of other populations' trials.
-        claimed: Number in the results to the trials in training.
+        claimed: Place in the results to the trials in training.
         steps: The rungs, in epochs.
         n_splits: Members of a trial; where fewer train together, its mean would not compare with the others'.
     """
 
     def __init__(self, study: Study, claimed: Mapping[int, optuna.Trial], steps: Sequence[int], n_splits: int) -> None:
         self.study, self.claimed, self.steps, self.n_splits = study, claimed, steps, n_splits
-        # number in the results to rung to value
+        # place in the results to rung to value
         self.reported: dict[int, dict[int, float]] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,14 +85,13 @@ class RungPruning(pl.Callback):
         return {"reported": self.reported}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for number, values in state_dict["reported"].items():
-            for rung, value in values.items():
-                if number in self.claimed:
-                    self._report(number, value, rung)
+        for place in state_dict["reported"].keys() & self.claimed.keys():
+            for rung, value in state_dict["reported"][place].items():
+                self._report(place, value, rung)
 
-    def _report(self, number: int, value: float, rung: int) -> None:
-        self.claimed[number].report(value, rung)
-        self.reported.setdefault(number, {})[rung] = value
+    def _report(self, place: int, value: float, rung: int) -> None:
+        self.claimed[place].report(value, rung)
+        self.reported.setdefault(place, {})[rung] = value
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # callbacks come before the module's own hook, where members that are done leave
@@ -100,23 +100,20 @@ class RungPruning(pl.Callback):
             self._halve(pl_module, epoch)
 
     def _halve(self, module: PopulationModule, rung: int) -> None:
-        running = [outcome for training in module.training_stacks for outcome in training.outcomes.values()]
-        alive = {outcome.member.trial for outcome in running}
-        by_trial: dict[int, list[Outcome]] = {}
-        for outcome in [*module.finished.values(), *running]:
-            by_trial.setdefault(outcome.member.trial, []).append(outcome)
+        running = module.running
+        trials = by_trial([*module.finished.values(), *running])
         values = {
-            number: mean_score(outcomes)
-            for number, outcomes in by_trial.items()
+            place: mean_score(outcomes)
+            for place, outcomes in trials.items()
             if len(outcomes) == self.n_splits and not any(outcome.pruned for outcome in outcomes)
         }
-        for number, value in values.items():
-            self._report(number, value, rung)
+        for place, value in values.items():
+            self._report(place, value, rung)
         elsewhere, kept = self._elsewhere(rung), FIRST_KEPT if rung == self.steps[0] else LATER_KEPT
-        for number in alive & values.keys():
-            others = [*elsewhere, *(value for other, value in values.items() if other != number)]
-            if reason := verdict(values[number], others, rung, kept):
-                for outcome in by_trial[number]:
+        for place in values.keys() & {outcome.member.trial for outcome in running}:
+            others = [*elsewhere, *(value for other, value in values.items() if other != place)]
+            if reason := reason_to_stop(values[place], others, rung, kept):
+                for outcome in trials[place]:
                     outcome.pruned = reason
         module.retire({p for t in module.training_stacks for p in t.positions if t.outcomes[p].pruned})
 
@@ -125,15 +122,6 @@ class RungPruning(pl.Callback):
         own = set(map(trial_id, self.claimed.values()))
         return [
             trial.intermediate_values[rung]
-            for trial in self.study.trials()
-            if rung in trial.intermediate_values
-            and trial_id(trial) not in own
-            and trial.state != optuna.trial.TrialState.FAIL
+            for trial in self.study.trials(*DONE, TrialState.RUNNING)
+            if rung in trial.intermediate_values and trial_id(trial) not in own
         ]
-
-
-def mean_score(outcomes: Iterable[Outcome]) -> float:
-    """Mean of the members' best validation scores so far; infinite where one has none."""
-    scores = [outcome.val_score for outcome in outcomes]
-    mean = sum(scores) / len(scores)
-    return mean if math.isfinite(mean) else math.inf

@@ -72,6 +72,11 @@ class PopulationModule(pl.LightningModule):
         return [self.finished[position] for position in range(len(self.members))]
 
     @property
+    def running(self) -> list[Outcome]:
+        """So far, of the members in training; the others are in `finished`."""
+        return [outcome for training in self.training_stacks for outcome in training.outcomes.values()]
+
+    @property
     def n_alive(self) -> int:
         """Members still in training."""
         return sum(training.n_members for training in self.training_stacks)

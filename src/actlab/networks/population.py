@@ -8,8 +8,9 @@ Which members train as one stack: at the start, and when some of them have left.
 """
 
 import math
+import statistics
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -70,6 +71,20 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain types, all but the member: `Outcome(member, **content)` restores it."""
         return {name: value for name, value in vars(self).items() if name != "member"}
+
+
+def by_trial(outcomes: Iterable[Outcome]) -> dict[int, list[Outcome]]:
+    """Trial to its members, in the order of the outcomes."""
+    trials: dict[int, list[Outcome]] = {}
+    for outcome in outcomes:
+        trials.setdefault(outcome.member.trial, []).append(outcome)
+    return trials
+
+
+def mean_score(outcomes: Iterable[Outcome]) -> float:
+    """Mean of the members' best validation scores so far, what trials are ranked by; infinite where one has none."""
+    mean = statistics.fmean(outcome.val_score for outcome in outcomes)
+    return mean if math.isfinite(mean) else math.inf
 
 
 class StackTraining:

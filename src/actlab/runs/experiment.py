@@ -9,7 +9,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import closing, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -302,16 +302,16 @@ class Experiment(ABC):
     def _run_workers(self) -> None:
         own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
         self.study.enqueue_missing(self.cells)
-        with closing(TeamProgress(self.study, len(self.cells), len(self.splits))) as progress:
+        with TeamProgress(self.study, len(self.cells), len(self.splits)) as progress:
             run_workers(_work, (type(self), own), self.configuration.workers, self.run.path / "workers", progress.show)
 
     def train(self) -> None:
         """Claim trials and train them, one population after the other, until every cell is done."""
         n_splits, wait_s = len(self.splits), WAIT_S
-        with PopulationProgress(len(self.cells) * n_splits) if self.worker is None else nullcontext() as progress:
-            self.progress = progress
-            if progress is not None:
-                progress.advance(len(self.study.done()) * n_splits)
+        with ExitStack() as shown:
+            if self.worker is None:
+                n_members, n_done = len(self.cells) * n_splits, len(self.study.done()) * n_splits
+                self.progress = shown.enter_context(PopulationProgress(n_members, n_done))
             self.study.enqueue_missing(self.cells, self._n_queued())
             while True:
                 if claimed := self.study.claim(self.batch):

@@ -1,18 +1,13 @@
-"""What is seen while populations train: lines and a bar on the terminal, curves in TensorBoard.
+"""What is seen while networks train: a bar and two lines on a terminal, plain lines elsewhere, curves in TensorBoard.
 
-How progress is shown: two lines and a bar that are drawn over on a terminal, plain lines elsewhere.
-
-Curves in TensorBoard while populations train; `tensorboard_log` replaces them when the run is done.
-
-What the terminal shows while populations train: members, pace, remaining time and who leads.
-
-What the parent of several workers shows: it trains nothing itself, and reads from the study what they have done.
+Three sources say how far a run is: the populations that train in this process, the study that several workers share
+(their parent trains nothing itself), and the rows of a file that is read through once.
 """
 
 import math
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +15,23 @@ from typing import Self
 
 import lightning.pytorch as pl
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich import progress as rich_progress
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from actlab.engine.study import Study
 from actlab.networks.module import PopulationModule
-from actlab.networks.population import Outcome
+from actlab.networks.population import Outcome, by_trial, mean_score
 from actlab.report.tensorboard import LIVE_FILE, EventFile, run_name
 from actlab.report.words import decimals_for, duration, fixed, rate
 from actlab.runs.evaluate import MEMBERS
 
-# Drawing takes 1-2 ms, so twice a second is far below 1 % of the time.
-REDRAW_S = 0.5
+# Drawing takes 1-2 ms, so twice a second is far below 1 % of the time; a plain line stays, so it comes less often.
+REDRAW_S, PLAIN_S = 0.5, 10.0
+# The pace counts the last so many seconds: populations slow down when few members are left to share a step.
+PACE_WINDOW_S = 20.0
+# Points of a curve after which only every second epoch is written, after as many again every fourth, and so on.
+POINTS_PER_STRIDE = 500
 
 
 @dataclass(frozen=True)
@@ -50,89 +47,58 @@ class Leader:
         return f"{self.activation} at {rate(self.learning_rate)} leads with {score} on validation rows"
 
 
-def counts(
-    n_done: int, n_members: int, pace: float, elapsed_s: float, remaining_s: float, epoch: int | None = None
-) -> str:
-    """The line of numbers.
+def find_leader(trials: Iterable[Leader]) -> Leader | None:
+    """The best of these trials; None as long as none has a score for each of its members."""
+    return min((trial for trial in trials if math.isfinite(trial.score)), key=lambda trial: trial.score, default=None)
+
+
+class _BarOverLines(rich_progress.Progress):
+    """A bar as wide as the terminal, a line of numbers and a dimmed one below it."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            yield Text(task.description)
+            yield Text(task.fields["dimmed"], style="dim")
+
+
+class Progress:
+    """A bar over two lines that are drawn over on a terminal; elsewhere a plain line every `PLAIN_S` seconds.
+
+    Close it (or use it as a context manager) to get the terminal back.
 
     Args:
-        n_done: Members that are done.
-        n_members: Members in all.
-        pace: Member-epochs a second.
-        elapsed_s: Since the start.
-        remaining_s: Expected; nan or infinite while unknown.
-        epoch: Of the population in training, where there is one.
-    """
-    return ", ".join(
-        [
-            f"{n_done} of {max(n_members, n_done)} networks done",
-            *([] if epoch is None else [f"epoch {epoch}"]),
-            f"{pace:,.0f} network epochs/s",
-            f"{duration(elapsed_s)} elapsed",
-            f"about {duration(remaining_s)} left" if math.isfinite(remaining_s) else "time left not known yet",
-        ]
-    )
-
-
-class RowProgress:
-    """Rows done, pace and remaining time of a file that is read through once.
-
-    Args:
-        console: As in `Display`.
-        interval_s: As in `Display`.
+        console: Where to write; stderr unless given.
     """
 
-    def __init__(self, console: Console | None = None, interval_s: float = 10.0) -> None:
-        self.display = Display(console, interval_s)
-        self.started = time.monotonic()
-
-    def show(self, n_rows: int, n_about: int) -> None:
-        """After some rows, of about so many."""
-        now = time.monotonic()
-        if self.display.is_due(now):
-            pace = n_rows / (now - self.started)
-            left = duration((n_about - n_rows) / pace)
-            line = f"{n_rows:,} of about {n_about:,} rows, {pace:,.0f} rows/s, about {left} left"
-            self.display.show(now, n_rows / n_about, line, None)
-
-    def close(self) -> None:
-        """Give the terminal back."""
-        self.display.close()
-
-
-class Display:
-    """Where progress goes: stderr unless given a console.
-
-    Args:
-        console: Where to write.
-        interval_s: Seconds between two plain lines.
-    """
-
-    def __init__(self, console: Console | None = None, interval_s: float = 10.0) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.interval_s = interval_s
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
-        self.live: Live | None = None
-        self.last_shown = time.monotonic()
+        column = rich_progress.BarColumn(bar_width=None)
+        self.bar = _BarOverLines(
+            column, console=self.console, auto_refresh=False, transient=True, disable=not self.is_live, expand=True
+        )
+        self.task = self.bar.add_task("", total=1.0, dimmed="")
+        self.started = self.last_shown = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def is_due(self, now: float) -> bool:
         """Whether it is time to show something again."""
-        return now - self.last_shown >= (REDRAW_S if self.is_live else self.interval_s)
+        return now - self.last_shown >= (REDRAW_S if self.is_live else PLAIN_S)
 
-    def show(self, now: float, share: float, line: str, leader: Leader | None) -> None:
-        """Draw the share that is done (0 to 1), the line of numbers and the leader."""
+    def draw(self, now: float, share: float, numbers: str, leader: Leader | None = None) -> None:
+        """Draw the share that is done (0 to 1), a line of numbers and the leader."""
         self.last_shown = now
         if not self.is_live:
-            self.print("; ".join([line, *([str(leader)] if leader else [])]))
+            self.print("; ".join([numbers, *([str(leader)] if leader else [])]))
             return
-        if self.live is None:
-            self.live = Live(console=self.console, auto_refresh=False, transient=True)
-            self.live.start()
-        lines = Table.grid()
-        lines.add_row(ProgressBar(total=1.0, completed=share))
-        lines.add_row(Text(line))
-        lines.add_row(Text(str(leader or ""), style="dim"))
-        self.live.update(lines, refresh=True)
+        self.bar.start()
+        self.bar.update(self.task, completed=share, description=numbers, dimmed=str(leader or ""), refresh=True)
 
     def print(self, line: str) -> None:
         """A line that stays."""
@@ -140,107 +106,81 @@ class Display:
 
     def close(self) -> None:
         """Give the terminal back."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
+        self.bar.stop()
 
 
-# Points of a curve after which only every second epoch is written, after as many again every fourth, and so on.
-POINTS_PER_STRIDE = 500
+def counts(n_done: int, n: int, pace: float, elapsed_s: float, left_s: float, epoch: int | None = None) -> str:
+    """The line of numbers of a run of `n` members, from its pace in member-epochs a second.
+
+    What is left is nan or infinite while unknown; the epoch is that of the population in training, where there is one.
+    """
+    return ", ".join(
+        [
+            f"{n_done} of {max(n, n_done)} networks done",
+            *([] if epoch is None else [f"epoch {epoch}"]),
+            f"{pace:,.0f} network epochs/s",
+            f"{duration(elapsed_s)} elapsed",
+            f"about {duration(left_s)} left" if math.isfinite(left_s) else "time left not known yet",
+        ]
+    )
 
 
-class LiveCurves(pl.Callback):
-    """Appends to one run an activation: scores of its leading trial, and how many of its networks still train.
+class RowProgress(Progress):
+    """Rows done, pace and remaining time of a file that is read through once."""
 
-    The leading trial has the lowest mean of its members' best validation scores so far. Steps are epochs, counted on
-    over the fits of a run. One file an activation; n epochs leave about 500 log2(n / 500) steps of 3 values in it,
-    150 kB for 4,000 epochs. For one process of a run: a second one would write over its files.
+    def show(self, n_rows: int, n_about: int) -> None:
+        """After some rows, of about so many."""
+        now = time.monotonic()
+        if self.is_due(now):
+            pace = n_rows / (now - self.started)
+            left = f"{pace:,.0f} rows/s, about {duration((n_about - n_rows) / pace)} left"
+            self.draw(now, n_rows / n_about, f"{n_rows:,} of about {n_about:,} rows, {left}")
+
+
+class TeamProgress(Progress):
+    """Members done, pace, remaining time and the current leader, as far as trials that were told say.
 
     Args:
-        directory: The run's `tensorboard` directory; for one of several workers a directory of its own in there.
+        study: The workers' study.
+        n_trials: Trials in all.
+        n_splits: Members of a trial.
+        console: As in `Progress`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.files: dict[str, EventFile] = {}
-        self.epochs_before = 0
-        self.n_written = 0
+    def __init__(self, study: Study, n_trials: int, n_splits: int, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.study, self.n_trials, self.n_splits = study, n_trials, n_splits
+        self.last_told = self.started
+        done = list(study.done().values())
+        self.n_before = self.n_seen = len(done)
+        self.epochs_before = _member_epochs(done)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not isinstance(pl_module, PopulationModule):
+    def show(self) -> None:
+        """Look at the study and draw, if it is time to."""
+        now = time.monotonic()
+        if not self.is_due(now):
             return
-        step = self.epochs_before + trainer.current_epoch + 1
-        if step % 2 ** (self.n_written // POINTS_PER_STRIDE):
-            return
-        self.n_written += 1
-        running = [outcome for training in pl_module.training_stacks for outcome in training.outcomes.values()]
-        n_running: dict[str, int] = {}
-        for outcome in running:
-            n_running[outcome.member.activation] = n_running.get(outcome.member.activation, 0) + 1
-        for activation, outcomes in _leading_trials([*running, *pl_module.finished.values()]).items():
-            # an activation is silent once none of its networks trains
-            if activation in n_running:
-                values = {
-                    "live/val": _mean(outcome.val_curve[-1] for outcome in outcomes if outcome.val_curve),
-                    "live/train": _mean(outcome.train_curve[-1] for outcome in outcomes if outcome.train_curve),
-                    "live/networks": n_running[activation],
-                }
-                self._file(activation).add_scalars(step, values)
-                self._file(activation).flush()
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.epochs_before += trainer.current_epoch
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the files; call it when the last population of a run is done."""
-        for file in self.files.values():
-            file.close()
-        self.files = {}
-
-    def _file(self, activation: str) -> EventFile:
-        if activation not in self.files:
-            self.files[activation] = EventFile(self.directory / run_name(activation) / LIVE_FILE)
-        return self.files[activation]
+        done = list(self.study.done().values())
+        if len(done) > self.n_seen:
+            self.n_seen, self.last_told = len(done), now
+        elapsed_s, n_here = now - self.started, self.n_seen - self.n_before
+        pace, left_s = (_member_epochs(done) - self.epochs_before) / elapsed_s, math.nan
+        if n_here:
+            # trials are told a population at a time: the pace is that of the last time when some were
+            expected_s = (self.last_told - self.started) * (self.n_trials - self.n_seen) / n_here
+            left_s = max(0.0, expected_s - (now - self.last_told))
+        numbers = counts(self.n_seen * self.n_splits, self.n_trials * self.n_splits, pace, elapsed_s, left_s)
+        # those that were stopped early do not lead
+        complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+        leader = find_leader(
+            Leader(trial.params["activation"], trial.params["learning_rate"], trial.values[0]) for trial in complete
+        )
+        self.draw(now, self.n_seen / self.n_trials, numbers, leader)
 
 
-def _leading_trials(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    """Activation to the members of its leading trial; trials with a member that has no score come last."""
-    trials: dict[tuple[str, int], list[Outcome]] = {}
-    for outcome in outcomes:
-        trials.setdefault((outcome.member.activation, outcome.member.trial), []).append(outcome)
-    leading: dict[str, tuple[float, list[Outcome]]] = {}
-    for (activation, _), members in trials.items():
-        mean = statistics.fmean(outcome.val_score for outcome in members)
-        score = mean if math.isfinite(mean) else math.inf
-        if activation not in leading or score < leading[activation][0]:
-            leading[activation] = (score, members)
-    return {activation: members for activation, (_, members) in leading.items()}
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Of the finite ones; nan, which is not written, where there is none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return statistics.fmean(finite) if finite else math.nan
-
-
-# The pace counts the last so many seconds: populations slow down when few members are left to share a step.
-PACE_WINDOW_S = 20.0
-
-
-def find_leader(outcomes: Iterable[Outcome]) -> Leader | None:
-    """Best trial among those whose members all have a score; None as long as there is none."""
-    trials: dict[int, list[Outcome]] = {}
-    for outcome in outcomes:
-        trials.setdefault(outcome.member.trial, []).append(outcome)
-    best: Leader | None = None
-    for members in trials.values():
-        score = sum(outcome.val_score for outcome in members) / len(members)
-        if math.isfinite(score) and (best is None or score < best.score):
-            best = Leader(members[0].member.activation, members[0].member.learning_rate, score)
-    return best
+def _member_epochs(done: Iterable[FrozenTrial]) -> int:
+    """Epochs that the members of these trials trained."""
+    return sum(row["epochs"] for trial in done for row in trial.user_attrs[MEMBERS])
 
 
 def expected_member_epochs(
@@ -271,48 +211,29 @@ def expected_member_epochs(
     return sum(map(left, running)) + n_waiting * left(0)
 
 
-class PopulationProgress(pl.Callback):
+class PopulationProgress(Progress, pl.Callback):
     """Members, epochs, pace, remaining time and the current leader, over all the fits of one run.
 
-    On a terminal a bar of two lines that is drawn over; elsewhere a plain line at most every `interval_s` seconds.
-    Writes to stderr unless given a console. Close it (or use it as a context manager) to get the terminal back.
-
     Args:
-        n_members: Members that the run will train; `plan` sets it later. Else those of the populations so far.
-        console: Where to write.
-        interval_s: Seconds between two plain lines.
+        n_members: Members that the run will train; where not known, those of the populations so far.
+        n_already: Those among them that are done without having trained here: an earlier, interrupted run's.
+        console: As in `Progress`.
     """
 
-    def __init__(self, n_members: int = 0, console: Console | None = None, interval_s: float = 10.0) -> None:
-        self.display = Display(console, interval_s)
-        self.n_members = n_members
-        self.n_already = 0
+    def __init__(self, n_members: int = 0, n_already: int = 0, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.n_members, self.n_already = n_members, n_already
         self.past: list[Outcome] = []
         self.module: PopulationModule | None = None
-        self.started = time.monotonic()
         self.past_member_epochs = 0
         self.pace: deque[tuple[float, int]] = deque([(self.started, 0)])
-
-    def plan(self, n_members: int) -> None:
-        """Set how many members the run trains in all, those of `advance` among them."""
-        self.n_members = n_members
-
-    def advance(self, n_members: int) -> None:
-        """Count members that are done without having trained here: an earlier, interrupted run's."""
-        self.n_already += n_members
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(pl_module, PopulationModule):
             self.module = pl_module
             self.n_members = max(self.n_members, self.n_done + len(pl_module.members))
             self.pace.append((time.monotonic(), self.member_epochs))
-            if self.display.is_live:
+            if self.is_live:
                 self._show(trainer.current_epoch, is_due=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -322,18 +243,22 @@ class PopulationProgress(pl.Callback):
         """Callbacks hear of the end before the module does, so members still in training count as done here."""
         if self.module is not None:
             self.past_member_epochs += self.module.member_epochs
-            self.past += self._current()
+            self.past = [*self.finished, *self.module.running]
             self.module = None
-            self._show(trainer.current_epoch, is_due=self.display.is_live)
+            self._show(trainer.current_epoch, is_due=self.is_live)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.close()
 
     def close(self) -> None:
-        """Take the bar away; one line says what was trained."""
-        self.display.close()
+        """Take the bar away; one line says what was trained here and how long it took."""
+        super().close()
         if self.past:
-            self.display.print(self.closing_line())
+            n_diverged = sum(outcome.is_diverged for outcome in self.past)
+            diverged = f", {n_diverged} diverged" if n_diverged else ""
+            took = duration(time.monotonic() - self.started)
+            epochs = f"{self.member_epochs:,} network epochs"
+            self.print(f"{len(self.past)} networks trained in {took} ({epochs}{diverged})")
             self.past = []
 
     @property
@@ -342,29 +267,28 @@ class PopulationProgress(pl.Callback):
         return self.past_member_epochs + (self.module.member_epochs if self.module is not None else 0)
 
     @property
-    def n_done(self) -> int:
-        """Members that are done, however they ended."""
-        return self.n_already + len(self.past) + (len(self.module.finished) if self.module is not None else 0)
+    def finished(self) -> list[Outcome]:
+        """Members that are done here, however they ended."""
+        return [*self.past, *(self.module.finished.values() if self.module is not None else [])]
 
-    def _current(self) -> list[Outcome]:
-        """Outcomes of the population in training: those that left, then those that go on."""
-        if self.module is None:
-            return []
-        running = [outcome for training in self.module.training_stacks for outcome in training.outcomes.values()]
-        return [*self.module.finished.values(), *running]
+    @property
+    def n_done(self) -> int:
+        return self.n_already + len(self.finished)
 
     def remaining_member_epochs(self) -> float:
         """What is expected to be left of the whole run."""
         if self.module is None:
             return 0.0
-        current, n_left = self._current(), len(self.module.finished)
-        if all(outcome.member.epochs for outcome in current):
-            return sum(outcome.member.epochs - outcome.epochs for outcome in current[n_left:])
-        finished = [outcome.epochs for outcome in [*self.past, *current[:n_left]]]
-        running = [outcome.epochs for outcome in current[n_left:]]
-        n_waiting = max(0, self.n_members - self.n_done - len(running))
-        patience = self.module.optimizer_settings.patience
-        return expected_member_epochs(running, n_waiting, finished, patience, self.module.max_epochs)
+        running = self.module.running
+        if all(member.epochs for member in self.module.members):
+            return sum(outcome.member.epochs - outcome.epochs for outcome in running)
+        return expected_member_epochs(
+            [outcome.epochs for outcome in running],
+            max(0, self.n_members - self.n_done - len(running)),
+            [outcome.epochs for outcome in self.finished],
+            self.module.optimizer_settings.patience,
+            self.module.max_epochs,
+        )
 
     def _measure_pace(self, now: float) -> float:
         """Member epochs a second over the last seconds; 0 while unknown."""
@@ -376,82 +300,80 @@ class PopulationProgress(pl.Callback):
 
     def _show(self, epoch: int, is_due: bool = False) -> None:
         now = time.monotonic()
-        if not is_due and not self.display.is_due(now):
+        if not is_due and not self.is_due(now):
             return
         pace, left = self._measure_pace(now), self.remaining_member_epochs()
-        line = counts(self.n_done, self.n_members, pace, now - self.started, left / pace if pace else math.nan, epoch)
+        left_s = left / pace if pace else math.nan
+        numbers = counts(self.n_done, self.n_members, pace, now - self.started, left_s, epoch)
         share = self.member_epochs / (self.member_epochs + left) if self.member_epochs else 0.0
-        self.display.show(now, share, line, find_leader([*self.past, *self._current()]))
-
-    def closing_line(self) -> str:
-        """What was trained here and how long it took."""
-        n_diverged = sum(outcome.is_diverged for outcome in self.past)
-        diverged = f", {n_diverged} diverged" if n_diverged else ""
-        took = duration(time.monotonic() - self.started)
-        return f"{len(self.past)} networks trained in {took} ({self.member_epochs:,} network epochs{diverged})"
+        running = self.module.running if self.module is not None else []
+        self.draw(now, share, numbers, find_leader(scores_of([*self.finished, *running])))
 
 
-class TeamProgress:
-    """Members done, pace, remaining time and the current leader, as far as trials that were told say.
+def scores_of(outcomes: Iterable[Outcome]) -> Iterable[Leader]:
+    """What each trial scores so far."""
+    for members in by_trial(outcomes).values():
+        member = members[0].member
+        yield Leader(member.activation, member.learning_rate, mean_score(members))
+
+
+class LiveCurves(pl.Callback):
+    """Appends to one run an activation: scores of its leading trial, and how many of its networks still train.
+
+    The leading trial has the lowest mean of its members' best validation scores so far. Steps are epochs, counted on
+    over the fits of a run. One file an activation; n epochs leave about 500 log2(n / 500) steps of 3 values in it,
+    150 kB for 4,000 epochs. For one process of a run: a second one would write over its files.
 
     Args:
-        study: The workers' study.
-        n_trials: Trials in all.
-        n_splits: Members of a trial.
-        console: Where to write.
-        interval_s: Seconds between two plain lines.
+        directory: The run's `tensorboard` directory; for one of several workers a directory of its own in there.
     """
 
-    def __init__(
-        self, study: Study, n_trials: int, n_splits: int, console: Console | None = None, interval_s: float = 10.0
-    ) -> None:
-        self.study, self.n_trials, self.n_splits = study, n_trials, n_splits
-        self.display = Display(console, interval_s)
-        self.started = self.last_told = time.monotonic()
-        self.n_before = self.n_seen = len(study.done())
-        self.epochs_before = member_epochs(list(study.done().values()))
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files: dict[str, EventFile] = {}
+        self.epochs_before = 0
+        self.n_written = 0
 
-    def show(self) -> None:
-        """Look at the study and draw, if it is time to."""
-        now = time.monotonic()
-        if not self.display.is_due(now):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not isinstance(pl_module, PopulationModule):
             return
-        done = list(self.study.done().values())
-        if len(done) > self.n_seen:
-            self.n_seen, self.last_told = len(done), now
-        elapsed_s = now - self.started
-        pace = (member_epochs(done) - self.epochs_before) / elapsed_s if elapsed_s > 0 else 0.0
-        line = counts(
-            len(done) * self.n_splits, self.n_trials * self.n_splits, pace, elapsed_s, self._remaining_s(len(done), now)
-        )
-        self.display.show(now, len(done) / self.n_trials, line, leader_of(done))
+        step = self.epochs_before + trainer.current_epoch + 1
+        if step % 2 ** (self.n_written // POINTS_PER_STRIDE):
+            return
+        self.n_written += 1
+        # an activation is silent once none of its networks trains
+        n_running = Counter(outcome.member.activation for outcome in pl_module.running)
+        trials = by_trial([*pl_module.running, *pl_module.finished.values()]).values()
+        for activation in n_running:
+            own = (members for members in trials if members[0].member.activation == activation)
+            leading = min(own, key=mean_score)
+            values = {
+                "live/val": _mean(outcome.val_curve[-1] for outcome in leading if outcome.val_curve),
+                "live/train": _mean(outcome.train_curve[-1] for outcome in leading if outcome.train_curve),
+                "live/networks": n_running[activation],
+            }
+            self._file(activation).add_scalars(step, values)
+            self._file(activation).flush()
 
-    def _remaining_s(self, n_done: int, now: float) -> float:
-        """Trials are told a population at a time: the pace is that of the last time when some were."""
-        n_here = n_done - self.n_before
-        if n_here == 0:
-            return math.nan
-        expected_s = (self.last_told - self.started) * (self.n_trials - n_done) / n_here
-        return max(0.0, expected_s - (now - self.last_told))
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.epochs_before += trainer.current_epoch
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Give the terminal back."""
-        self.display.close()
+        """Close the files; call it when the last population of a run is done."""
+        for file in self.files.values():
+            file.close()
+        self.files = {}
+
+    def _file(self, activation: str) -> EventFile:
+        if activation not in self.files:
+            self.files[activation] = EventFile(self.directory / run_name(activation) / LIVE_FILE)
+        return self.files[activation]
 
 
-def member_epochs(done: list[FrozenTrial]) -> int:
-    """Epochs that the members of these trials trained."""
-    return sum(row["epochs"] for trial in done for row in trial.user_attrs[MEMBERS])
-
-
-def leader_of(done: list[FrozenTrial]) -> Leader | None:
-    """The best of the trials that were trained to their end."""
-    scored = [
-        (trial.value, trial)
-        for trial in done
-        if trial.state == TrialState.COMPLETE and trial.value is not None and math.isfinite(trial.value)
-    ]
-    if not scored:
-        return None
-    score, best = min(scored, key=lambda each: each[0])
-    return Leader(best.params["activation"], best.params["learning_rate"], score)
+def _mean(values: Iterable[float]) -> float:
+    """Of the finite ones; nan, which is not written, where there is none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return statistics.fmean(finite) if finite else math.nan
