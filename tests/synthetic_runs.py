@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actlab.report.drawing import ORDER
+from actlab.activations import ACTIVATIONS
 from actlab.run_files import RunDirectory, write_frame, write_json
 from actlab.verdict.summary import summarise
 
+# those with a look of their own, best known first
+ORDER = tuple(row.name for row in sorted((r for r in ACTIVATIONS if r.look is not None), key=lambda r: r.look or 0))
 N_EPOCHS, N_LAYERS, N_ROWS = 200, 3, 300
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 

@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.report.drawing import ORDER
 from actlab.report.finished import read_finished
 from actlab.report.page import write_report, write_side_by_side
 from actlab.report.tensorboard import FRAGMENT, write_comparison
 from browser import Browser, find
-from synthetic_runs import make_run
+from synthetic_runs import ORDER, make_run
 
 EVIL = "<script>alert(1)</script>"
 # Texts that are drawn, also those inside the shadow trees that TensorBoard is built of.

@@ -38,7 +38,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 def test_activations_prints_the_whole_table() -> None:
-    from actlab.networks.activations import ACTIVATIONS
+    from actlab.activations import ACTIVATIONS
 
     printed = actlab("activations").stdout
     for row in ACTIVATIONS:

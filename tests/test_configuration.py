@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actlab.activations import ACTIVATIONS
 from actlab.config import Configuration, differences, find_data_list, parse, parse_data, read_listing
 from actlab.errors import InputError
 from actlab.run_files import to_yaml
@@ -89,11 +90,18 @@ def test_differences_name_the_keys_with_both_values() -> None:
 
 
 def test_thorough_is_all_activations_at_eight_rates_with_three_repeats_and_inner_splits() -> None:
-    from actlab.networks.activations import ACTIVATIONS
-
     grid = parse("compare", "", ["--config", "configs/thorough.yaml"]).compare
     assert set(grid.activations) == {row.name for row in ACTIVATIONS}
     assert (len(grid.learning_rates), grid.repeats, grid.inner) == (8, 3, 3)
+
+
+def test_all_is_every_activation_by_name_in_what_a_run_keeps() -> None:
+    names = [row.name for row in ACTIVATIONS]
+    parsed = parse("search", "", [*CSV, "--compare.activations=all", "--search.activations", "all"])
+    assert parsed.to_dict()["compare"]["activations"] == parsed.to_dict()["search"]["activations"] == names
+    assert CompareSettings(activations=["relu", "all"]).activations == ["relu", "all"]
+    with pytest.raises(InputError, match="activations"):
+        parse("compare", "", [*CSV, "--compare.activations=every"])
 
 
 def test_the_default_comparison_is_of_the_size_promised() -> None:

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from actlab.activations import ACTIVATIONS
 from actlab.data.target import PLAIN
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, describe, from_checkpoint, load, save, to_checkpoint
-from actlab.networks.activations import ACTIVATIONS
 from actlab.networks.network import Regressor, stack_states
 from actlab.settings import DataSettings
 from small_ensembles import houses, make_ensemble

@@ -7,12 +7,12 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
+from actlab.activations import ACTIVATIONS, get
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.errors import InputError
 from actlab.members import Member, Split
-from actlab.networks.activations import ACTIVATIONS, get
 from actlab.networks.network import Regressor
 from actlab.run_files import MemberRecord, to_frame
 from actlab.runs import evaluate as trials

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -13,17 +13,18 @@ import pytest
 import torch
 from torch import nn
 
+from actlab import activations
+from actlab.activations import ACTIVATIONS, Activation
 from actlab.data.table import Table, read_rows, read_table
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, save
-from actlab.networks.activations import ACTIVATIONS
 from actlab.settings import DataSettings, ProtocolSettings
 from small_ensembles import CONCRETE, HOUSES, houses, make_ensemble
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
-from actlab.model.onnx_export import FORMS, Graph, activate, export_file, export_onnx, to_onnx  # noqa: E402
+from actlab.model.onnx_export import DEFAULT_OPSET, Graph, activate, export_file, export_onnx, to_onnx  # noqa: E402
 
 QUALITY = ["NA", "Po", "Fa", "TA", "Gd", "Ex"]
 
@@ -65,25 +66,24 @@ def test_a_network_of_every_activation_agrees(name: str) -> None:
     agree(make_ensemble(houses(), (name,)), houses().features[:1000])
 
 
-def learned(name: str) -> Mapping[str, np.ndarray]:
-    return {
-        "prelu": {"slope": np.float32([-0.4]).reshape(())},
-        "snake": {"frequency": np.float32([1.7]).reshape(())},
-    }.get(name, {})
-
-
 @pytest.mark.parametrize("row", ACTIVATIONS, ids=lambda row: row.name)
-def test_the_form_of_every_activation_is_torchs(row: Any) -> None:
+def test_the_form_of_every_activation_is_torchs(row: Activation) -> None:
+    equals_torch(row.name)
+
+
+def equals_torch(name: str, opset: int = DEFAULT_OPSET) -> None:
+    """The form of an activation alone; what it learns is -1.7 times its first value."""
     z = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([-1e3, -1e-6, 0.0, 1e-6, 1e3])])
     z = torch.stack([z, z.flip(0)], dim=1)  # (605, 2): two units, or the two pre-activations of one
-    module: nn.Module = row.build().eval()
+    module = activations.get(name).build().eval()
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(torch.as_tensor(learned(row.name)[name]))
+        for parameter in module.parameters():
+            parameter.mul_(-1.7)
         expected = module(z).numpy()
-    graph = Graph()
+    learned = {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
+    graph = Graph(opset)
     # model() is for raw columns; here the input is the pre-activations
-    activate(graph, row.name, "z", learned(row.name))
+    activate(graph, name, "z", learned, 2)
     np.testing.assert_allclose(run_graph(graph, z.numpy()), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -96,12 +96,8 @@ def run_graph(graph: Graph, z: np.ndarray) -> np.ndarray:
         [helper.make_tensor_value_info(graph._nodes[-1].output[0], float_type, None)],
         graph._constants,
     )
-    model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=8)
     return np.asarray(session(model).run(None, {"z": z})[0])
-
-
-def test_the_table_of_forms_is_the_table_of_activations() -> None:
-    assert set(FORMS) == {row.name for row in ACTIVATIONS}
 
 
 @pytest.mark.parametrize(
@@ -222,13 +218,65 @@ def test_the_file_of_a_checkpoint(tmp_path: Path) -> None:
         export_file(tmp_path / "best.ckpt", tmp_path / "best.ckpt", overwrite=True)
 
 
+class Bump(nn.Module):
+    """z exp(-z^2 / 2)"""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z * (-z.square() / 2).exp()
+
+
+class Wave(nn.Module):
+    """a sin(b u) v, with a learned pair and two pre-activations."""
+
+    width_factor = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.height = nn.Parameter(torch.tensor(0.9))
+        self.frequency = nn.Parameter(torch.tensor(-0.1))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        first, second = z.chunk(2, dim=-1)
+        return self.height * torch.sin(self.frequency * first) * second
+
+
+class Branchy(nn.Module):
+    """What no graph can say."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z if float(z.sum()) > 0 else -z
+
+
+OWN = (f"{__name__}.Bump", f"{__name__}.Wave", "torch.nn.Tanhshrink", "torch.nn.SiLU")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_has_no_form_is_written_by_torchs_exporter(name: str) -> None:
+    equals_torch(name)
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_so_it_is_in_newer_opsets(opset: int) -> None:
+    equals_torch(OWN[1], opset)
+
+
+def test_networks_of_classes_of_ones_own_agree() -> None:
+    agree(make_ensemble(houses(), ("relu", *OWN[:2])), houses().features[:1000])
+
+
+def test_a_record_without_a_form_is_exported_as_a_class_is() -> None:
+    without = replace(activations.get("snake"), onnx=None)
+    with mock.patch.dict(activations.BY_NAME, {"snake": without}):
+        equals_torch("snake")
+
+
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
-    ensemble = make_ensemble(houses(), ("torch.nn.Tanhshrink",))
-    with pytest.raises(InputError, match=r"'torch\.nn\.Tanhshrink' cannot be exported"):
+    ensemble = make_ensemble(houses(), (f"{__name__}.Branchy",))
+    with pytest.raises(InputError, match=r"'test_export\.Branchy' cannot be exported: .*torch\.onnx cannot .*\(.+\)"):
         export_onnx(ensemble, tmp_path / "model.onnx")
     for opset in (17, 1000):
         with pytest.raises(InputError, match=f"opset must be between 18 and .*, got opset={opset}"):
-            export_onnx(ensemble, tmp_path / "model.onnx", opset)
+            export_onnx(make_ensemble(houses()), tmp_path / "model.onnx", opset)
     assert list(tmp_path.iterdir()) == []
 
 

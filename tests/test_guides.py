@@ -108,20 +108,59 @@ def test_the_readmes_commands_run(folder: Path) -> None:
     assert (folder / "predicted.csv").exists()
 
 
-def test_a_row_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:
+# what holds for every activation and takes little time
+QUICK = ("tests/test_activations.py", "tests/test_initialisation.py", "tests/test_configuration.py")
+# Reasons to skip a test that a machine gives, and a new activation does not: they skip the same tests of this checkout.
+OF_THE_MACHINE = r"could not import|not installed|no browser|Chromium|not written yet|root may write|glibc's allocator"
+THIS_TEST = "tests/test_guides.py::test_a_record_is_all_that_a_new_activation_needs"
+
+
+def with_bump(folder: Path) -> Path:
+    """A clone of the project with the record of the guide, and what is not committed yet."""
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        (clone / name).unlink(missing_ok=True)
+        if (ROOT / name).exists():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
     titled = {block.info: block.text for block in blocks(ROOT / "docs/add_an_activation.md")}
-    place, row = "python src/actlab/networks/activations.py", titled["text src/actlab/networks/activations.py row"]
-    shutil.copytree(ROOT / "src/actlab", tmp_path / "actlab")
-    source = tmp_path / "actlab/networks/activations.py"
-    above, table = "@dataclass(frozen=True)\nclass Activation", "ACTIVATIONS: tuple[Activation, ...] = (\n"
-    text = source.read_text()
-    assert text.count(above) == text.count(table) == 1
-    text = text.replace(above, f"{titled[place]}\n\n{above}").replace(table, table + row)
-    source.write_text(text)
-    command = [sys.executable, "-m", "actlab", "activations"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "bump  " in done.stdout, done.stderr
+    functions, records = (
+        clone / "src/actlab" / name for name in ("networks/activation_functions.py", "activations.py")
+    )
+    code, row = titled[f"python {functions.relative_to(clone)}"], titled[f"text {records.relative_to(clone)} record"]
+    functions.write_text(f"{functions.read_text()}\n\n{code}")
+    text, table = records.read_text(), "ACTIVATIONS: tuple[Activation, ...] = (\n"
+    assert text.count(table) == 1
+    records.write_text(text.replace(table, table + row))
+    return clone
+
+
+def run_there(clone: Path, *command: str) -> str:
+    """What a command prints that finds the clone's actlab first."""
+    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_record_is_all_that_commands_and_quick_tests_need(tmp_path: Path) -> None:
+    clone = with_bump(tmp_path)
+    assert "bump  " in run_there(clone, sys.executable, "-m", "actlab", "activations")
+    assert "bump" in run_there(clone, sys.executable, "-m", "pytest", "-n", "0", "-vv", *QUICK)
+
+
+@pytest.mark.slow
+def test_a_record_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:
+    """All tests pass, and none is skipped for a reason that this checkout has not."""
+    clone = with_bump(tmp_path)
+    command = (sys.executable, "-m", "pytest", "-m", "slow or not slow", "-rs", "--deselect", THIS_TEST)
+    printed = run_there(clone, *command)
+    assert " passed" in printed
+    reasons = re.findall(r"^SKIPPED \[\d+\] (.+)$", printed, flags=re.MULTILINE)
+    assert [reason for reason in reasons if not re.search(OF_THE_MACHINE, reason)] == []
 
 
 @pytest.mark.parametrize("path", [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"], ids=lambda path: path.name)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actlab.activations import ACTIVATIONS
 from actlab.data.table import read_table
 from actlab.diagnostics import health as health_callback
 from actlab.diagnostics.health import HealthMonitor, measure
 from actlab.members import Member, Split
-from actlab.networks.activations import ACTIVATIONS
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor
 from actlab.runs.evaluate import Evaluation, Setting, evaluate

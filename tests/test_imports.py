@@ -17,7 +17,8 @@ FOUNDATION, SURFACE = "", "on top"
 LEVELS: dict[str, tuple[set[str], ...]] = {
     FOUNDATION: (
         {"errors", "members"},
-        {"run_files", "settings"},
+        {"activations", "run_files"},
+        {"settings"},
         {"config"},
     ),
     "data": (
@@ -28,7 +29,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"check", "datamodule"},
     ),
     "networks": (
-        {"activations", "machine", "metrics", "snapshots", "streams"},
+        {"activation_functions", "machine", "metrics", "snapshots", "streams"},
         {"network"},
         {"adamw", "trained"},
         {"autograd"},
@@ -183,4 +184,4 @@ def test_importing_a_light_module_imports_no_training_library(module: str) -> No
 
 
 def test_a_heavy_module_is_found() -> None:
-    assert "torch" in heavy_imports("actlab.networks.activations")
+    assert "torch" in heavy_imports("actlab.networks.activation_functions")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from actlab import activations
 from actlab.data.datamodule import TabularDataModule, batch_order
 from actlab.members import Member, Split, stream_seed
-from actlab.networks import activations
 from actlab.networks import compiled as chunks
 from actlab.networks import population as planning
+from actlab.networks.activation_functions import RReLU
 from actlab.networks.adamw import schedule_factor
 from actlab.networks.autograd import Piece
 from actlab.networks.module import PopulationModule
@@ -95,7 +96,7 @@ def plain_loop(
         layers.append(linear)
         if depth < len(one.hidden):
             activation = activations.get(one.activation).build().to(dtype)
-            if isinstance(activation, activations.RReLU):
+            if isinstance(activation, RReLU):
                 activation.uniform = lambda shape: torch.rand(shape, generator=noise, dtype=torch.float32)
             layers.append(activation)
             if one.dropout:

@@ -16,7 +16,6 @@ from actlab.config import Configuration, Listing
 from actlab.engine.storage import open_journal
 from actlab.errors import InputError
 from actlab.report import several_page as rank_figure
-from actlab.report.drawing import ORDER
 from actlab.report.several import answer, print_several, read_several, remarks, score_and_rank
 from actlab.report.several_page import page, write_figure, write_several
 from actlab.run_files import RunDirectory, write_json, write_text
@@ -24,6 +23,7 @@ from actlab.runs.compare_search import Compare, compare
 from actlab.runs.several import compare_several
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from actlab.verdict.across_data_sets import ranks_frame, summarise_data_sets
+from synthetic_runs import ORDER
 from test_report import EVIL, Page
 
 ACTIVATIONS = ["identity", "relu", "tanh", "silu"]

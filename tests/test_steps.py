@@ -17,7 +17,7 @@ from actlab.members import Member, Split, stream_seed
 from actlab.networks import adamw as optimizer
 from actlab.networks import network as regressor
 from actlab.networks import population
-from actlab.networks.activations import ReLUSquared
+from actlab.networks.activation_functions import ReLUSquared
 from actlab.networks.autograd import can_record, record
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from actlab import activations
 from actlab.data.datamodule import batch_order
 from actlab.members import Member, stream_seed
-from actlab.networks import activations
 from actlab.networks import network as initialisation
 from benchmarks.tasks import N_CORES, Task, Trained
 

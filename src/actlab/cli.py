@@ -155,7 +155,7 @@ def _check(arguments: Arguments) -> None:
 
 def _activations(arguments: Arguments) -> None:
     _parser("activations").parse_args(arguments)
-    from actlab.networks.activations import ACTIVATIONS
+    from actlab.activations import ACTIVATIONS
 
     rows = [("name", "formula", "pre-activations a unit", "learns", "source")]
     rows += [(r.name, r.formula, str(r.width_factor), r.parameters or "-", r.source) for r in ACTIVATIONS]

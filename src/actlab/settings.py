@@ -5,13 +5,20 @@ A group is a frozen dataclass; the parser reads its fields, YAML files state dif
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from actlab.activations import ACTIVATIONS
 from actlab.errors import InputError
 
 Scaling = Literal["robust", "standard", "minmax"]
 TargetTransform = Literal["log", "none"]
 Schedule = Literal["constant", "cosine"]
+
+if TYPE_CHECKING:
+    ActivationNames = list[str]
+else:
+    # what may be written; settings hold a list
+    ActivationNames = list[str] | Literal["all"]
 
 # level of every test
 ALPHA = 0.05
@@ -149,7 +156,7 @@ class CompareSettings(ProtocolSettings):
     """The grid of a fair comparison; the split settings hold for a search as well.
 
     Args:
-        activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes.
+        activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes; `all` for every name.
         learning_rates: Every activation is tried with each.
         baseline: The activation that every other one is also compared with.
         ensemble: Activations whose networks make up the shipped model, in equal parts: those whose averaged networks
@@ -163,7 +170,7 @@ class CompareSettings(ProtocolSettings):
             `dropout`, `hidden` and `weight_decay`.
     """
 
-    activations: list[str] = field(
+    activations: ActivationNames = field(
         default_factory=lambda: [
             *("identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", "prelu"),
             *("elu", "selu", "gelu", "silu", "mish", "softplus"),
@@ -180,6 +187,7 @@ class CompareSettings(ProtocolSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _take_all(self)
         require_distinct(self.activations, "compare.activations")
         require_distinct(self.learning_rates, "compare.learning_rates")
         check_learning_rates(self.learning_rates, "compare.learning_rates")
@@ -194,7 +202,7 @@ class SearchSettings:
 
     Args:
         n_trials: Settings to evaluate in total, over all workers and resumed runs.
-        activations: Candidates; those of `compare` when not given.
+        activations: Candidates, as in `compare`; its own when not given.
         learning_rate: Lowest and highest, searched on a logarithmic scale.
         weight_decay: Lowest (> 0) and highest, on a logarithmic scale; `optimizer.weight_decay` when not given.
         dropout: Lowest and highest; `model.dropout` when not given.
@@ -204,7 +212,7 @@ class SearchSettings:
     """
 
     n_trials: int = 44
-    activations: list[str] | None = None
+    activations: ActivationNames | None = None
     learning_rate: list[float] = field(default_factory=lambda: [3e-4, 3e-2])
     weight_decay: list[float] | None = None
     dropout: list[float] | None = None
@@ -215,6 +223,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         require(self.n_trials >= 1, "search.n_trials must be at least 1", n_trials=self.n_trials)
         require(self.batch >= 1, "search.batch must be at least 1", batch=self.batch)
+        _take_all(self)
         if self.activations is not None:
             require_distinct(self.activations, "search.activations")
         check_learning_rates(self.learning_rate, "search.learning_rate")
@@ -224,6 +233,13 @@ class SearchSettings:
             require(is_range, f"search.{name} must be the lowest and the highest value", **{name: limits})
         if self.weight_decay is not None:
             require(self.weight_decay[0] > 0, "search.weight_decay must be > 0", weight_decay=self.weight_decay)
+
+
+def _take_all(settings: CompareSettings | SearchSettings) -> None:
+    """`all` becomes the names there are now, so that a run says which it had."""
+    written: object = settings.activations
+    if written == "all":
+        object.__setattr__(settings, "activations", [row.name for row in ACTIVATIONS])
 
 
 def require_distinct(values: list[Any], key: str) -> None:

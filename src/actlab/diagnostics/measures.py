@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actlab import activations
 from actlab.members import Member, Split
-from actlab.networks import activations
 from actlab.networks.adamw import RowAdamW
 from actlab.networks.network import Regressor, stack_states
 from actlab.networks.population import Outcome

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from actlab import __version__
+from actlab.activations import BY_NAME
 from actlab.errors import InputError
-from actlab.networks.activations import ACTIVATIONS
 from actlab.run_files import write_atomically
 
 # 2: intervals are made from the means and spreads of the folds too
@@ -70,9 +70,8 @@ def refuse_foreign_code(activations: Iterable[str], source: str) -> None:
     Raises:
         InputError: an activation is neither in the table nor of a module that is loaded already.
     """
-    known = {row.name for row in ACTIVATIONS}
     for name in dict.fromkeys(activations):
-        if name not in known and name.rpartition(".")[0] not in sys.modules:
+        if name not in BY_NAME and name.rpartition(".")[0] not in sys.modules:
             raise InputError(
                 f"{source} uses the activation {name!r}, whose module would be imported and run; if you trust the "
                 "file and that module, allow it with --allow_code"

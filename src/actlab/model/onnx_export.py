@@ -1,9 +1,7 @@
 """An ensemble as one ONNX graph, from raw columns to the prediction in the unit of the target.
 
-Building an ONNX graph node by node, and every activation of the table in ONNX operators.
-
-Written with the operators' own definitions rather than traced: strings and float64 come out as they should, and the
-extra `onnx` is all it takes.
+Written with the operators' own definitions rather than traced, so that strings and float64 come out as they should;
+torch's exporter writes only an activation whose record has no ONNX form, or a class of one's own.
 
 Every feature column is an input of its own name, shape (N, 1): numbers as float64 with NaN for missing (dates as days
 since 1970-01-01), categories as text, with an empty one or a text of `data.na_values` for missing. The only output,
@@ -13,10 +11,12 @@ Preprocessing differs from member to member, yet is linear in one set of inputs 
 one-hot columns of all categories that any member knows. A member's own encoding is folded into its first layer.
 """
 
+import importlib
 import json
-import math
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from actlab import __version__
+from actlab import __version__, activations
+from actlab.activations import Activation
 from actlab.data.columns import Column, Schema
 from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
 from actlab.model.ensemble import Ensemble, load
-from actlab.networks.activations import RReLU
 from actlab.networks.network import forward_pass
 from actlab.networks.trained import TrainedNetwork
 from actlab.run_files import check_output, write_atomically
@@ -42,24 +43,27 @@ from actlab.run_files import check_output, write_atomically
 Parameters = Mapping[str, NDArray[np.float32]]
 
 
-def import_onnx() -> ModuleType:
-    """The package `onnx`.
+def import_onnx(name: str = "onnx") -> ModuleType:
+    """A package of the extra `onnx`.
 
     Raises:
         InputError: it is not installed.
     """
     try:
-        import onnx
+        return importlib.import_module(name)
     except ImportError:
-        raise InputError("export needs the package onnx, which is not installed: pip install 'actlab[onnx]'") from None
-    module: ModuleType = onnx
-    return module
+        raise InputError(
+            f"export needs the package {name}, which is not installed: pip install 'actlab[onnx]'"
+        ) from None
 
 
 class Graph:
     """A graph in the making. Values are known by name; each `add` returns the name of what it computes."""
 
-    def __init__(self) -> None:
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        # what torch's exporter made of an activation at a width, to be written once
+        self.traced: dict[tuple[str, int], Any] = {}
         self._onnx = import_onnx()
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
@@ -89,9 +93,27 @@ class Graph:
         """A float64 scalar."""
         return self.constant(np.array(value, dtype=np.float64))
 
-    def single(self, value: float) -> str:
-        """A float32 scalar."""
+    def single(self, value: float | NDArray[np.float32]) -> str:
+        """A float32 tensor, mostly a scalar."""
         return self.constant(np.array(value, dtype=np.float32))
+
+    def halves(self, z: str) -> tuple[str, str]:
+        """The first and the second half of the columns; `Split` has two outputs, so the halves are sliced."""
+        half = self.add("Div", self.add("Shape", z, start=1), self.constant(np.array([2])))
+        axis = self.constant(np.array([1]))
+        end = self.constant(np.array([np.iinfo(np.int64).max]))
+        first = self.add("Slice", z, self.constant(np.array([0])), half, axis)
+        return first, self.add("Slice", z, half, end, axis)
+
+    def merge(self, model: Any, inputs: Sequence[str]) -> str:
+        """The nodes of a model with one output, whose inputs are values of this graph."""
+        prefix = self._name("merged") + " "
+        added = self._onnx.compose.add_prefix(model, prefix).graph
+        for own, given in zip(inputs, added.input, strict=True):
+            self.add("Identity", own, output=given.name)
+        self._nodes += added.node
+        self._constants += added.initializer
+        return str(added.output[0].name)
 
     def label_encoder(self, texts: str, codes: Mapping[str, int], default: int) -> str:
         """int64 codes of texts, in their shape."""
@@ -105,127 +127,83 @@ class Graph:
             default_int64=default,
         )
 
-    def model(self, inputs: Mapping[str, str], output: str, opset: int) -> Any:
+    def model(self, inputs: Mapping[str, str], output: str) -> Any:
         """The model: inputs (N, 1) with their element types, one float64 output (N,)."""
         helper = self._onnx.helper
         infos = [helper.make_tensor_value_info(name, self.type(kind), ["N", 1]) for name, kind in inputs.items()]
         result = helper.make_tensor_value_info(output, self.type("DOUBLE"), ["N"])
         graph = helper.make_graph(self._nodes, "actlab", infos, [result], self._constants)
-        opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("ai.onnx.ml", 3)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
 
 
-def activate(graph: Graph, name: str, z: str, learned: Parameters) -> str:
-    """(N, H) outputs of the activation `name` for pre-activations z (N, k H).
+def activate(graph: Graph, name: str, z: str, learned: Parameters, width: int) -> str:
+    """(N, H) outputs of an activation for pre-activations z (N, width), width = k H.
 
     Args:
         graph: To add nodes to.
-        name: From the table.
+        name: Of a record, or the path of a class.
         z: Float32.
         learned: What the layer learned besides its weights.
+        width: Columns of z.
 
     Raises:
-        InputError: an activation by `class_path`, which has no ONNX form.
+        InputError: there is no ONNX form, and torch's exporter cannot write one.
     """
-    if name not in FORMS:
-        raise InputError(f"the activation {name!r} cannot be exported; those of `actlab activations` can")
-    return FORMS[name](graph, z, learned)
+    row = activations.get(name)
+    if row.onnx is not None:
+        return row.onnx(graph, z, learned)
+    key = (name, width)
+    if key not in graph.traced:
+        graph.traced[key] = _traced(row, learned, width, graph.opset)
+    return graph.merge(graph.traced[key], [z, *(graph.single(value) for value in learned.values())])
 
 
-def _one(operator: str, **attributes: Any) -> Callable[[Graph, str, Parameters], str]:
-    return lambda graph, z, learned: graph.add(operator, z, **attributes)
+class _Functional(nn.Module):
+    """A module as a function of its input and of what it learns, each an input of the graph."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        # a list hides the module: its own values would become constants
+        self.hidden, self.names = [module], names
+
+    def forward(self, z: Tensor, *learned: Tensor) -> Tensor:
+        given = dict(zip(self.names, learned, strict=True))
+        outputs: Tensor = torch.func.functional_call(self.hidden[0], given, (z,))
+        return outputs
 
 
-def _clip(low: float, high: float) -> Callable[[Graph, str, Parameters], str]:
-    return lambda graph, z, learned: graph.add("Clip", z, graph.single(low), graph.single(high))
-
-
-def _gelu(graph: Graph, z: str, learned: Parameters) -> str:
-    erf = graph.add("Erf", graph.add("Mul", z, graph.single(math.sqrt(0.5))))
-    return graph.add("Mul", graph.add("Mul", z, graph.single(0.5)), graph.add("Add", erf, graph.single(1.0)))
-
-
-def _sigmoid(graph: Graph, z: str, learned: Parameters) -> str:
-    # onnxruntime's own Sigmoid is 0 below -18, which a gate multiplies
-    return graph.add("Reciprocal", _one_plus_exp_minus(graph, z))
-
-
-def _silu(graph: Graph, z: str, learned: Parameters) -> str:
-    return graph.add("Div", z, _one_plus_exp_minus(graph, z))
-
-
-def _one_plus_exp_minus(graph: Graph, z: str) -> str:
-    return graph.add("Add", graph.add("Exp", graph.add("Neg", z)), graph.single(1.0))
-
-
-def _mish(graph: Graph, z: str, learned: Parameters) -> str:
-    return graph.add("Mul", z, graph.add("Tanh", graph.add("Softplus", z)))
-
-
-def _relu_squared(graph: Graph, z: str, learned: Parameters) -> str:
-    positive = graph.add("Relu", z)
-    return graph.add("Mul", positive, positive)
-
-
-def _prelu(graph: Graph, z: str, learned: Parameters) -> str:
-    slope = graph.add("Mul", z, graph.constant(learned["slope"]))
-    return graph.add("Where", graph.add("GreaterOrEqual", z, graph.single(0.0)), z, slope)
-
-
-def _snake(graph: Graph, z: str, learned: Parameters) -> str:
-    frequency = learned["frequency"]
-    sine = graph.add("Sin", graph.add("Mul", z, graph.constant(frequency)))
-    wave = graph.add("Div", graph.add("Mul", sine, sine), graph.constant(np.asarray(frequency + np.float32(1e-9))))
-    return graph.add("Add", z, wave)
-
-
-def _halves(graph: Graph, z: str) -> tuple[str, str]:
-    """The first and the second half of the columns; `Split` has two outputs, so the halves are sliced."""
-    half = graph.add("Div", graph.add("Shape", z, start=1), graph.constant(np.array([2])))
-    axis = graph.constant(np.array([1]))
-    end = graph.constant(np.array([np.iinfo(np.int64).max]))
-    first = graph.add("Slice", z, graph.constant(np.array([0])), half, axis)
-    return first, graph.add("Slice", z, half, end, axis)
-
-
-def _maxout(graph: Graph, z: str, learned: Parameters) -> str:
-    return graph.add("Max", *_halves(graph, z))
-
-
-def _gated(gate: Callable[[Graph, str, Parameters], str]) -> Callable[[Graph, str, Parameters], str]:
-    def form(graph: Graph, z: str, learned: Parameters) -> str:
-        first, second = _halves(graph, z)
-        return graph.add("Mul", gate(graph, first, learned), second)
-
-    return form
-
-
-FORMS: dict[str, Callable[[Graph, str, Parameters], str]] = {
-    "identity": _one("Identity"),
-    "sigmoid": _sigmoid,
-    "tanh": _one("Tanh"),
-    "relu": _one("Relu"),
-    "leaky_relu": _one("LeakyRelu", alpha=0.01),
-    "maxout": _maxout,
-    "prelu": _prelu,
-    "rrelu": _one("LeakyRelu", alpha=(RReLU.lower + RReLU.upper) / 2),
-    "elu": _one("Elu", alpha=1.0),
-    "celu": _one("Celu", alpha=1.0),
-    "selu": _one("Selu"),
-    "gelu": _gelu,
-    "silu": _silu,
-    "mish": _mish,
-    "softplus": _one("Softplus"),
-    "softsign": _one("Softsign"),
-    "hardswish": _one("HardSwish"),
-    "hardtanh": _clip(-1.0, 1.0),
-    "relu6": _clip(0.0, 6.0),
-    "relu_squared": _relu_squared,
-    "snake": _snake,
-    "geglu": _gated(_gelu),
-    "reglu": _gated(_one("Relu")),
-    "swiglu": _gated(_silu),
-}
+def _traced(row: Activation, learned: Parameters, width: int, opset: int) -> Any:
+    """An activation's module as an `onnx.ModelProto` of z (N, width) and what it learned, by torch's exporter."""
+    import_onnx("onnxscript")
+    inputs = [torch.from_numpy(np.asarray(value)) for value in learned.values()]
+    # the number of rows stays open
+    shapes: dict[str, Any] = {"z": {0: torch.export.Dim("N")}} | ({"learned": ({},) * len(inputs)} if inputs else {})
+    module = _Functional(row.build().eval(), list(learned)).eval()
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(3, width), *inputs),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                opset_version=opset,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise InputError(
+            f"the activation {row.name!r} cannot be exported: it has no ONNX form of its own, and torch.onnx cannot "
+            f"write one ({reason}); docs/add_an_activation.md says what a class needs"
+        ) from error
+    finally:
+        logger.setLevel(level)
+    model = program.model_proto  # type: ignore[union-attr]  # a program, since dynamo is asked for
+    return import_onnx("onnx.inliner").inline_local_functions(model)
 
 
 DEFAULT_OPSET = 18
@@ -270,7 +248,7 @@ def to_onnx(ensemble: Ensemble, opset: int = DEFAULT_OPSET) -> Any:
     newest = onnx.defs.onnx_opset_version()
     if not DEFAULT_OPSET <= opset <= newest:
         raise InputError(f"opset must be between {DEFAULT_OPSET} and {newest}, got opset={opset}")
-    graph = Graph()
+    graph = Graph(opset)
     columns = Columns.add(graph, ensemble)
     blocks = {preprocessor: columns.features(graph, preprocessor) for preprocessor in ensemble.preprocessors}
     outputs = [
@@ -279,7 +257,7 @@ def to_onnx(ensemble: Ensemble, opset: int = DEFAULT_OPSET) -> Any:
     names = [column.name for column in ensemble.schema.columns]
     output = OUTPUT if OUTPUT not in names else f"{OUTPUT} of actlab"
     _mean(graph, ensemble, outputs, output)
-    model = graph.model(_inputs(ensemble.schema), output, opset)
+    model = graph.model(_inputs(ensemble.schema), output)
     model.producer_name, model.producer_version = "actlab", __version__
     onnx.helper.set_model_props(model, _facts(ensemble))
     onnx.checker.check_model(model)
@@ -454,7 +432,7 @@ def _network(graph: Graph, one: TrainedNetwork, features: str, encoding: NDArray
 
     def activation(depth: int, z: str) -> str:
         own = {name.removesuffix(f"_{depth}"): state[name] for name in learned if name.endswith(f"_{depth}")}
-        return activate(graph, one.member.activation, z, own)
+        return activate(graph, one.member.activation, z, own, len(state[f"weight_{depth}"]))
 
     return forward_pass(len(one.member.hidden), features, linear, activation)
 

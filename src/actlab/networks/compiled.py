@@ -5,8 +5,8 @@ graphs to build and no gradients to allocate, so that few members are enough to 
 enough that their weights, gradients and moments stay in the processor's cache from one step to the next: a stack
 trains chunk by chunk. TorchScript, because it holds no interpreter lock: two threads of Python wait for each other at
 every kernel. torch 2.13 calls it deprecated and has no other way to run kernels one by one outside Python; where it is
-gone, or an activation has no derivative in the table, autograd trains, to the same bits but for what
-`actlab.networks.activations` lists.
+gone, or an activation's record has no derivative, autograd trains, to the same bits but for what the records call
+`is_rounded`.
 """
 
 import threading
@@ -20,9 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from actlab import activations
 from actlab.data.datamodule import EpochOrder
-from actlab.networks import activations
-from actlab.networks.activations import DERIVATIVES, LEARNED, OUTPUTS, Derivative, Learned
+from actlab.networks.activation_functions import identity
 from actlab.networks.adamw import RowAdamW
 from actlab.networks.autograd import Piece
 from actlab.networks.machine import cache_of_a_core
@@ -95,7 +95,9 @@ class AdamWGroups(NamedTuple):
 class Steps(nn.Module):
     """Steps of stacks with this activation in every hidden layer."""
 
-    def __init__(self, activation: Callable[[Tensor], Tensor], derivative: Derivative) -> None:
+    def __init__(
+        self, activation: Callable[[Tensor], Tensor], derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.activation, self.derivative = activation, derivative
 
@@ -250,9 +252,13 @@ class Steps(nn.Module):
 class LearnedSteps(Steps):
     """Steps of stacks whose activation learns one number a layer."""
 
-    def __init__(self, learned: Learned) -> None:
-        super().__init__(nn.Identity(), DERIVATIVES["identity"])
-        self.function, self.gradients = learned
+    def __init__(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        gradients: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> None:
+        super().__init__(nn.Identity(), identity)
+        self.function, self.gradients = function, gradients
 
     def activate(self, z: Tensor, depth: int, learned: list[Tensor]) -> Tensor:
         return self.function(z, learned[depth].view(-1, 1, 1))
@@ -275,7 +281,8 @@ def as_written() -> AbstractContextManager[None]:
 
 def can_compile(activation: str) -> bool:
     """Whether there are compiled steps for stacks of that activation; else only autograd knows how."""
-    return (activation in DERIVATIVES or activation in LEARNED) and hasattr(torch.jit, "script")
+    row = activations.get(activation)
+    return bool(row.derivative or row.learned) and hasattr(torch.jit, "script")
 
 
 def compiled_steps(activation: str) -> Steps:
@@ -287,11 +294,12 @@ def compiled_steps(activation: str) -> Steps:
 
 @cache
 def _compiled(activation: str) -> Steps:
-    steps = (
-        LearnedSteps(LEARNED[activation])
-        if activation in LEARNED
-        else Steps(OUTPUTS.get(activation) or activations.get(activation).build(), DERIVATIVES[activation])
-    )
+    row = activations.get(activation)
+    if row.learned:
+        steps: Steps = LearnedSteps(*map(activations.load, row.learned))
+    else:
+        forward = activations.load(row.outputs) if row.outputs else row.build()
+        steps = Steps(forward, activations.load(row.derivative))
     with warnings.catch_warnings():
         # the deprecation is known, and what happens when it is carried out is said above
         warnings.simplefilter("ignore", DeprecationWarning)

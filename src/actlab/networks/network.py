@@ -18,8 +18,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from actlab import activations
 from actlab.members import Member, stream_seed
-from actlab.networks import activations
+from actlab.networks.activation_functions import RReLU
 from actlab.networks.streams import Streams, streams_on
 
 N_QUANTILES = 4096
@@ -55,12 +56,12 @@ def forward_pass(
 def gain(activation: str) -> float:
     """1 / sqrt(E[f(z)^2]) for z ~ N(0, 1), by the mean over normal quantiles.
 
-    SELU's fixed point asks for LeCun normal (Klambauer et al. 2017), which this gives by itself: E[f(z)^2] = 1. It is
-    set to 1 exactly. An activation whose second moment is zero or not finite (a constant one) keeps 1.
+    A record's own gain is exact: SELU's fixed point asks for LeCun normal (Klambauer et al. 2017), and E[f(z)^2] is 1
+    there but for rounding. An activation whose second moment is zero or not finite (a constant one) keeps 1.
     """
     row = activations.get(activation)
-    if row.name == "selu":
-        return 1.0
+    if row.gain is not None:
+        return row.gain
     per_axis = round(N_QUANTILES ** (1 / row.width_factor)) * (4 if row.width_factor > 1 else 1)
     axis = torch.special.ndtri((torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis)
     axis = axis / axis.square().mean().sqrt()
@@ -219,7 +220,7 @@ class Regressor(nn.Module):
             self.masks = self.masks or streams_on(device, self.members, "dropout")
             self.masks.seed(epoch)
         for depth, module in enumerate(self.activation):
-            if isinstance(module, activations.RReLU):
+            if isinstance(module, RReLU):
                 self.noise = self.noise or streams_on(device, self.members, "noise")
                 module.uniform = self.noise.uniform
                 if depth == 0:

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actlab import activations
 from actlab.data.datamodule import EpochOrder, SplitData, SplitTensors, batch_shape
 from actlab.members import Member, Split
-from actlab.networks import activations
 from actlab.networks.adamw import AdamWState, RowAdamW
 from actlab.networks.autograd import AutogradSteps, Piece, recorder
 from actlab.networks.compiled import Chunks, can_compile, chunk_size
@@ -141,7 +141,7 @@ class StackTraining:
         self.shared = shared
         self.is_compiled = shared is not None and can_compile(stack.row.name)
         # one's own class may do in a step what cannot be recorded
-        self.replays = recorder(device) if activations.is_known(stack.row.name) else None
+        self.replays = recorder(device) if stack.row.name in activations.BY_NAME else None
         if interrupted is None:
             self._take(stack)
             return

@@ -3,7 +3,7 @@
 One look for each activation, the same in every figure of every run: colour, marker and line.
 
 Colours are those of Okabe & Ito (2008) and Tol (2021) that colour-blind readers tell apart and that show on white and
-on black. Eight colours cannot tell 24 activations apart, so the marker and the line differ as well, and figures name
+on black. Eight colours cannot tell all activations apart, so the marker and the line differ as well, and figures name
 their rows and panels besides. The arms of an activation, which differ in another setting, have its colour and line, and
 markers of their own.
 
@@ -22,19 +22,12 @@ from matplotlib import style as styles
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actlab.activations import BY_NAME
 from actlab.report.words import fixed
 
 PALETTE = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a63b8", "#8c8c8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES = ("-", "--", ":")
-
-# Looks are given out in this order; a name that is not here gets one by its hash, so nothing has to be added.
-# The first eight are those that readers know best: a colour of its own for each.
-ORDER = (
-    *("relu", "sigmoid", "tanh", "leaky_relu", "maxout", "silu", "gelu", "identity"),
-    *("prelu", "elu", "selu", "mish", "softplus", "rrelu", "celu", "softsign"),
-    *("hardswish", "hardtanh", "relu6", "relu_squared", "snake", "geglu", "reglu", "swiglu"),
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,8 @@ def look(name: str) -> Look:
     True
     """
     activation, _, levels = name.partition(" [")
-    place = ORDER.index(activation) if activation in ORDER else zlib.crc32(activation.encode())
+    record = BY_NAME.get(activation)
+    place = zlib.crc32(activation.encode()) if record is None or record.look is None else record.look
     # arms of all activations that have the same levels keep the distance that the activations have
     marker = place + (zlib.crc32(levels.encode()) if levels else 0)
     return Look(PALETTE[place % len(PALETTE)], MARKERS[marker % len(MARKERS)], LINES[place // 8 % len(LINES)])

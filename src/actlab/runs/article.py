@@ -23,9 +23,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor, nn
 
+from actlab.activations import get
 from actlab.data.csv_file import readable, shown
 from actlab.errors import InputError
-from actlab.networks.activations import get
 from actlab.networks.metrics import log_rmse
 from actlab.settings import require
 

@@ -15,11 +15,11 @@ import lightning.pytorch as pl
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from actlab import activations
 from actlab.config import Configuration
 from actlab.engine.pruning import RungPruning, rungs
 from actlab.engine.study import Cell
 from actlab.members import derive_seed
-from actlab.networks import activations
 from actlab.run_files import RunDirectory
 from actlab.runs.evaluate import level_text, variants_of
 from actlab.runs.experiment import Experiment

@@ -21,7 +21,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Checkpoint
 
-from actlab import __version__
+from actlab import __version__, activations
 from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.preprocessing import fit_preprocessor
@@ -30,7 +30,6 @@ from actlab.data.table import MAX_CATEGORIES, Table
 from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.members import Member, Split
-from actlab.networks import activations
 from actlab.networks.machine import accelerator
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import layer_shapes

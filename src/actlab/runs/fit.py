@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from actlab import activations
 from actlab.config import Configuration, differences
 from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_table
@@ -19,7 +20,6 @@ from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, load, save
-from actlab.networks import activations
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import (

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actlab import activations
 from actlab.config import Configuration, Listing
 from actlab.data.table import read_table
 from actlab.errors import InputError
-from actlab.networks import activations
 from actlab.report.finished import read_finished
 from actlab.report.several import listed_runs, ranks_file
 from actlab.report.several_page import write_several
