@@ -71,7 +71,9 @@ def first(small_csv: str) -> tuple[Evaluation, Table, pd.DataFrame, dict[str, An
     return evaluation, table, members, summary, settings
 
 
-def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(first: Any, monkeypatch: Any) -> None:
+def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(
+    first: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     evaluation, table, members, summary, settings = first
     seen: dict[str, Any] = {}
 
@@ -80,7 +82,7 @@ def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(first: A
         return list(seen["results"])
 
     monkeypatch.setattr(confirmation, "evaluate", spy)
-    found = confirm(evaluation, table, members, summary, settings)
+    found = confirm(evaluation, table, members, summary, settings, tmp_path)
     assert found["winner"] == summary["winner"]
     assert found["rivals"] == rivals(summary)
     assert set(found["means"]) == {found["winner"], *found["rivals"]}
@@ -94,9 +96,9 @@ def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(first: A
     assert not {score for _, score in old} & {score for _, score in new}
 
 
-def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any) -> None:
+def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any, tmp_path: Path) -> None:
     evaluation, table, members, summary, settings = first
-    found = confirm(evaluation, table, members, summary, settings)
+    found = confirm(evaluation, table, members, summary, settings, tmp_path)
     assert [c["b"] for c in found["comparisons"]] == found["rivals"]
     for comparison in found["comparisons"]:
         before = next(c for c in summary["comparisons"] if c["b"] == comparison["b"])
@@ -106,7 +108,7 @@ def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any
             found["means"][found["winner"]] - found["means"][comparison["b"]]
         )
         assert comparison["difference"] != before["difference"]
-    assert confirm(evaluation, table, members, summary, settings) == found
+    assert confirm(evaluation, table, members, summary, settings, tmp_path) == found
 
 
 def test_the_second_look_shows_its_progress(

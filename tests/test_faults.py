@@ -53,6 +53,7 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     import torch
 
     from actlab.engine import storage as database
+    from actlab.networks import snapshots
     from actlab.runs import experiment
 
     os.environ.update(environment)
@@ -60,6 +61,8 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     torch.set_num_threads(1)
     # a dead worker of a database shows after seconds instead of minutes
     database.HEARTBEAT_S, database.GRACE_S = 1, 4
+    # what is killed goes on from its last epoch
+    snapshots.INTERVAL_S, snapshots.LARGEST_SHARE = 0.0, float("inf")
     # two cells a population
     sys.modules[Experiment.__module__].POPULATION_MEMBERS = 4  # type: ignore[attr-defined]
     experiment.LONGEST_WAIT_S = 1.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +18,7 @@ from actlab.engine.pruning import n_promoted, reason_to_stop, rungs
 from actlab.engine.study import Study, open_storage
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
+from actlab.networks import snapshots
 from actlab.networks.population import mean_score
 from actlab.runs import experiment as experiments
 from actlab.runs import results
@@ -205,6 +207,44 @@ def test_an_interrupted_search_proposes_and_finds_what_an_undisturbed_one_does(
     pd.testing.assert_frame_equal(
         run.read_members().drop(columns="seconds"), other.read_members().drop(columns="seconds"), check_exact=True
     )
+
+
+class StopOnce(pl.Callback):
+    """Ends the first training that comes to the start of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch: int | None = epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            self.epoch = None
+            raise SystemExit(130)
+
+
+@pytest.mark.parametrize("epoch", [3, 6])
+def test_a_search_interrupted_between_rungs_prunes_as_an_undisturbed_one_does(
+    asked: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    undisturbed = replace(asked, out=str(tmp_path / "undisturbed"))
+    other, _ = search(undisturbed)
+    callbacks, stop = Search.callbacks, StopOnce(epoch)
+    monkeypatch.setattr(Search, "callbacks", lambda self, claimed: [*callbacks(self, claimed), stop])
+    monkeypatch.setattr(snapshots, "INTERVAL_S", 0.0)
+    with pytest.raises(SystemExit):
+        search(asked)
+    assert list((tmp_path / "run/weights").glob("population-*"))
+    run, _ = search(asked)
+    pd.testing.assert_frame_equal(
+        run.read_members().drop(columns="seconds"), other.read_members().drop(columns="seconds"), check_exact=True
+    )
+    found, wanted = (
+        {
+            t.user_attrs["number"]: t.intermediate_values
+            for t in study_of(one).trials(TrialState.COMPLETE, TrialState.PRUNED)
+        }
+        for one in (asked, undisturbed)
+    )
+    assert found == wanted
 
 
 def test_the_number_of_trials_is_a_total_that_may_grow(asked: Configuration) -> None:

@@ -30,10 +30,11 @@ class Snapshots:
     Args:
         directory: Where they lie.
         key: Names all that training depends on besides the members.
+        keeps_results: Whether trained members wait here for other work to be done.
     """
 
-    def __init__(self, directory: Path, key: str) -> None:
-        self.directory, self.key = directory, key
+    def __init__(self, directory: Path, key: str, keeps_results: bool) -> None:
+        self.directory, self.key, self.keeps_results = directory, key, keeps_results
         self.used: set[Path] = set()
 
     def groups(self, members: Sequence[Member]) -> list[tuple[list[Member], Path | None]]:
@@ -61,7 +62,7 @@ class Snapshots:
         digest = hashlib.sha256("\n".join(map(repr, members)).encode()).hexdigest()[:16]
         path = self.directory / f"population-{digest}.ckpt"
         self.used.add(path)
-        return SnapshotCallback(path, self.key, is_last)
+        return SnapshotCallback(path, self.key, is_last and not self.keeps_results)
 
     def clear(self) -> None:
         """Delete what was used: the results are stored elsewhere."""

@@ -302,11 +302,11 @@ def evaluate(
     return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
 
 
-def snapshots_in(directory: Path, evaluation: Evaluation, table: Table) -> Snapshots:
-    """Snapshots of populations that train with this evaluation on this table."""
+def snapshots_in(directory: Path, evaluation: Evaluation, table: Table, keeps_results: bool = False) -> Snapshots:
+    """Snapshots of populations that train with this evaluation on this table; see `Snapshots` for the rest."""
     trainer = {key: value for key, value in evaluation.trainer.items() if key != "devices"}
     key = (__version__, replace(evaluation, data=replace(evaluation.data, csv=None), trainer=trainer))
-    return Snapshots(directory, hashlib.sha256(repr((*key, table.content_hash)).encode()).hexdigest())
+    return Snapshots(directory, hashlib.sha256(repr((*key, table.content_hash)).encode()).hexdigest(), keeps_results)
 
 
 def train_in_waves(

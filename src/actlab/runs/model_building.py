@@ -137,7 +137,7 @@ class RunNetworks:
         ]
         wider = replace(evaluation, protocol=replace(evaluation.protocol, inner=max(size, evaluation.protocol.inner)))
         # they go with the directory, when the model is stored
-        snapshots = snapshots_in(self.directory, wider, self.table)
+        snapshots = snapshots_in(self.directory, wider, self.table, keeps_results=True)
         return networks_of(train_in_waves(members, wider, self.table, callbacks, snapshots)) if members else []
 
     def _truth(self, fold: FoldKey) -> Tensor:

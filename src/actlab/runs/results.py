@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -58,6 +59,7 @@ from actlab.runs.evaluate import (
     baseline_of,
     evaluate,
     level_text,
+    snapshots_in,
     variants_of,
 )
 from actlab.runs.model_building import RunNetworks, ship
@@ -77,6 +79,7 @@ def confirm(
     members: pd.DataFrame,
     summary: Mapping[str, Any],
     settings: Mapping[int, Setting],
+    directory: Path,
     callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Train winner and rivals again and compare them, as summary.json holds it under `confirmation`.
@@ -91,6 +94,7 @@ def confirm(
         members: members.csv of the first look; its names of activations are kept.
         summary: Winner, ranking, comparisons and rope of the first look.
         settings: Trial number to setting.
+        directory: Keeps what an interruption leaves.
         callbacks: Passed on to the training.
     """
     names = [str(summary["winner"]), *rivals(summary)]
@@ -98,7 +102,8 @@ def confirm(
     trials = sorted(set(chosen[chosen.activation.isin(names)].trial.tolist()))
     name_of = dict(zip(members.trial.tolist(), members.activation.tolist(), strict=True))
     fresh = replace(evaluation, seed=derive_seed(evaluation.seed, "confirm"))
-    results = evaluate({trial: settings[trial] for trial in trials}, fresh, table, callbacks)
+    snapshots = snapshots_in(directory, fresh, table)
+    results = evaluate({trial: settings[trial] for trial in trials}, fresh, table, callbacks, snapshots)
     again = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
     found = scores_of(choose(to_frame(again, MemberRecord)))
     scores = {name: found[name] for name in names}
@@ -371,7 +376,9 @@ class Results:
     ) -> dict[str, Any]:
         print("training the winner and its rivals again, with fresh seeds and folds", file=sys.stderr)
         with PopulationProgress() as progress:
-            return confirm(self.networks.evaluation, self.table, members, summary, settings, [progress])
+            return confirm(
+                self.networks.evaluation, self.table, members, summary, settings, self.run.weights, [progress]
+            )
 
     def _pre_activations(self, winner: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame | None:
         """Histograms of the winner's networks; None where it has none that is finite."""
