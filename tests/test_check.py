@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actlab.data.check import check, render
+from actlab.data.check import check
 from actlab.errors import InputError
+from actlab.report.check_text import render_check
 from actlab.settings import DataSettings
 
 HOUSES = str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv")
@@ -53,11 +54,11 @@ def test_without_a_target_likely_ones_are_suggested(tmp_path: Path) -> None:
     assert report.suggested_targets == ("Price", "b", "a")
     assert report.target is None
     assert report.n_inputs is None
-    assert "--target NAME (numeric: Price, b, a)" in render(report)
+    assert "--target NAME (numeric: Price, b, a)" in render_check(report)
 
 
 def test_without_any_number_that_is_said(tmp_path: Path) -> None:
-    assert "no numeric column" in render(check(DataSettings(csv=write(tmp_path, "a,b\nx,y\nz,w\n"))))
+    assert "no numeric column" in render_check(check(DataSettings(csv=write(tmp_path, "a,b\nx,y\nz,w\n"))))
 
 
 def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
 
 def test_warnings_and_dates_are_shown(tmp_path: Path) -> None:
     path = write(tmp_path, "d,k,t,price\n2024-01-31,1,1,2\n1999-12-31 06:00,1,2,3\n")
-    text = render(check(DataSettings(csv=path, target="price", target_transform="none")))
+    text = render_check(check(DataSettings(csv=path, target="price", target_transform="none")))
     assert "1999-12-31T06:00:00 to 2024-01-31" in text
     assert "2 warnings\n" in text
     assert "column 'k' is the same in every row; left out" in text
@@ -78,7 +79,7 @@ def test_warnings_and_dates_are_shown(tmp_path: Path) -> None:
 def test_the_table_keeps_to_its_width_and_loses_nothing(tmp_path: Path, width: int) -> None:
     name = "a_very_long_name_" * 8
     path = write(tmp_path, f"{name},c,price\n1,{'category ' * 20},2\n2,z,3\n")
-    text = render(check(DataSettings(csv=path, target="price")), width)
+    text = render_check(check(DataSettings(csv=path, target="price")), width)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert max(map(len, rows)) <= width
     folded = "".join(line.split("|")[1].strip() for line in rows)
@@ -87,12 +88,12 @@ def test_the_table_keeps_to_its_width_and_loses_nothing(tmp_path: Path, width: i
 
 @pytest.mark.parametrize("name", ["[bold]x[/bold]", "<script>x</script>", "=1+1", ":smile:"])
 def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
-    text = render(check(DataSettings(csv=write(tmp_path, f"{name},price\n1,2\n2,3\n"), target="price")))
+    text = render_check(check(DataSettings(csv=write(tmp_path, f"{name},price\n1,2\n2,3\n"), target="price")))
     assert name in text
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
     path = write(tmp_path, '"a\x1b[31m\nb",price\nx\x07,2\ny,3\n')
-    text = render(check(DataSettings(csv=path, target="price")))
+    text = render_check(check(DataSettings(csv=path, target="price")))
     assert all(line.isprintable() for line in text.splitlines())
     assert "a\\x1b[31m\\nb" in text

@@ -59,7 +59,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "report": (
         {"finished"},
         {"words"},
-        {"drawing", "tensorboard"},
+        {"check_text", "drawing", "tensorboard"},
         {"optuna_figures", "score_figures", "training_figures"},
         {"tables"},
         {"page", "several"},

@@ -133,7 +133,8 @@ def _parser(name: str) -> OptionParser:
 
 def _check(arguments: Arguments) -> None:
     from actlab.config import data_section, parse_group
-    from actlab.data.check import check, render
+    from actlab.data.check import check
+    from actlab.report.check_text import render_check
     from actlab.settings import DataSettings
 
     parser = _parser("check")
@@ -150,7 +151,7 @@ def _check(arguments: Arguments) -> None:
         parser.error("needed and not given: CSV")
     if unknown := sorted(content.keys() - {option.name for option in fields(DataSettings)}):
         parser.error(f"{file} has unknown keys in its data section: {', '.join(map(str, unknown))}")
-    print(render(check(parse_group(DataSettings, content))))
+    print(render_check(check(parse_group(DataSettings, content))))
 
 
 def _activations(arguments: Arguments) -> None:

@@ -1,7 +1,5 @@
 """From a table's columns to the network's inputs, with numbers learned from the training rows only.
 
-What a preprocessor does to one column: frozen numbers in, a slice of the network's inputs out.
-
 scikit-learn does the fitting; what a `Preprocessor` keeps is its numbers. Each column has one rule:
 
 - numeric and ordinal (its rank): log1p if heavily skewed, scaling, median for missing cells, a bound on far-out values,
@@ -18,13 +16,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actlab.data.columns import Column, Schema
+from actlab.data.columns import Column, Schema, tupled
 from actlab.data.table import MAX_CATEGORIES
+from actlab.run_files import jsonable
 from actlab.settings import DataSettings, Scaling
 
 # Cells beyond this are taken as this: their powers must not overflow float64.
 HUGE = 1e90
 SMOOTH_BOUND = 3.0
+# Skewness of the training rows above which a non-negative column is log-transformed.
+HEAVY_SKEW = 1.0
+# Scaled values are bounded to this when smooth clipping is off.
+FAR_OUT = 1e6
+# `minmax` values are bounded to half the training range beyond either end.
+MINMAX_BOUNDS = (-0.5, 1.5)
+# Scales below this are taken as this: HUGE divided by it must not overflow float64.
+TINY_SCALE = 1e-200
+BLOCK_ROWS = 1 << 14
+# Numbers that are fitted to at a time: whole columns, and a few copies of them, of 8 bytes each.
+BLOCK_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,10 @@ class NumberRule:
         if self.has_indicator:
             out[:, 1] = is_missing
 
-    def unseen(self, cells: np.ndarray) -> list[str]:
-        """Texts that are not among the ordered categories."""
-        return _unknown(cells, self.ranks) if self.ranks else []
+    @property
+    def known(self) -> tuple[str, ...] | None:
+        """The only texts that mean something, None where any number does."""
+        return self.ranks or None
 
 
 @dataclass(frozen=True)
@@ -110,9 +121,10 @@ class CategoryRule:
         rows = np.flatnonzero(slots >= 0)
         out[rows, slots[rows]] = 1.0
 
-    def unseen(self, cells: np.ndarray) -> list[str]:
-        """Categories without a column of their own, unless all others share one."""
-        return [] if self.has_other else _unknown(cells, self.categories)
+    @property
+    def known(self) -> tuple[str, ...] | None:
+        """The only texts that mean something, None where all others share a column."""
+        return None if self.has_other else self.categories
 
 
 def ranks_of(cells: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
@@ -120,35 +132,6 @@ def ranks_of(cells: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
     codes, texts = pd.factorize(cells)
     rank_of = {text: float(rank) for rank, text in enumerate(order)}
     return np.array([*(rank_of.get(text, np.nan) for text in texts), np.nan])[codes]
-
-
-def _unknown(cells: np.ndarray, known: tuple[str, ...]) -> list[str]:
-    return sorted(set(map(str, pd.factorize(cells)[1])) - set(known))
-
-
-def rule_state(rule: NumberRule | CategoryRule) -> dict[str, Any]:
-    """The rule as lists, text, numbers and booleans."""
-    state = asdict(rule)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in state.items()}
-
-
-def rule_of(state: dict[str, Any]) -> NumberRule | CategoryRule:
-    """The rule that `rule_state` described."""
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
-    return CategoryRule(**values) if "has_other" in values else NumberRule(**values)
-
-
-# Skewness of the training rows above which a non-negative column is log-transformed.
-HEAVY_SKEW = 1.0
-# Scaled values are bounded to this when smooth clipping is off.
-FAR_OUT = 1e6
-# `minmax` values are bounded to half the training range beyond either end.
-MINMAX_BOUNDS = (-0.5, 1.5)
-# Scales below this are taken as this: HUGE divided by it must not overflow float64.
-TINY_SCALE = 1e-200
-BLOCK_ROWS = 1 << 14
-# Numbers that are fitted to at a time: whole columns, and a few copies of them, of 8 bytes each.
-BLOCK_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -190,17 +173,25 @@ class Preprocessor:
 
     def unseen(self, features: pd.DataFrame) -> dict[str, list[str]]:
         """Column to its categories that the training rows did not hold, for columns that have any."""
-        found = ((rule.name, rule.unseen(features[rule.name].to_numpy())) for rule in self.rules)
-        return {name: texts for name, texts in found if texts}
+        found = {
+            rule.name: sorted(set(map(str, pd.factorize(features[rule.name].to_numpy())[1])) - set(rule.known))
+            for rule in self.rules
+            if rule.known is not None
+        }
+        return {name: texts for name, texts in found.items() if texts}
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts, text, numbers and booleans only: `from_dict` restores an equal preprocessor."""
-        return {"rules": [rule_state(rule) for rule in self.rules]}
+        return dict(jsonable(asdict(self)))
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Preprocessor":
         """The preprocessor that `to_dict` described."""
-        return cls(tuple(map(rule_of, state["rules"])))
+        rules = (
+            CategoryRule(**tupled(rule)) if "has_other" in rule else NumberRule(**tupled(rule))
+            for rule in state["rules"]
+        )
+        return cls(tuple(rules))
 
 
 def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, settings: DataSettings) -> Preprocessor:
@@ -250,18 +241,10 @@ def _fit_numbers(
     is_minmax = settings.scaling == "minmax"
     low, high = MINMAX_BOUNDS if is_minmax else (-FAR_OUT, FAR_OUT)
     is_smooth = settings.smooth_clip and not is_minmax
-    for i, column in enumerate(columns):
+    learned = (array.tolist() for array in (is_log, centre, factor, fill, has_indicator))
+    for column, is_logged, middle, slope, median, has_missing in zip(columns, *learned, strict=True):
         yield NumberRule(
-            column.name,
-            column.categories,
-            bool(is_log[i]),
-            float(centre[i]),
-            float(factor[i]),
-            float(fill[i]),
-            low,
-            high,
-            is_smooth,
-            bool(has_indicator[i]),
+            column.name, column.categories, is_logged, middle, slope, median, low, high, is_smooth, has_missing
         )
 
 
