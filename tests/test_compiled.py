@@ -14,7 +14,7 @@ from actlab.members import Member, Split
 from actlab.networks import compiled as chunks
 from actlab.networks import population
 from actlab.networks import streams as shared_batches
-from actlab.networks.compiled import Layers, can_compile, compiled_steps, places_among
+from actlab.networks.compiled import can_compile, compiled_steps, places_among
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
@@ -139,10 +139,7 @@ def test_the_compiled_forward_pass_is_that_of_the_network(row: Activation, dropo
         per_stream = stack.masks.masks([(BATCH, width) for width in own[0].hidden], dropout, torch.float64)
         masks = [mask[stack.masks.rows] for mask in per_stream]
         stack.start_epoch(3)
-    tensors = {name: value.detach() for name, value in stack.stacked().items()}
-    depths = range(len(own[0].hidden) + 1)
-    learned = [tensors[f"{name}_{depth}"] for depth, names in enumerate(stack.learned) for name in names]
-    layers = Layers([tensors[f"weight_{d}"] for d in depths], [tensors[f"bias_{d}"] for d in depths], learned)
+    layers = stack.layers(slice(0, len(own)))
     seen: list[torch.Tensor] = []
     steps = compiled_steps(row.name)
     with torch.no_grad():

@@ -56,7 +56,7 @@ def like_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(population, "can_compile", lambda name: False)
     monkeypatch.setattr(population, "recorder", lambda device: record)
     monkeypatch.setattr(population, "least_alive", lambda device: 0.6)
-    monkeypatch.setattr(optimizer, "_rate", lambda rate, device: torch.tensor(rate, dtype=torch.float64))
+    monkeypatch.setattr(optimizer, "_as_adamw_takes_it", lambda rate, device: torch.tensor(rate, dtype=torch.float64))
     return recorded
 
 

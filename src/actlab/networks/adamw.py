@@ -29,19 +29,44 @@ class AdamWState(NamedTuple):
     moments: list[dict[str, Tensor]]
 
 
-class RowAdamW:
-    """A stock AdamW over the members of a stack.
+class AdamWGroups(NamedTuple):
+    """AdamW's state for some members as compiled steps take it: by groups of equal settings, made of slices.
 
-    Neighbouring members with equal settings share a parameter group. Its parameters are slices of the stacked tensors,
-    as long as can be, so that the fused kernel runs over long rows; but one for each member where the numbers of a
-    member are no multiple of `LANES`: the kernel rounds what is left over of a slice otherwise, and a member's bits
-    must not depend on whom it lies beside. The slices share the storage of the stack; gradients are handed over before
-    a step.
+    Args:
+        parameters: The slices of each group.
+        slices: Of which tensor in `Layers.tensors()` each is, and of which of these members.
+        averages: The first moments of each slice.
+        squares: The second moments.
+        n_steps: How many there have been, of all members.
+        learning_rates: Of each group.
+        weight_decays: Of each group.
+    """
+
+    parameters: list[list[Tensor]]
+    slices: list[list[tuple[int, int, int]]]
+    averages: list[list[Tensor]]
+    squares: list[list[Tensor]]
+    n_steps: Tensor
+    learning_rates: list[float]
+    weight_decays: list[float]
+    beta1: float
+    beta2: float
+    eps: float
+
+
+class RowAdamW:
+    """A stock AdamW over the members of a stack, which differ in learning rate and weight decay.
+
+    Neighbours with equal settings are one parameter group of slices of the stacked tensors. A slice holds all members
+    of the group, so that the fused kernel runs over long rows, unless a member's part of the tensor is no multiple of
+    `LANES`: the kernel rounds what is left over at the end of a slice otherwise, and a member's bits must not depend on
+    its neighbours, so each then has a slice to itself. Slices share the memory of the stack; `step` hands them its
+    gradients.
 
     Args:
         stack: The networks.
-        chunk: No slice reaches over a multiple of so many members, and all slices in between count their steps
-            together, for whoever steps with the kernel alone; None is no such bound.
+        chunk: Members of a chunk, for steps that call the kernel chunk by chunk: no slice lies in two chunks, and all
+            slices of a chunk count their steps together. None is one chunk whose slices count for themselves.
         sources: States to go on from, with the numbers of their members that are this one's, one source after the
             other. All have made the same number of steps.
     """
@@ -49,47 +74,67 @@ class RowAdamW:
     def __init__(
         self, stack: Regressor, chunk: int | None = None, sources: Sequence[tuple[AdamWState, Tensor]] | None = None
     ) -> None:
-        self.names, self.tensors = list(stack.stacked()), list(stack.stacked().values())
-        self.steps = 0 if sources is None else sources[0][0].steps
+        self.tensors = stack.layers().tensors()
+        n_steps = 0 if sources is None else sources[0][0].steps
         self.moments = [
             {key: _moments(tensor.detach(), position, key, sources) for key in MOMENTS}
             for position, tensor in enumerate(self.tensors)
         ]
-        size = chunk or stack.n_members
+        size, device = chunk or stack.n_members, self.tensors[0].device
         self.bounds = _equal_runs(
             [(m.learning_rate, m.weight_decay, m.epochs, row // size) for row, m in enumerate(stack.members)]
         )
         # of each group, in the order of its parameters: which tensor, and the half-open slice of members
-        self.pieces = [self._cut(start, stop) for start, stop in self.bounds]
-        device = self.tensors[0].device
-        groups = [
-            {
-                "params": [torch.nn.Parameter(self.tensors[i].detach()[start:stop]) for i, start, stop in own],
-                "lr": _rate(stack.members[first].learning_rate, device),
-                "initial_lr": stack.members[first].learning_rate,
-                "weight_decay": stack.members[first].weight_decay,
-                "epochs": stack.members[first].epochs,
-            }
-            for own, (first, _) in zip(self.pieces, self.bounds, strict=True)
-        ]
+        self.slices = [self._cut(start, stop) for start, stop in self.bounds]
+        groups = []
+        for own, (start, _) in zip(self.slices, self.bounds, strict=True):
+            member = stack.members[start]
+            groups.append(
+                {
+                    "params": [torch.nn.Parameter(self.tensors[i].detach()[first:last]) for i, first, last in own],
+                    "lr": _as_adamw_takes_it(member.learning_rate, device),
+                    "initial_lr": member.learning_rate,
+                    "weight_decay": member.weight_decay,
+                    "epochs": member.epochs,
+                }
+            )
         self.adamw = torch.optim.AdamW(groups, fused=True)
-        made = torch.tensor(float(self.steps), dtype=torch.float32, device=device)
-        shared = [made.clone() for _ in range(0, stack.n_members, size)]
-        for own, group in zip(self.pieces, self.adamw.param_groups, strict=True):
+        made = torch.tensor(float(n_steps), dtype=torch.float32, device=device)
+        of_chunk = [made.clone() for _ in range(0, stack.n_members, size)]
+        for own, group in zip(self.slices, self.adamw.param_groups, strict=True):
             for (i, start, stop), parameter in zip(own, group["params"], strict=True):
                 # what its first step would make
                 self.adamw.state[parameter] = {
-                    "step": made.clone() if chunk is None else shared[start // size],
+                    "step": made.clone() if chunk is None else of_chunk[start // size],
                     **{key: value[start:stop] for key, value in self.moments[i].items()},
                 }
 
     def _cut(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        pieces = []
+        slices = []
         for i, tensor in enumerate(self.tensors):
             is_whole = tensor[0].numel() % LANES == 0 or tensor.device.type != "cpu"
             length = stop - start if is_whole else 1
-            pieces += [(i, at, at + length) for at in range(start, stop, length)]
-        return pieces
+            slices += [(i, at, at + length) for at in range(start, stop, length)]
+        return slices
+
+    def groups(self, rows: slice) -> AdamWGroups:
+        """The groups of the members of a chunk."""
+        own = [i for i, (start, _) in enumerate(self.bounds) if rows.start <= start < rows.stop]
+        groups = [self.adamw.param_groups[i] for i in own]
+        states = [[self.adamw.state[parameter] for parameter in group["params"]] for group in groups]
+        beta1, beta2 = groups[0]["betas"]
+        return AdamWGroups(
+            [group["params"] for group in groups],
+            [[(i, start - rows.start, stop - rows.start) for i, start, stop in self.slices[group]] for group in own],
+            [[state["exp_avg"] for state in group] for group in states],
+            [[state["exp_avg_sq"] for state in group] for group in states],
+            states[0][0]["step"],
+            [group["lr"] for group in groups],
+            [group["weight_decay"] for group in groups],
+            beta1,
+            beta2,
+            groups[0]["eps"],
+        )
 
     def state(self) -> AdamWState:
         """What another one can go on from; the moments are this one's own, and no copies."""
@@ -98,10 +143,10 @@ class RowAdamW:
 
     def step(self) -> None:
         """One update from the gradients of the stacked tensors, which are given up."""
-        for own, group in zip(self.pieces, self.adamw.param_groups, strict=True):
-            for (i, start, stop), part in zip(own, group["params"], strict=True):
+        for own, group in zip(self.slices, self.adamw.param_groups, strict=True):
+            for (i, start, stop), parameter in zip(own, group["params"], strict=True):
                 gradient = self.tensors[i].grad
-                part.grad = gradient[start:stop] if gradient is not None else None
+                parameter.grad = gradient[start:stop] if gradient is not None else None
         self.adamw.step()
         for whole in self.tensors:
             whole.grad = None
@@ -110,11 +155,11 @@ class RowAdamW:
         """Set every learning rate for the epoch to come; members of a given length have the cosine over it."""
         for group in self.adamw.param_groups:
             own = ("cosine", group["epochs"]) if group["epochs"] else (schedule, max_epochs)
-            rate = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
+            learning_rate = group["initial_lr"] * schedule_factor(own[0], epoch, own[1])
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(learning_rate)
             else:
-                group["lr"] = rate
+                group["lr"] = learning_rate
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -126,8 +171,8 @@ class RowAdamW:
             group["capturable"] = False
 
 
-def _rate(learning_rate: float, device: torch.device) -> float | Tensor:
-    """What AdamW takes: on an accelerator a tensor there, which a recorded step reads anew each time."""
+def _as_adamw_takes_it(learning_rate: float, device: torch.device) -> float | Tensor:
+    """On an accelerator a tensor there, which a recorded step reads anew each time."""
     return learning_rate if device.type == "cpu" else torch.tensor(learning_rate, device=device)
 
 

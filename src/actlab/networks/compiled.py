@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -23,27 +22,13 @@ from torch import Tensor, nn
 from actlab import activations
 from actlab.data.datamodule import EpochOrder
 from actlab.networks.activation_functions import identity
-from actlab.networks.adamw import RowAdamW
+from actlab.networks.adamw import AdamWGroups, RowAdamW
 from actlab.networks.autograd import Piece
 from actlab.networks.machine import cache_of_a_core
-from actlab.networks.network import Regressor
+from actlab.networks.network import Layers, Regressor
 from actlab.networks.streams import EpochShape, SharedBatches, Streams, masks_of_steps
 
 _compiling = threading.Lock()
-
-
-class Layers(NamedTuple):
-    """The parameters of P members, or the gradients by them.
-
-    Args:
-        weights: Of each layer, (P, in, k out); the last layer has one output.
-        biases: Of each layer, (P, k out).
-        learned: Of each hidden layer, (P,), where the activation learns a number.
-    """
-
-    weights: list[Tensor]
-    biases: list[Tensor]
-    learned: list[Tensor]
 
 
 class Batches(NamedTuple):
@@ -66,30 +51,6 @@ class Places(NamedTuple):
 
     places: Tensor
     first: int
-
-
-class AdamWGroups(NamedTuple):
-    """AdamW's state for some members, by groups of equal settings; a group consists of slices of stacked tensors.
-
-    Args:
-        slices: Of each group, the number of a tensor among weights, biases and learned ones, and the slice of its
-            members.
-        averages: The first moments of each slice.
-        squares: The second moments.
-        n_steps: The steps made so far, of all of them.
-        learning_rates: Of each group.
-        weight_decays: Of each group.
-    """
-
-    slices: list[list[tuple[int, int, int]]]
-    averages: list[list[Tensor]]
-    squares: list[list[Tensor]]
-    n_steps: Tensor
-    learning_rates: list[float]
-    weight_decays: list[float]
-    beta1: float
-    beta2: float
-    eps: float
 
 
 class Steps(nn.Module):
@@ -183,23 +144,18 @@ class Steps(nn.Module):
             if depth > 0:
                 by_signal = torch.bmm(by_z, layers.weights[depth].transpose(1, 2))
 
-    def cut(self, layers: Layers, slices: list[list[tuple[int, int, int]]]) -> list[list[Tensor]]:
-        """The slices of each of AdamW's groups."""
-        tensors = layers.weights + layers.biases + layers.learned
-        return [[tensors[i][start:stop] for i, start, stop in own] for own in slices]
-
-    def update(self, parameters: list[list[Tensor]], gradients: list[list[Tensor]], adamw: AdamWGroups) -> None:
-        """AdamW's step from the slices' gradients, group by group."""
+    def update(self, adamw: AdamWGroups, gradients: list[list[Tensor]]) -> None:
+        """AdamW's step from the gradients of each group's slices."""
         none: list[Tensor] = []
         adamw.n_steps.add_(1)
-        for g in range(len(parameters)):
+        for g in range(len(gradients)):
             torch.ops.aten._fused_adamw_(
-                parameters[g],
+                adamw.parameters[g],
                 gradients[g],
                 adamw.averages[g],
                 adamw.squares[g],
                 none,
-                [adamw.n_steps for _ in parameters[g]],
+                [adamw.n_steps for _ in gradients[g]],
                 lr=adamw.learning_rates[g],
                 beta1=adamw.beta1,
                 beta2=adamw.beta2,
@@ -226,7 +182,8 @@ class Steps(nn.Module):
             [torch.empty_like(bias) for bias in layers.biases],
             [torch.empty_like(own) for own in layers.learned],
         )
-        parameter_slices, gradient_slices = self.cut(layers, adamw.slices), self.cut(gradients, adamw.slices)
+        tensors = gradients.weights + gradients.biases + gradients.learned
+        slices = [[tensors[i][start:stop] for i, start, stop in own] for own in adamw.slices]
         errors = layers.weights[0].new_empty([n_steps, n_members, batch])
         pre_activations = self.pre_activations(n_members, batch, layers)
         flat_rows, table = rows.flatten(1), batches.features
@@ -244,7 +201,7 @@ class Steps(nn.Module):
             inputs, outputs = self.hidden_layers(signal, layers, kept, pre_activations)
             error = torch.sub(self.output_layer(inputs[-1], layers), wanted, out=errors[step])
             self.backward(error, inputs, pre_activations, outputs, kept, layers, gradients)
-            self.update(parameter_slices, gradient_slices, adamw)
+            self.update(adamw, slices)
         # one after the other, as if added up step by step
         return errors.square_().mean(-1).cumsum(0, dtype=torch.float64)[-1]
 
@@ -331,25 +288,8 @@ def chunk_size(stack: Regressor, batch: int) -> int:
     return -(-stack.n_members // n_chunks)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Some neighbouring members of a stack: slices of its tensors and of its optimiser's.
-
-    Args:
-        rows: Which members.
-        layers: Their parameters.
-        slices: As in `AdamWGroups`, counted from the chunk's first member.
-        groups: The optimiser's parameter groups that these are.
-    """
-
-    rows: slice
-    layers: Layers
-    slices: list[list[tuple[int, int, int]]]
-    groups: list[int]
-
-
 class Chunks:
-    """The chunks of a stack, and how they train.
+    """The chunks of a stack, a few neighbouring members each, and how they train.
 
     Args:
         stack: The networks.
@@ -365,41 +305,23 @@ class Chunks:
         self.stack, self.optimizer, self.shared, self.shape, self.data = stack, optimizer, shared, shape, shared.data
         self.places = torch.tensor([shared.place[member.stream] for member in stack.members])
         self.streams: Streams | None = None
-        depths = range(stack.n_hidden + 1)
-        self.weights, self.biases = [f"weight_{depth}" for depth in depths], [f"bias_{depth}" for depth in depths]
-        self.learned = [f"{name}_{depth}" for depth, names in enumerate(stack.learned) for name in names]
-        self.chunks = [self._cut(rows) for rows in _slices(stack.n_members, size)]
-
-    def _cut(self, rows: slice) -> Chunk:
-        tensors = {name: value.detach()[rows] for name, value in self.stack.stacked().items()}
-        layers = Layers(*([tensors[name] for name in names] for names in (self.weights, self.biases, self.learned)))
-        groups = [i for i, (start, _) in enumerate(self.optimizer.bounds) if rows.start <= start < rows.stop]
-        names = [*self.weights, *self.biases, *self.learned]
-        place = [names.index(name) for name in self.optimizer.names]
-        slices = [
-            [(place[i], start - rows.start, stop - rows.start) for i, start, stop in self.optimizer.pieces[group]]
-            for group in groups
-        ]
-        return Chunk(rows, layers, slices, groups)
+        self.chunks = list(_slices(stack.n_members, size))
 
     def pieces(self, order: EpochOrder) -> list[Piece]:
         """What there is to do in an epoch: each chunk by itself, unless they share masks that are drawn on the way."""
         if self.shape.dropped and not self.shared.of_shape[self.shape].masks:
             return [Piece(slice(0, self.stack.n_members), partial(self.train_together, order))]
-        return [Piece(chunk.rows, partial(self.train_alone, chunk, order)) for chunk in self.chunks]
+        return [Piece(rows, partial(self.train_alone, rows, order)) for rows in self.chunks]
 
     @torch.no_grad()
-    def train_alone(self, chunk: Chunk, order: EpochOrder) -> Tensor:
-        """One step for each batch of the epoch; the sum (P,) of the chunk's losses, float64."""
+    def train_alone(self, rows: slice, order: EpochOrder) -> Tensor:
+        """One step for each batch of the epoch; the sum (P,) of the losses of a chunk's members, float64."""
         shared = self.shared.of_shape[self.shape]
-        rows = None if len(shared.features) else self._flat_rows(order, chunk)
-        total = torch.zeros(chunk.rows.stop - chunk.rows.start, dtype=torch.float64)
+        own = None if len(shared.features) else self._own_batches(rows, order)
+        total = torch.zeros(rows.stop - rows.start, dtype=torch.float64)
         for steps in _slices(self.shape.steps, MOST_STEPS):
-            if rows is None:
-                batches = Batches(shared.features[steps], shared.targets[steps], NO_ROWS)
-            else:
-                batches = Batches(self.data.flat_features, self.data.flat_targets, rows[steps])
-            total += self._steps(chunk, batches, [mask[steps] for mask in shared.masks], self.places[chunk.rows])
+            batches = own(steps) if own else Batches(shared.features[steps], shared.targets[steps], NO_ROWS)
+            total += self._steps(rows, batches, [mask[steps] for mask in shared.masks], self.places[rows])
         return total
 
     @torch.no_grad()
@@ -409,37 +331,25 @@ class Chunks:
         self.streams.seed(order.epoch)
         shape, generators, dtype = self.shape, self.streams.generators, self.stack.first_weight.dtype
         bytes_of_step = dtype.itemsize * len(generators) * shape.batch * sum(shape.hidden)
-        rows = [self._flat_rows(order, chunk) for chunk in self.chunks]
+        own = [self._own_batches(rows, order) for rows in self.chunks]
         total = torch.zeros(self.stack.n_members, dtype=torch.float64)
         for steps in _slices(shape.steps, max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))):
             masks = masks_of_steps(generators, steps.stop - steps.start, shape.dropped, shape.dropout, dtype)
-            for chunk, own in zip(self.chunks, rows, strict=True):
-                batches = Batches(self.data.flat_features, self.data.flat_targets, own[steps])
-                total[chunk.rows] += self._steps(chunk, batches, masks, self.streams.rows[chunk.rows])
+            for rows, batches in zip(self.chunks, own, strict=True):
+                total[rows] += self._steps(rows, batches(steps), masks, self.streams.rows[rows])
         return total
 
-    def _flat_rows(self, order: EpochOrder, chunk: Chunk) -> Tensor:
-        return self.data.flat_rows(order, [member.stream for member in self.stack.members[chunk.rows]])
+    def _own_batches(self, rows: slice, order: EpochOrder) -> Callable[[slice], Batches]:
+        """What gives some steps' batches of a chunk, as numbers of rows that are gathered on the way."""
+        visited = self.data.flat_rows(order, [member.stream for member in self.stack.members[rows]])
+        return lambda steps: Batches(self.data.flat_features, self.data.flat_targets, visited[steps])
 
-    def _steps(self, chunk: Chunk, batches: Batches, masks: list[Tensor], streams: Tensor) -> Tensor:
-        groups = [self.optimizer.adamw.param_groups[group] for group in chunk.groups]
-        states = [[self.optimizer.adamw.state[part] for part in group["params"]] for group in groups]
-        beta1, beta2 = groups[0]["betas"]
-        adamw = AdamWGroups(
-            chunk.slices,
-            [[state["exp_avg"] for state in group] for group in states],
-            [[state["exp_avg_sq"] for state in group] for group in states],
-            states[0][0]["step"],
-            [group["lr"] for group in groups],
-            [group["weight_decay"] for group in groups],
-            beta1,
-            beta2,
-            groups[0]["eps"],
-        )
+    def _steps(self, rows: slice, batches: Batches, masks: list[Tensor], places: Tensor) -> Tensor:
         # compiled only now, in the thread that needs it
         steps = compiled_steps(self.stack.row.name)
+        layers, adamw = self.stack.layers(rows), self.optimizer.groups(rows)
         with as_written():
-            total: Tensor = steps(batches, chunk.layers, masks, places_among(streams), adamw)
+            total: Tensor = steps(batches, layers, masks, places_among(places), adamw)
         return total
 
     @torch.no_grad()
@@ -447,7 +357,9 @@ class Chunks:
         """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
         steps = compiled_steps(self.stack.row.name)
         with as_written():
-            outputs = [steps.predict(features, chunk.layers, places_among(places[chunk.rows])) for chunk in self.chunks]
+            outputs = [
+                steps.predict(features, self.stack.layers(rows), places_among(places[rows])) for rows in self.chunks
+            ]
         return torch.cat(outputs)
 
 

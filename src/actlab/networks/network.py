@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,24 @@ FIRST_WEIGHT = "weight_0"
 DRAWING_THREADS = 2
 
 
+class Layers(NamedTuple):
+    """The parameters of P members, or the gradients by them.
+
+    Args:
+        weights: Of each layer, (P, in, k out); the last layer has one output.
+        biases: Of each layer, (P, k out).
+        learned: (P,) of each hidden layer whose activation learns a number.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    learned: list[Tensor]
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in this order."""
+        return self.weights + self.biases + self.learned
+
+
 class Regressor(nn.Module):
     """A stack of `P` members: networks that are computed together, and do not know of each other.
 
@@ -185,6 +203,13 @@ class Regressor(nn.Module):
     def stacked(self) -> dict[str, Tensor]:
         """Every learned tensor with its leading axis P, by name."""
         return {name: value for name, value in self.named_parameters(recurse=False)}
+
+    def layers(self, rows: slice | None = None) -> Layers:
+        """The stacked tensors layer by layer, of all members or, detached, of some neighbours."""
+        tensors = {name: value if rows is None else value.detach()[rows] for name, value in self.stacked().items()}
+        depths = range(self.n_hidden + 1)
+        learned = [tensors[f"{name}_{depth}"] for depth, names in enumerate(self.learned) for name in names]
+        return Layers([tensors[f"weight_{d}"] for d in depths], [tensors[f"bias_{d}"] for d in depths], learned)
 
     def member_state(self, row: int) -> dict[str, Tensor]:
         """The tensors of one member as it would be alone: (H, F_i), (H,), ...; copies."""
