@@ -53,13 +53,13 @@ def find_leader(trials: Iterable[Leader]) -> Leader | None:
 
 
 class _BarOverLines(rich_progress.Progress):
-    """A bar as wide as the terminal, a line of numbers and a dimmed one below it."""
+    """A bar and the times on one line, the numbers and a dimmed line below it."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for task in self.tasks:
-            yield Text(task.description)
-            yield Text(task.fields["dimmed"], style="dim")
+            yield Text(task.fields["numbers"])
+            yield Text(task.fields["leader"], style="dim")
 
 
 class Progress:
@@ -74,11 +74,11 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
-        column = rich_progress.BarColumn(bar_width=None)
+        columns = rich_progress.BarColumn(bar_width=None), rich_progress.TextColumn("{task.description}")
         self.bar = _BarOverLines(
-            column, console=self.console, auto_refresh=False, transient=True, disable=not self.is_live, expand=True
+            *columns, console=self.console, auto_refresh=False, transient=True, disable=not self.is_live, expand=True
         )
-        self.task = self.bar.add_task("", total=1.0, dimmed="")
+        self.task = self.bar.add_task("", total=1.0, numbers="", leader="")
         self.started = self.last_shown = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -91,14 +91,15 @@ class Progress:
         """Whether it is time to show something again."""
         return now - self.last_shown >= (REDRAW_S if self.is_live else PLAIN_S)
 
-    def draw(self, now: float, share: float, numbers: str, leader: Leader | None = None) -> None:
-        """Draw the share that is done (0 to 1), a line of numbers and the leader."""
+    def draw(self, now: float, share: float, numbers: str, times: str, leader: Leader | None = None) -> None:
+        """Draw the share that is done (0 to 1), what was done, how long it took and takes, and the leader."""
         self.last_shown = now
-        if not self.is_live:
-            self.print("; ".join([numbers, *([str(leader)] if leader else [])]))
-            return
-        self.bar.start()
-        self.bar.update(self.task, completed=share, description=numbers, dimmed=str(leader or ""), refresh=True)
+        if self.is_live:
+            self.bar.start()
+            named = str(leader or "")
+            self.bar.update(self.task, completed=share, description=times, numbers=numbers, leader=named, refresh=True)
+        else:
+            self.print("; ".join([f"{numbers}, {times}", *([str(leader)] if leader else [])]))
 
     def print(self, line: str) -> None:
         """A line that stays."""
@@ -109,20 +110,16 @@ class Progress:
         self.bar.stop()
 
 
-def counts(n_done: int, n: int, pace: float, elapsed_s: float, left_s: float, epoch: int | None = None) -> str:
-    """The line of numbers of a run of `n` members, from its pace in member-epochs a second.
+def _networks(n_done: int, n_members: int, pace: float, epoch: int | None = None) -> str:
+    """The numbers of a run, from its pace in member-epochs a second; the epoch is that of a single population."""
+    at = "" if epoch is None else f", epoch {epoch}"
+    return f"{n_done} of {max(n_members, n_done)} networks done{at}, {pace:,.0f} network epochs/s"
 
-    What is left is nan or infinite while unknown; the epoch is that of the population in training, where there is one.
-    """
-    return ", ".join(
-        [
-            f"{n_done} of {max(n, n_done)} networks done",
-            *([] if epoch is None else [f"epoch {epoch}"]),
-            f"{pace:,.0f} network epochs/s",
-            f"{duration(elapsed_s)} elapsed",
-            f"about {duration(left_s)} left" if math.isfinite(left_s) else "time left not known yet",
-        ]
-    )
+
+def _times(elapsed_s: float, left_s: float) -> str:
+    """What is left is nan or infinite while unknown."""
+    left = f"about {duration(left_s)} left" if math.isfinite(left_s) else "time left not known yet"
+    return f"{duration(elapsed_s)} elapsed, {left}"
 
 
 class RowProgress(Progress):
@@ -133,8 +130,8 @@ class RowProgress(Progress):
         now = time.monotonic()
         if self.is_due(now):
             pace = n_rows / (now - self.started)
-            left = f"{pace:,.0f} rows/s, about {duration((n_about - n_rows) / pace)} left"
-            self.draw(now, n_rows / n_about, f"{n_rows:,} of about {n_about:,} rows, {left}")
+            numbers = f"{n_rows:,} of about {n_about:,} rows, {pace:,.0f} rows/s"
+            self.draw(now, n_rows / n_about, numbers, f"about {duration((n_about - n_rows) / pace)} left")
 
 
 class TeamProgress(Progress):
@@ -169,13 +166,13 @@ class TeamProgress(Progress):
             # trials are told a population at a time: the pace is that of the last time when some were
             expected_s = (self.last_told - self.started) * (self.n_trials - self.n_seen) / n_here
             left_s = max(0.0, expected_s - (now - self.last_told))
-        numbers = counts(self.n_seen * self.n_splits, self.n_trials * self.n_splits, pace, elapsed_s, left_s)
+        numbers = _networks(self.n_seen * self.n_splits, self.n_trials * self.n_splits, pace)
         # those that were stopped early do not lead
         complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
         leader = find_leader(
             Leader(trial.params["activation"], trial.params["learning_rate"], trial.values[0]) for trial in complete
         )
-        self.draw(now, self.n_seen / self.n_trials, numbers, leader)
+        self.draw(now, self.n_seen / self.n_trials, numbers, _times(elapsed_s, left_s), leader)
 
 
 def _member_epochs(done: Iterable[FrozenTrial]) -> int:
@@ -193,11 +190,8 @@ def expected_member_epochs(
     `patience` epochs more, so that there is a rate before anyone leaves. Nobody trains longer than `max_epochs`.
 
     Args:
-        running: Epochs that each member in training has behind it.
-        n_waiting: Members that have not begun.
+        running: Epochs that each member in training has behind it; `n_waiting` others have not begun.
         finished: Epochs of each member that is done.
-        patience: Epochs without a better score after which a member stops.
-        max_epochs: Longest training.
     """
     running, beyond = list(running), [epochs - patience for epochs in finished if epochs > patience]
     exposure = sum(beyond) + sum(max(0, epochs - patience) for epochs in running) + patience
@@ -226,7 +220,7 @@ class PopulationProgress(Progress, pl.Callback):
         self.past: list[Outcome] = []
         self.module: PopulationModule | None = None
         self.past_member_epochs = 0
-        self.pace: deque[tuple[float, int]] = deque([(self.started, 0)])
+        self.pace: deque[tuple[float, int]] = deque()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(pl_module, PopulationModule):
@@ -290,24 +284,21 @@ class PopulationProgress(Progress, pl.Callback):
             self.module.max_epochs,
         )
 
-    def _measure_pace(self, now: float) -> float:
-        """Member epochs a second over the last seconds; 0 while unknown."""
-        self.pace.append((now, self.member_epochs))
-        while len(self.pace) > 2 and now - self.pace[1][0] > PACE_WINDOW_S:
-            self.pace.popleft()
-        since, before = self.pace[0]
-        return (self.member_epochs - before) / (now - since) if now > since else 0.0
-
     def _show(self, epoch: int, is_due: bool = False) -> None:
         now = time.monotonic()
         if not is_due and not self.is_due(now):
             return
-        pace, left = self._measure_pace(now), self.remaining_member_epochs()
-        left_s = left / pace if pace else math.nan
-        numbers = counts(self.n_done, self.n_members, pace, now - self.started, left_s, epoch)
+        self.pace.append((now, self.member_epochs))
+        while len(self.pace) > 2 and now - self.pace[1][0] > PACE_WINDOW_S:
+            self.pace.popleft()
+        since, before = self.pace[0]
+        pace = (self.member_epochs - before) / (now - since) if now > since else 0.0
+        left = self.remaining_member_epochs()
+        times = _times(now - self.started, left / pace if pace else math.nan)
         share = self.member_epochs / (self.member_epochs + left) if self.member_epochs else 0.0
         running = self.module.running if self.module is not None else []
-        self.draw(now, share, numbers, find_leader(scores_of([*self.finished, *running])))
+        leader = find_leader(scores_of([*self.finished, *running]))
+        self.draw(now, share, _networks(self.n_done, self.n_members, pace, epoch), times, leader)
 
 
 def scores_of(outcomes: Iterable[Outcome]) -> Iterable[Leader]:
