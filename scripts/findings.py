@@ -6,13 +6,13 @@ Every number comes from summary.json, members.csv and health.csv; nothing is tra
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actlab.report.words import answer, decimals_for, duration, fixed, listed, rate, remarks
+from actlab.printed_tables import Table, TableColumn, as_markdown
+from actlab.report.words import answer, decimals_for, duration, fixed, listed, remarks, three_digits
 from actlab.run_files import RunDirectory, write_text
 from actlab.verdict.significance import Comparison, compare_all
 from actlab.verdict.summary import choose, scores_of
@@ -35,13 +35,12 @@ set otherwise."""
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[int] = (0,)) -> list[str]:
     """Markdown rows; columns are right-aligned unless they hold text."""
-    line = "|".join(" --- " if place in is_text else " ---: " for place in range(len(header)))
-    return [f"| {' | '.join(header)} |", f"|{line}|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    columns = [TableColumn(title, is_number=place not in is_text) for place, title in enumerate(header)]
+    return [as_markdown(Table.of(columns, rows)), ""]
 
 
-def number(value: float | None) -> str:
-    """Three significant digits; a dash where there is none."""
-    return "-" if value is None or math.isnan(value) else f"{value:.3g}"
+def span(low: float, high: float) -> str:
+    return f"{three_digits(low)} to {three_digits(high)}"
 
 
 def ranking(summary: Mapping[str, Any]) -> list[str]:
@@ -53,7 +52,7 @@ def ranking(summary: Mapping[str, Any]) -> list[str]:
         (
             [
                 row["activation"],
-                rate(row["learning_rate"]) + (" (edge)" if row["edge_of_range"] else ""),
+                three_digits(row["learning_rate"]) + (" (edge)" if row["edge_of_range"] else ""),
                 fixed(row["mean"], decimals),
                 f"{fixed(row['ci_low'], decimals)} to {fixed(row['ci_high'], decimals)}",
                 fixed(row["interquartile_mean"], decimals),
@@ -77,11 +76,11 @@ def comparisons(found: Sequence[Mapping[str, Any]], decimals: int) -> list[str]:
                 c["b"],
                 fixed(c["difference"], decimals),
                 f"{fixed(c['ci_low'], decimals)} to {fixed(c['ci_high'], decimals)}",
-                number(c["p_holm"]),
-                number(c["p_all_pairs"]),
-                number(c["p_naive"]),
-                f"{number(c['p_better'])} ({number(c['p_better_low'])} to {number(c['p_better_high'])})",
-                number(c["p_rope_equal"]),
+                three_digits(c["p_holm"]),
+                three_digits(c["p_all_pairs"]),
+                three_digits(c["p_naive"]),
+                f"{three_digits(c['p_better'])} ({span(c['p_better_low'], c['p_better_high'])})",
+                three_digits(c["p_rope_equal"]),
                 str(c["verdict"]),
             ]
             for c in found
@@ -121,11 +120,11 @@ def claims(summary: Mapping[str, Any]) -> list[str]:
     for claim in summary.get("claims") or []:
         rows.append([f"**{claim['claim']}**", "", "", "", f"**{claim['verdict']}**"])
         for part in claim["parts"]:
-            interval = "" if part["ci_low"] is None else f"{number(part['ci_low'])} to {number(part['ci_high'])}"
+            interval = "" if part["ci_low"] is None else span(part["ci_low"], part["ci_high"])
             asked = {"above": ">", "below": "<", "at": "="}[part["side"]]
-            asked = "" if part["threshold"] is None else f"{asked} {number(part['threshold'])}"
+            asked = "" if part["threshold"] is None else f"{asked} {three_digits(part['threshold'])}"
             verdict = part["verdict"] + (f" ({part['reason']})" if part["reason"] else "")
-            rows.append([part["what"], number(part["value"]), interval, asked, verdict])
+            rows.append([part["what"], three_digits(part["value"]), interval, asked, verdict])
     return table(["claim", "measured", "95 % interval", "asked", "verdict"], rows, is_text=(0, 4)) if rows else []
 
 
@@ -134,14 +133,15 @@ def health(summary: Mapping[str, Any]) -> list[str]:
     found, costs = summary.get("health") or {}, summary.get("costs") or {}
     if not found:
         return []
+    dead = found["dead_at_the_end_by_rate"]
     columns = ["gradient_per_layer_start", "gradient_per_layer_best", "mean_output", "saturated", "dead"]
     names = [row["activation"] for row in summary["ranking"]]
     rows = (
         [
             name,
-            *(number(found[column].get(name)) for column in columns),
-            ", ".join(f"{key}: {number(dead)}" for key, dead in found["dead_at_the_end_by_rate"].get(name, {}).items()),
-            *(number(costs.get(name, {}).get(key)) for key in ("activation_us", "network_us")),
+            *(three_digits(found[column].get(name)) for column in columns),
+            ", ".join(f"{rate}: {three_digits(share)}" for rate, share in dead.get(name, {}).items()),
+            *(three_digits(costs.get(name, {}).get(key)) for key in ("activation_us", "network_us")),
         ]
         for name in names
     )
@@ -159,7 +159,7 @@ def confirmation(summary: Mapping[str, Any]) -> list[str]:
             f"{c['a']} minus {c['b']}",
             *(fixed(c[key], decimals) for key in ("first_difference", "difference")),
             f"{fixed(c['ci_low'], decimals)} to {fixed(c['ci_high'], decimals)}",
-            number(c["p_holm"]),
+            three_digits(c["p_holm"]),
             str(c["verdict"]),
         ]
         for c in found["comparisons"]

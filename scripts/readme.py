@@ -7,25 +7,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actlab.report.words import answer, comparison_with_winner, decimals_for, fixed, rate, remarks
+from actlab.printed_tables import Table, TableColumn, as_markdown, text_column
+from actlab.report.words import answer, decimals_for, fixed, four_digits, remarks, three_digits
 from actlab.run_files import RunDirectory
+from actlab.verdict.summary import comparison_with_winner
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- answer: begin (scripts/readme.py) -->", "<!-- answer: end -->"
 
 
-def table(summary: dict[str, Any]) -> str:
+def ranking(summary: dict[str, Any]) -> str:
     """The ranking as a Markdown table."""
-    lines = ["| activation | learning rate | log-RMSE | 95 % interval | against the first | parameters |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    columns = (
+        text_column("activation"),
+        TableColumn("learning rate", three_digits),
+        TableColumn("log-RMSE", four_digits),
+        TableColumn("95 % interval"),
+        text_column("against the first"),
+        TableColumn("parameters", ","),
+    )
+    rows = []
     for row in summary["ranking"]:
         decimals = decimals_for(row["mean"])
         found = comparison_with_winner(summary, row["activation"])
         verdict = f"{fixed(found['difference'], decimals)}, {found['verdict']}" if found else "-"
         interval = f"{fixed(row['ci_low'], decimals)} to {fixed(row['ci_high'], decimals)}"
-        cells = [row["activation"], rate(row["learning_rate"]), fixed(row["mean"], decimals), interval, verdict]
-        lines.append(f"| {' | '.join([*cells, format(row['n_parameters'], ',')])} |")
-    return "\n".join(lines)
+        rows.append([row["activation"], row["learning_rate"], row["mean"], interval, verdict, row["n_parameters"]])
+    return as_markdown(Table.of(columns, rows))
 
 
 def section(directory: str) -> str:
@@ -34,7 +42,7 @@ def section(directory: str) -> str:
     summary = run.read_summary()
     config = run.path.name.removeprefix("compare-")
     sentences = "\n".join([answer(summary), *remarks(summary)])
-    return f"`actlab compare --config configs/{config}.yaml`\n\n{table(summary)}\n\n{sentences}"
+    return f"`actlab compare --config configs/{config}.yaml`\n\n{ranking(summary)}\n\n{sentences}"
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from actlab.report.words import answer, comparison_with_winner, decimals_for, duration, fixed, listed, rate, remarks
+from actlab.report.words import answer, decimals_for, duration, fixed, listed, remarks, three_digits
+from actlab.verdict.summary import comparison_with_winner
 
 VERDICTS = {"silu": "", "relu": "no difference shown", "gelu": "no difference shown", "sigmoid": "worse"}
 
@@ -123,7 +124,7 @@ def test_metrics_in_the_unit_of_the_target_keep_four_digits() -> None:
 
 def test_numbers_and_names_are_short() -> None:
     assert [decimals_for(value) for value in (0.1271, 1.5, 123.4, 35000.0, 0.0)] == [4, 3, 1, 0, 4]
-    assert [fixed(0.12714, 4), fixed(None, 4), rate(3e-5), rate(0.003), rate(None)] == [
+    assert [fixed(0.12714, 4), fixed(None, 4), three_digits(3e-5), three_digits(0.003), three_digits(None)] == [
         "0.1271",
         "-",
         "3e-05",

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from actlab.data.target import LOG, PLAIN
-from actlab.report.drawing import Row, look, number, robust_range, short, style
+from actlab.report.drawing import Row, look, robust_range, short, style
 from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.page import KINDS, draw, svg, write_figures
 from actlab.report.training_figures import out_of_fold
+from actlab.report.words import short_number
 from synthetic_runs import ORDER, make_run
 
 OF_SEARCHES = ("importances", "slices")
@@ -215,7 +216,7 @@ def test_out_of_fold_averages_repeats_and_puts_the_worst_first() -> None:
     [(0.12719, "0.127"), (12.345, "12.3"), (35000.0, "3.5e4"), (0.0, "0.000"), (math.nan, "–"), (2e-5, "2.0e-5")],
 )
 def test_numbers_stay_short(value: float, text: str) -> None:
-    assert number(value) == text
+    assert short_number(value) == text
 
 
 def test_a_dotted_path_is_named_by_its_class() -> None:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "actlab"
 FOUNDATION, SURFACE = "", "on top"
 LEVELS: dict[str, tuple[set[str], ...]] = {
     FOUNDATION: (
-        {"errors", "members"},
+        {"errors", "members", "printed_tables"},
         {"activations", "run_files"},
         {"settings"},
         {"config"},
@@ -82,6 +82,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
 
 # The results on disk and everything that reads them: no training library, whoever imports them.
 LIGHT = (
+    "printed_tables",
     "run_files",
     "data.table",
     "data.target",

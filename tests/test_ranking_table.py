@@ -3,9 +3,8 @@
 import io
 from typing import Any
 
-from rich.console import Console
-
-from actlab.report.tables import print_answer, render_ranking
+from actlab.printed_tables import as_text
+from actlab.report.tables import print_answer, terminal_ranking
 
 NAMES = ["identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", *(f"activation_{i:02}" for i in range(17))]
 NAMES.append("my_package.layers.MyOwnActivation")
@@ -30,10 +29,7 @@ def make_summary() -> dict[str, Any]:
 
 
 def rendered(width: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(render_ranking(make_summary()))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    return as_text(terminal_ranking(make_summary()), width)
 
 
 def test_24_activations_fit_100_columns_one_line_each() -> None:
@@ -57,7 +53,7 @@ def test_numbers_verdicts_gaps_and_edges_are_shown() -> None:
 
 def test_the_answer_follows_the_table_without_control_codes_where_nobody_looks() -> None:
     out = io.StringIO()
-    print_answer(make_summary(), Console(file=out, width=40))
+    print_answer(make_summary(), out)
     assert "\x1b" not in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 100
     assert "On this data identity at learning rate 0.000333 has the lowest log-RMSE" in out.getvalue()

@@ -145,12 +145,12 @@ def test_what_was_not_recorded_is_left_out_and_said(tmp_path: Path, name: str) -
 
 def test_a_second_look_is_seen_from_the_rivals_side(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", 3, 3, 1)
-    assert confirmation_table(read_finished(path)) is None
+    assert confirmation_table(read_finished(path).summary) is None
     summary = json.loads((path / "summary.json").read_text())
     stated = {"a": summary["winner"], "b": "tanh", "difference": -0.004, "ci_low": -0.006, "ci_high": -0.002}
     stated |= {"verdict": "better", "first_difference": -0.01, "first_verdict": "better"}
     (path / "summary.json").write_text(json.dumps(summary | {"confirmation": {"comparisons": [stated]}}))
-    table = confirmation_table(read_finished(path))
+    table = confirmation_table(read_finished(path).summary)
     assert table is not None
     (row,) = table.rows
     texts = [cell.text for cell in row.cells]
@@ -169,7 +169,7 @@ def test_a_search_ranks_and_says_that_nothing_was_tested(tmp_path: Path) -> None
 
 def test_a_search_names_its_best_trials_with_what_differs_between_them(tmp_path: Path) -> None:
     run = read_finished(make_run(tmp_path / "run", 8, 3, 1, command="search"))
-    table = trials_table(run)
+    table = trials_table(run.summary)
     assert table is not None
     titles = [column.title for column in table.columns]
     assert titles == ["trial", "activation", "rate", "hidden", "dropout", "weight decay", "validation"]
@@ -180,7 +180,7 @@ def test_a_search_names_its_best_trials_with_what_differs_between_them(tmp_path:
     assert [cell.text for cell in cells[:2]] == [str(best["trial"]), best["activation"]]
     assert cells[3].text == best["hidden"]
     assert float(cells[4].value) == best["dropout"]
-    assert trials_table(read_finished(make_run(tmp_path / "grid", 2, 2, 1))) is None
+    assert trials_table(read_finished(make_run(tmp_path / "grid", 2, 2, 1)).summary) is None
 
 
 def test_a_fit_shows_its_networks(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_two_runs_of_the_same_folds_are_paired(tmp_path: Path) -> None:
     relu, *_, fourth = score_table(a, b).rows
     assert -0.02 < float(relu.cells[5].value) < 0
     assert relu.cells[6].value
-    assert [cell.text for cell in fourth.cells[1:3]] == ["–", "–"]
+    assert [cell.text for cell in fourth.cells[1:3]] == [None, None]
     html = write_side_by_side(*paths).read_text()
     ids = Page(html).ids
     assert len(ids) == len(set(ids))

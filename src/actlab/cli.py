@@ -25,53 +25,34 @@ from actlab import __version__
 from actlab.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from actlab.config import DataList
     from actlab.run_files import RunDirectory
 
 
-# a file or a pipe has no width of its own
-PIPE_WIDTH = 110
-
-
 def show(run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool) -> None:
     """Ranking, answer and claims, or summary.json; nothing where another process writes the results and said so."""
-    _show(run, summary, as_json, _print_one)
+    from actlab.report.tables import print_answer
+
+    _show(run, summary, as_json, print_answer)
 
 
 def show_several(run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool) -> None:
     """Mean ranks over several data sets, the answer across them, and that of each; or summary.json."""
-    _show(run, summary, as_json, _print_several)
+    from actlab.report.several import print_several
+
+    _show(run, summary, as_json, print_several)
 
 
 def _show(
-    run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool, print_words: "Callable[[Any, Console], None]"
+    run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool, print_words: Callable[[Any], None]
 ) -> None:
     if summary is None:
         return
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    from rich.console import Console
-
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
-    print_words(summary, console)
-    console.print(f"results: {run.path}", highlight=False, markup=False)
-
-
-def _print_one(summary: Mapping[str, Any], console: "Console") -> None:
-    from actlab.report.tables import print_answer, render_claims
-
-    print_answer(summary, console)
-    if claims := summary.get("claims"):
-        console.print(render_claims(claims))
-
-
-def _print_several(summary: Mapping[str, Any], console: "Console") -> None:
-    from actlab.report.several import print_several
-
-    print_several(summary, console)
+    print_words(summary)
+    print(f"results: {run.path}")
 
 
 Arguments = list[str]
@@ -157,12 +138,15 @@ def _check(arguments: Arguments) -> None:
 def _activations(arguments: Arguments) -> None:
     _parser("activations").parse_args(arguments)
     from actlab.activations import ACTIVATIONS
+    from actlab.printed_tables import Table, TableColumn, print_table, text_column
 
-    rows = [("name", "formula", "pre-activations a unit", "learns", "source")]
-    rows += [(r.name, r.formula, str(r.width_factor), r.parameters or "-", r.source) for r in ACTIVATIONS]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    columns = (
+        *(text_column(title) for title in ("name", "formula")),
+        TableColumn("pre-activations a unit", can_fold=True),
+        *(text_column(title) for title in ("learns", "source")),
+    )
+    rows = ((r.name, r.formula, r.width_factor, r.parameters or "-", r.source) for r in ACTIVATIONS)
+    print_table(Table.of(columns, rows))
     print("\nAny other torch.nn.Module by the dotted path of its class, for example torch.nn.LogSigmoid.")
 
 

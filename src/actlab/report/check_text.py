@@ -1,19 +1,14 @@
 """The report of `actlab check` as plain text."""
 
-from io import StringIO
-
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from actlab.data.check import CheckReport, ColumnReport
+from actlab.printed_tables import Table, TableColumn, as_text, text_column
 
 
 def render_check(report: CheckReport, width: int = 100) -> str:
     """Lay the report out as plain text, its table at most `width` characters wide."""
-    lines = [*_head(report), "", *_table(report, width)]
+    lines = [*_head(report), "", as_text(_table(report), width, has_edges=True)]
     if report.suggested_targets:
         names = ", ".join(_printable(name) for name in report.suggested_targets)
         lines += ["", f"no target named; say which column to predict with --target NAME (numeric: {names})"]
@@ -37,19 +32,17 @@ def _head(report: CheckReport) -> list[str]:
     return lines
 
 
-def _table(report: CheckReport, width: int) -> list[str]:
-    table = RichTable("column", "role", "kind", "missing", "distinct", "values", box=box.MARKDOWN)
-    for column in table.columns:
-        column.overflow = "fold"
-    for column in table.columns[3:5]:
-        column.justify = "right"
-    for row in report.columns:
-        texts = (row.name, row.role, row.kind, str(row.n_missing), str(row.n_distinct), _values(row))
-        table.add_row(*(Text(_printable(text)) for text in texts))
-    console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().strip().splitlines()]
+def _table(report: CheckReport) -> Table:
+    columns = (
+        *(text_column(title) for title in ("column", "role", "kind")),
+        *(TableColumn(title, can_fold=True) for title in ("missing", "distinct")),
+        text_column("values"),
+    )
+    rows = (
+        (_printable(row.name), row.role, row.kind, row.n_missing, row.n_distinct, _printable(_values(row)))
+        for row in report.columns
+    )
+    return Table.of(columns, rows)
 
 
 def _values(column: ColumnReport) -> str:

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actlab.activations import BY_NAME
-from actlab.report.words import fixed
+from actlab.report.words import short_number
 
 PALETTE = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a63b8", "#8c8c8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
@@ -115,15 +115,6 @@ def short(activation: str) -> str:
     return name if len(name) <= 24 else f"{name[:23]}…"
 
 
-def number(value: float) -> str:
-    """A value of any size in three or four characters where it can be: 0.127, 12.3, 4.1e5."""
-    if not math.isfinite(value):
-        return "–"
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return fixed(value, max(0, 3 - (len(str(int(abs(value)))) if abs(value) >= 1 else 0)))
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-
-
 @dataclass(frozen=True)
 class Row:
     """A line of a forest plot: a point with an interval, a label on the left and words on the right."""
@@ -193,7 +184,7 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
     else:
         x, side = (left, "left") if row.value < left else (right, "right")
         axes.annotate(
-            f"at {number(row.value)}", (x, y), (8 if side == "left" else -8, 0), textcoords="offset points",
+            f"at {short_number(row.value)}", (x, y), (8 if side == "left" else -8, 0), textcoords="offset points",
             ha=side, va="center", color=MUTED,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from actlab.report.drawing import INK, PALETTE, ROW, look, sheet, short
 from actlab.report.finished import FinishedRun
-from actlab.report.words import rate
+from actlab.report.words import three_digits
 from actlab.run_files import write_atomically
 
 PANELS_A_ROW = 3
@@ -116,7 +116,7 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
     decades = [10.0**power for power in range(math.ceil(low), math.floor(high) + 1)]
     axes.set_xscale("log")
     ticks = decades[:: math.ceil(len(decades) / 4)] if decades else [min(values), max(values)]
-    axes.set_xticks(ticks, [rate(tick) for tick in ticks])
+    axes.set_xticks(ticks, [three_digits(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
 
 

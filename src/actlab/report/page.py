@@ -28,23 +28,18 @@ from matplotlib.figure import Figure
 
 from actlab.config import NOT_COMPARED, differences
 from actlab.errors import InputError
+from actlab.printed_tables import Table, TableColumn, is_number, number_cell, text_column
 from actlab.report import optuna_figures as search_figures
 from actlab.report import score_figures, training_figures
 from actlab.report.drawing import GRID, INK, MUTED, PAPER, style
 from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.tables import (
-    Cell,
-    Column,
-    Table,
-    TableRow,
-    claim_rows,
     confirmation_table,
     differences_table,
+    evidence_table,
     members_table,
-    quantity,
     ranking_table,
     trials_table,
-    words,
     worst_table,
 )
 from actlab.report.tensorboard import write_figures_log
@@ -56,16 +51,15 @@ from actlab.report.words import (
     data_facts,
     decimals_for,
     fit_answer,
-    fixed,
     missing,
     protocol,
-    rate,
     remarks,
+    three_digits,
     title,
 )
 from actlab.run_files import to_yaml, write_atomically, write_text
 from actlab.verdict.paired_tests import corrected_interval
-from actlab.verdict.summary import scores_of
+from actlab.verdict.summary import rows_by_activation, scores_of
 
 DPI = 160
 
@@ -159,26 +153,9 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
 
 
 NARROW = ("ranking", "differences", "importances")
-RANKING_NOTE = (
-    "Scores on test rows, lower is better; rate: the learning rate chosen in most folds, with ! where it is the "
-    "lowest or highest tried; diverged: networks whose training went to nan or infinity, over all rates; time: "
-    "of all its networks, hours:minutes:seconds."
-)
-DIFFERENCES_NOTE = (
-    "Two-sided corrected resampled t-tests (Nadeau & Bengio 2003), adjusted by Holm over the comparisons with the "
-    "winner, or with the baseline. The winner was picked by these scores: what would not hold if that were paid for "
-    "too, by Holm over every pair of activations, is said under the answer. An interval belongs to its one comparison. "
-    "P(better): share of folds in which the activation scores lower than the winner. No difference shown does not mean "
-    "that there is none."
-)
 UNTESTED = (
     "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
     "Run actlab compare for differences with verdicts."
-)
-CONFIRMATION_NOTE = (
-    "Minus the winner, as above. The winner was picked by the scores of the first look, which makes its lead there "
-    "look larger than it is; here it was named before. The rows are the same: only new data can say "
-    "what these rows favour."
 )
 SECTIONS = {
     "ranking": "Ranking",
@@ -215,15 +192,13 @@ def page(run: FinishedRun) -> str:
         "remarks": remarks(run.summary) if run.is_ranked else [],
         "is_ranked": run.is_ranked,
         "figures": pictures,
-        "trials": trials_table(run),
-        "ranking": ranking_table(run) if run.is_ranked else None,
-        "ranking_note": RANKING_NOTE,
-        "differences": (tested := differences_table(run) if run.is_ranked else None),
-        "differences_note": DIFFERENCES_NOTE if tested else UNTESTED,
-        "confirmation": confirmation_table(run),
-        "confirmation_note": CONFIRMATION_NOTE,
+        "trials": trials_table(run.summary),
+        "ranking": ranking_table(run.summary).without("difference") if run.is_ranked else None,
+        "differences": differences_table(run.summary) if run.is_ranked else None,
+        "untested": UNTESTED,
+        "confirmation": confirmation_table(run.summary),
         "members": None if run.is_ranked else members_table(run),
-        "claims": claim_rows(run.summary.get("claims") or []),
+        "claims": evidence_table(run.summary.get("claims") or []),
         "worst": worst_table(run),
         "protocol": protocol(run),
         "command": command(run),
@@ -342,7 +317,6 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
             for letter, name, run in zip(LETTERS, names, runs, strict=True)
         ],
         "table": score_table(a, b),
-        "table_note": PAIRED if are_paired(a, b) else UNPAIRED,
         "changed": changed(a, b),
         "figures": [
             (heading, pictures[0].get(name), pictures[1].get(name))
@@ -371,30 +345,29 @@ def are_paired(a: FinishedRun, b: FinishedRun) -> bool:
 
 def score_table(a: FinishedRun, b: FinishedRun) -> Table:
     """Rates and means of every activation of either run, in A's order, and the difference where both have it."""
-    rows_of = [{str(row["activation"]): row for row in run.ranking} for run in (a, b)]
+    rows_of = [rows_by_activation(run.summary) for run in (a, b)]
     scores = [scores_of(run.chosen) for run in (a, b)]
     decimals = decimals_for(a.ranking[0]["mean"] or 0.1)
+    score, signed = f",.{decimals}f", f"+,.{decimals}f"
     is_paired, ratio = are_paired(a, b), _test_train_ratio(a)
+    columns = (
+        text_column("activation"),
+        *(TableColumn("rate A", three_digits), TableColumn("mean A", score)),
+        *(TableColumn("rate B", three_digits), TableColumn("mean B", score)),
+        *(TableColumn("B minus A", signed), TableColumn("95 % interval")),
+    )
     rows = []
     for name in dict.fromkeys([*a.order, *b.order]):
-        cells: list[Cell] = [words(name)]
-        for own in rows_of:
-            row = own.get(name, {})
-            cells.append(quantity(row.get("learning_rate"), rate(row.get("learning_rate"))))
-            cells.append(quantity(row.get("mean"), fixed(row.get("mean"), decimals)))
+        own = [found.get(name, {}) for found in rows_of]
+        settings = [row.get(key) for row in own for key in ("learning_rate", "mean")]
         if name in scores[0] and name in scores[1] and is_paired:
-            interval = corrected_interval(scores[1][name] - scores[0][name], ratio)
-            cells.append(quantity(interval.mean, f"{interval.mean:+,.{decimals}f}"))
-            cells.append(
-                quantity(interval.ci_low, f"{interval.ci_low:+,.{decimals}f} to {interval.ci_high:+,.{decimals}f}")
-            )
+            gap = corrected_interval(scores[1][name] - scores[0][name], ratio)
+            interval = number_cell(gap.ci_low, f"{gap.ci_low:{signed}} to {gap.ci_high:{signed}}")
+            rows.append([name, *settings, gap.mean, interval])
         else:
-            first, second = (own.get(name, {}).get("mean") for own in rows_of)
-            gap = second - first if first is not None and second is not None else None
-            cells += [quantity(gap, f"{gap or 0:+,.{decimals}f}"), Cell("–", "", "number")]
-        rows.append(TableRow(tuple(cells)))
-    titles = ("rate A", "mean A", "rate B", "mean B", "B minus A", "95 % interval")
-    return Table("pair-table", (Column("activation", "words"), *map(Column, titles)), tuple(rows))
+            first, second = (row.get("mean") for row in own)
+            rows.append([name, *settings, second - first if is_number(first) and is_number(second) else None, None])
+    return Table.of(columns, rows, name="pair-table", note=PAIRED if is_paired else UNPAIRED)
 
 
 def _test_train_ratio(run: FinishedRun) -> float:

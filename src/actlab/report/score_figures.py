@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from actlab.report.drawing import GRID, INK, MUTED, ROW, Look, Row, forest, look, number, sheet, short
+from actlab.printed_tables import is_number
+from actlab.report.drawing import GRID, INK, MUTED, ROW, Look, Row, forest, look, sheet, short
 from actlab.report.finished import FinishedRun
-from actlab.report.words import comparison_with_winner, decimals_for, fixed, rate, winner_row
+from actlab.report.words import fixed, p_value, score_decimals, short_number, three_digits
+from actlab.verdict.summary import comparison_with_winner, winner_row
 
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
 # Text on a coloured cell, whose colour no page changes.
@@ -24,7 +26,7 @@ def ranking(run: FinishedRun) -> Figure | None:
     if not run.is_ranked:
         return None
     best = winner_row(run.summary)
-    decimals = decimals_for(best["mean"] if best else 0.1)
+    decimals = score_decimals(run.summary)
     rows = [
         Row(
             short(str(row["activation"])),
@@ -67,7 +69,7 @@ def differences(run: FinishedRun) -> Figure | None:
         found = comparison_with_winner(run.summary, name)
         if found is not None:
             p, verdict = _number(found.get("p_holm")), str(found["verdict"])
-            words = f"{verdict}, p {_p_value(p)}" if math.isfinite(p) else verdict
+            words = f"{verdict}, {p_value(p)}" if math.isfinite(p) else verdict
             value, low, high = (_number(found.get(key)) for key in ("difference", "ci_low", "ci_high"))
             rows.append(Row(short(name), value, low, high, look(name), words, verdict != "no difference shown"))
     if not rows:
@@ -81,10 +83,6 @@ def differences(run: FinishedRun) -> Figure | None:
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlabel(f"test {run.target.metric_name} minus that of {short(str(best['activation']))}, 95 % interval")
     return figure
-
-
-def _p_value(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def rates(run: FinishedRun) -> Figure | None:
@@ -105,7 +103,7 @@ def rates(run: FinishedRun) -> Figure | None:
     bar.outline.set_visible(False)
     bar.set_label(f"validation {run.target.metric_name}")
     ticks = np.geomspace(norm.vmin or 1, norm.vmax or 1, 5)
-    bar.set_ticks(ticks.tolist(), labels=[number(t) for t in ticks])
+    bar.set_ticks(ticks.tolist(), labels=[short_number(t) for t in ticks])
     bar.minorticks_off()
     return figure
 
@@ -150,7 +148,7 @@ def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
             values[y, x], cells[x, y] = cell.val, cell
     edges_x, edges_y = np.arange(len(columns) + 1) - 0.5, np.arange(len(run.order) + 1) - 0.5
     mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values), cmap="cividis", norm=norm)
-    axes.set_xticks(range(len(columns)), [rate(c) for c in columns])
+    axes.set_xticks(range(len(columns)), [three_digits(c) for c in columns])
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.spines[:].set_visible(False)
     counts = _chosen_counts(run)
@@ -163,7 +161,7 @@ def _cell(axes: Axes, x: int, y: int, cell: Any, n_chosen: int, colours: Colorma
     red, green, blue, _ = colours(norm(cell.val)) if is_known else (1, 1, 1, 1)
     colour = (ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK) if is_known else MUTED
     lost = "all" if cell.missing == cell.n else f"{cell.missing:.0f}/{cell.n:.0f}"
-    words = f"{lost} diverged" if cell.missing else number(cell.val)
+    words = f"{lost} diverged" if cell.missing else short_number(cell.val)
     size, shift = (5.5 if cell.missing else 7), (0.14 if n_chosen else 0)
     # not in the layout: it lies within its cell, and measuring hundreds of them takes seconds
     axes.text(x - shift, y, words, ha="center", va="center", color=colour, fontsize=size, in_layout=False)
@@ -186,11 +184,11 @@ def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     axes.scatter(rates_[~known], place[~known], marker="x", color=MUTED, s=22, linewidth=0.9, zorder=2)
     is_chosen = np.array([counts[a, t] > 0 for a, t in zip(scores.activation, scores.trial, strict=True)])
     axes.scatter(rates_[is_chosen], place[is_chosen], s=78, facecolor="none", edgecolor=INK, linewidth=1, zorder=3)
-    axes.xaxis.set_major_formatter(lambda value, _: rate(value))
+    axes.xaxis.set_major_formatter(lambda value, _: three_digits(value))
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.grid(True, axis="y")
     axes.spines["left"].set_visible(False)
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    return float(value) if is_number(value) else math.nan

@@ -1,25 +1,21 @@
 """A comparison on several data sets: its files, and what it says in words and on the terminal. No torch."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from actlab.data.target import Target
 from actlab.errors import InputError
-from actlab.report.tables import WIDTH
-from actlab.report.words import decimals_for, fixed, listed
+from actlab.printed_tables import Table, TableColumn, console, for_terminal, number_cell, text_column
+from actlab.report.words import decimals_for, fixed, listed, p_value
 from actlab.run_files import RunDirectory
 
 # Below so many the chi-squared approximation is poor (Demsar 2006), and few differences can be shown at all.
 MANY = 10
-SMALLEST_P = 1e-4
 # data sets that the terminal's table has columns for
 N_SHOWN = 5
 
@@ -96,11 +92,11 @@ def answer(summary: Mapping[str, Any]) -> str:
             f"{gap(summary)} apart and can lie {len(order) - 1} apart at most."
         )
     if not is_significant(summary):
-        return f"{lead}, but no difference between activations is shown (Friedman test, {p_value(test)})."
+        return f"{lead}, but no difference between activations is shown (Friedman test, {_permuted(test)})."
     worse = behind(summary, best)
     if not worse:
         return (
-            f"{lead}; ranks differ more than by chance (Friedman test, {p_value(test)}), but none is shown to rank "
+            f"{lead}; ranks differ more than by chance (Friedman test, {_permuted(test)}), but none is shown to rank "
             f"behind {best}."
         )
     rest = len(order) - 1 - len(worse)
@@ -116,7 +112,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     found = [
         "Friedman test of whether the data sets agree on ranks at all: chi-squared "
         f"{fixed(test['chi_squared'], 2)} on {test['df']} degrees of freedom, "
-        f"{p_value(test)} by permutation (chi-squared approximation: {number(test['p'])}); critical difference of two "
+        f"{_permuted(test)} by permutation (chi-squared approximation: {test['p']:.2g}); critical difference of two "
         f"mean ranks (Nemenyi, 5 % over all pairs): {apart}."
     ]
     if summary["can_show_difference"] and n_data_sets < MANY:
@@ -158,16 +154,10 @@ def behind(summary: Mapping[str, Any], name: str) -> list[str]:
     return [other for other in summary["activations"] if other not in together and ranks[other] > ranks[name]]
 
 
-def p_value(test: Mapping[str, Any]) -> str:
-    """`p = 0.034`, from the permutation test, which holds for any number of data sets."""
-    p = test["p_permutation"]
-    # 9,999 random orders and the observed one: none was as extreme
-    return f"p = {number(p)}" if p > SMALLEST_P else f"p ≤ {SMALLEST_P:g}"
-
-
-def number(p: float) -> str:
-    """A probability in two significant digits."""
-    return f"{p:.2g}"
+def _permuted(test: Mapping[str, Any]) -> str:
+    """The p-value of the permutation test, which holds for any number of data sets."""
+    # of 9,999 random orders and the observed one at least one, the observed one, is as extreme
+    return p_value(test["p_permutation"], bound="≤")
 
 
 def mean_rank(summary: Mapping[str, Any], name: str) -> str:
@@ -198,21 +188,26 @@ def has_star(summary: Mapping[str, Any]) -> bool:
     return any(verdict == "worse" for verdicts in summary["verdicts"].values() for verdict in verdicts.values())
 
 
-def render_ranks(summary: Mapping[str, Any]) -> Table:
-    """Activations by mean rank, with score and rank on the first data sets."""
-    names: Sequence[str] = [entry["name"] for entry in summary["data_sets"]]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("activation", min_width=13, max_width=24, overflow="fold")
-    table.add_column("mean rank", justify="right", no_wrap=True)
-    for name in names[:N_SHOWN]:
-        table.add_column(name, justify="right", max_width=20)
+def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: str = "") -> Table:
+    """Activations by mean rank, with score and rank on the first `n_shown` data sets, or on all."""
+    names = [str(entry["name"]) for entry in summary["data_sets"]][:n_shown]
+    columns = (
+        text_column("activation", width=24),
+        TableColumn("mean rank"),
+        *(TableColumn(name, can_fold=True, width=20) for name in names),
+    )
+    rows = []
     for activation in summary["activations"]:
-        cells = [score_and_rank(summary, name, activation) for name in names[:N_SHOWN]]
-        table.add_row(Text(activation), mean_rank(summary, activation), *cells)
-    return table
+        # sorted by rank, which is there for those without a score too
+        ranks = ((summary["ranks"][name][activation], score_and_rank(summary, name, activation)) for name in names)
+        mean = number_cell(summary["mean_ranks"][activation], mean_rank(summary, activation))
+        rows.append((activation, mean, *(number_cell(*found) for found in ranks)))
+    best = min(summary["mean_ranks"].values())
+    bold = [place for place, name in enumerate(summary["activations"]) if summary["mean_ranks"][name] == best]
+    return Table.of(columns, rows, name="ranks-table", note=note, bold=bold)
 
 
-def _caption(summary: Mapping[str, Any]) -> str:
+def _terminal_note(summary: Mapping[str, Any]) -> str:
     notes = ["score (rank)"]
     if has_star(summary):
         notes.append("* shown to be worse than the best one there")
@@ -221,18 +216,15 @@ def _caption(summary: Mapping[str, Any]) -> str:
     return "; ".join(notes)
 
 
-def print_several(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer."""
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=WIDTH)
-    console.print(render_ranks(summary))
-    console.print(Text(_caption(summary), style="italic"))
-    console.print(Text(answer(summary), style="bold"))
+def print_several(summary: Mapping[str, Any]) -> None:
+    """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer, to stdout."""
+    out = console()
+    out.print(for_terminal(ranks_table(summary, N_SHOWN, _terminal_note(summary))))
+    out.print(Text(answer(summary), style="bold"))
     for remark in remarks(summary):
-        console.print(Text(remark))
+        out.print(Text(remark))
     if len(summary["data_sets"]) > N_SHOWN:
-        console.print(Text("Each data set has its own answer in report.html and in its own directory."))
+        out.print(Text("Each data set has its own answer in report.html and in its own directory."))
         return
     for entry in summary["data_sets"]:
-        console.print(Text(f"{entry['name']}: {entry['answer']}"))
+        out.print(Text(f"{entry['name']}: {entry['answer']}"))

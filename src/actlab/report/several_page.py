@@ -24,11 +24,10 @@ from actlab.report.several import (
     is_significant,
     mean_rank,
     metric_of,
+    ranks_table,
     read_several,
     remarks,
-    score_and_rank,
 )
-from actlab.report.tables import Column, Table, TableRow, quantity, words
 from actlab.run_files import write_atomically, write_text
 
 # Inches: a label's row, a bar's row, and what the axis with its numbers and the critical difference above it take.
@@ -210,31 +209,13 @@ def page(several: FinishedSeveral, svg_text: str) -> str:
             "caption": CAPTION + ("" if is_significant(summary) else ONE_GROUP),
             "is_narrow": False,
         },
-        "ranks": ranks_table(summary),
-        "ranks_note": RANKS_NOTE + (STAR_NOTE if has_star(summary) else ""),
+        "ranks": ranks_table(summary, note=RANKS_NOTE + (STAR_NOTE if has_star(summary) else "")),
         "data_sets": [_data_set(several, entry) for entry in summary["data_sets"]],
         "method": METHOD,
         "command": command(several),
         "versions": [(name, str(version)) for name, version in (summary.get("versions") or {}).items()],
     }
     return render("several.html", content)
-
-
-def ranks_table(summary: dict[str, Any]) -> Table:
-    """Every activation with its mean rank, and its score and rank on each data set."""
-    names = [entry["name"] for entry in summary["data_sets"]]
-    columns = (Column("activation", "words"), Column("mean rank"), *map(Column, names))
-    best = min(summary["mean_ranks"].values())
-    rows = []
-    for activation in summary["activations"]:
-        value = summary["mean_ranks"][activation]
-        cells = [words(activation), quantity(value, mean_rank(summary, activation))]
-        # sorted by rank, which is there for those without a score too
-        cells += [
-            quantity(summary["ranks"][name][activation], score_and_rank(summary, name, activation)) for name in names
-        ]
-        rows.append(TableRow(tuple(cells), value == best))
-    return Table("ranks-table", columns, tuple(rows))
 
 
 def _data_set(several: FinishedSeveral, entry: dict[str, Any]) -> dict[str, Any]:

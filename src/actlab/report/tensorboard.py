@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from actlab.data.target import Target
-from actlab.report.words import rate
+from actlab.report.words import three_digits
 from actlab.run_files import RunDirectory, write_atomically
 from actlab.verdict.summary import choose
 
@@ -419,7 +419,8 @@ def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFra
         if None not in values and len(set(values)) > 1:
             rows[key] = values
     hparams = list(rows.columns)
-    rows.insert(0, "name", [f"{a} {rate(r)}" for a, r in zip(rows["activation"], rows["learning_rate"], strict=True)])
+    pairs = zip(rows["activation"], rows["learning_rate"], strict=True)
+    rows.insert(0, "name", [f"{activation} {three_digits(learning_rate)}" for activation, learning_rate in pairs])
     is_repeated = rows["name"].duplicated(keep=False)
     names = zip(rows["name"], is_repeated, rows.index, strict=True)
     rows["name"] = [f"{name} trial {trial}" if repeated else name for name, repeated, trial in names]

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from actlab.data.target import Target
-from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, look, number, sheet, short
+from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, look, sheet, short
 from actlab.report.finished import FinishedRun
+from actlab.report.words import short_number
 
 PANELS_A_ROW = 4
 MAX_POINTS = 80
@@ -240,7 +241,7 @@ def _thousands(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 10 * size or (abs(value) >= size and value % (size / 10) == 0):
             return f"{value / size:g}{letter}"
-    return number(value) if abs(value) < 1e-3 else f"{value:g}"
+    return short_number(value) if abs(value) < 1e-3 else f"{value:g}"
 
 
 def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> None:

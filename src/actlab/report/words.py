@@ -1,10 +1,6 @@
-"""The answer in words, and the sentences of a report.
-
-The answer in words, from the summary alone: one sentence, and what the reader must know besides.
+"""What is said of a run: numbers as they are read, the answer, what belongs beside it, and a report's sentences.
 
 Works on the keys of summary.json as `json` reads them: a number that was not finite is None.
-
-The sentences of a report: captions and text alternatives of its figures, protocol, and how to repeat the run.
 """
 
 import math
@@ -13,11 +9,71 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actlab.data.target import Target
+from actlab.printed_tables import is_number
 from actlab.report.finished import FinishedRun
 from actlab.settings import ALPHA
+from actlab.verdict.summary import comparison_with_winner, winner_row
 
 # from here on a lead that is not shown is the test's lack of folds rather than a want of non-linearity
 MUCH_WORSE = 0.2
+# p-values are not told apart below
+SMALLEST_P = 1e-4
+
+
+def decimals_for(value: float) -> int:
+    """Decimals that show four significant digits of `value`: 4 for 0.1271, 1 for 123.4, 0 for 35000."""
+    if not is_number(value) or value == 0:
+        return 4
+    return min(12, max(0, 3 - math.floor(math.log10(abs(value)))))
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """A score with so many decimals and separated thousands; a dash where there is none."""
+    return f"{value:,.{decimals}f}" if is_number(value) else "-"
+
+
+def four_digits(value: float) -> str:
+    """A score that stands alone, in four significant digits: 0.1271, 123.4, 35,000."""
+    return fixed(value, decimals_for(value))
+
+
+def three_digits(value: float | None) -> str:
+    """Three significant digits, as learning rates have: 0.003, 3e-05; a dash where there is no number."""
+    return f"{value:.3g}" if is_number(value) else "-"
+
+
+def short_number(value: float) -> str:
+    """A value of any size in three or four characters where it can be: 0.127, 12.3, 4.1e5."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return fixed(value, max(0, 3 - (len(str(int(abs(value)))) if abs(value) >= 1 else 0)))
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def p_value(p: float, bound: str = "<") -> str:
+    """`p = 0.034`; of a very small one only its bound, `p < 0.0001`."""
+    return f"p = {p:.2g}" if p > SMALLEST_P else f"p {bound} {SMALLEST_P:g}"
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `12:34`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def listed(names: Sequence[str], n_shown: int = 3) -> str:
+    """`a`, `a and b`, `a, b and c`, or `a, b, c and 4 others`; one more than `n_shown` is named, not counted."""
+    if len(names) > n_shown + 1:
+        return f"{', '.join(names[:n_shown])} and {len(names) - n_shown} others"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def score_decimals(summary: Mapping[str, Any]) -> int:
+    """Decimals of a run's scores: those of the winner's."""
+    best = winner_row(summary)
+    return decimals_for(best["mean"] if best else 0.1)
 
 
 def answer(summary: Mapping[str, Any]) -> str:
@@ -33,8 +89,8 @@ def answer(summary: Mapping[str, Any]) -> str:
     decimals = decimals_for(best["mean"])
     mean = fixed(best["mean"], decimals)
     interval = f", 95 % interval {fixed(best['ci_low'], decimals)} to {fixed(best['ci_high'], decimals)}"
-    certainty = f"{mean}{interval}" if _is_number(best.get("ci_low")) else mean
-    setting = f"{best['activation']} at learning rate {rate(best['learning_rate'])}"
+    certainty = f"{mean}{interval}" if is_number(best.get("ci_low")) else mean
+    setting = f"{best['activation']} at learning rate {three_digits(best['learning_rate'])}"
     metric = Target.of_metric(summary["metric"]).metric_name
     others = [row["activation"] for row in summary["ranking"] if row["activation"] != best["activation"]]
     if not others:
@@ -78,7 +134,7 @@ def _scores_beside(summary: Mapping[str, Any]) -> str:
         "the median": references.get("median"),
     }
     decimals = decimals_for(best["mean"] if best else named["the median"] or 1.0)
-    known = [f"{name} {fixed(score, decimals)}" for name, score in named.items() if _is_number(score)]
+    known = [f"{name} {fixed(score, decimals)}" for name, score in named.items() if is_number(score)]
     return f"On the same test rows: {', '.join(known)}." if known else ""
 
 
@@ -91,7 +147,7 @@ def _linear(summary: Mapping[str, Any]) -> str:
     comparison = comparison_with_winner(summary, "identity")
     if comparison is None or comparison["verdict"] != "no difference shown":
         return ""
-    share = comparison["difference"] / best["mean"] if _is_number(comparison.get("difference")) else 0.0
+    share = comparison["difference"] / best["mean"] if is_number(comparison.get("difference")) else 0.0
     if share > MUCH_WORSE:
         return (
             f"A network without any activation (identity) scores {share:.0%} worse in these folds, but the test, "
@@ -135,69 +191,6 @@ def _diverged(summary: Mapping[str, Any]) -> str:
     return f"{total} {noun} diverged: {listed([f'{name} {count}' for name, count in counts.items() if count], 6)}."
 
 
-def winner_row(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The ranking's row of the winner; None where no activation has a score."""
-    rows: Sequence[Mapping[str, Any]] = summary["ranking"]
-    return next((r for r in rows if r["activation"] == summary.get("winner") and _is_number(r["mean"])), None)
-
-
-def comparison_with_winner(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """`name` against the winner, seen from `name`: a positive difference means that it scores worse.
-
-    None where the summary holds no such comparison. summary.json may state a pair either way round.
-    """
-    winner = summary.get("winner")
-    for found in summary.get("comparisons") or []:
-        if (found["a"], found["b"]) == (name, winner):
-            return dict(found)
-        if (found["a"], found["b"]) == (winner, name):
-            flipped = {"better": "worse", "worse": "better"}
-            verdict = flipped.get(found["verdict"], found["verdict"])
-            low, high = _negated(found.get("ci_high")), _negated(found.get("ci_low"))
-            turned = {"a": name, "b": winner, "verdict": verdict, "ci_low": low, "ci_high": high}
-            return {**found, **turned, "difference": _negated(found.get("difference"))}
-    return None
-
-
-def _negated(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def decimals_for(value: float) -> int:
-    """Decimals that show four significant digits of `value`: 4 for 0.1271, 1 for 123.4, 0 for 35000."""
-    if not _is_number(value) or value == 0:
-        return 4
-    return min(12, max(0, 3 - math.floor(math.log10(abs(value)))))
-
-
-def fixed(value: float | None, decimals: int) -> str:
-    """A score with so many decimals and separated thousands; a dash where there is none."""
-    return f"{value:,.{decimals}f}" if value is not None and _is_number(value) else "-"
-
-
-def rate(learning_rate: float | None) -> str:
-    """A learning rate in three significant digits: 0.003, 3e-05."""
-    return "-" if learning_rate is None else f"{learning_rate:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """`0:07`, `12:34`, `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def listed(names: Sequence[str], n_shown: int = 3) -> str:
-    """`a`, `a and b`, `a, b and c`, or `a, b, c and 4 others`; one more than `n_shown` is named, not counted."""
-    if len(names) > n_shown + 1:
-        return f"{', '.join(names[:n_shown])} and {len(names) - n_shown} others"
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
 SPLITS = "All activations share splits, initial seeds and batch orders, so their differences are paired."
 
 
@@ -214,7 +207,7 @@ def fit_answer(run: FinishedRun) -> str:
     scores = run.members.val_score.dropna()
     ensemble = (run.summary.get("ensemble") or {}).get("test_score")
     averaged = f" Averaged, they score {fixed(ensemble, 4)} on the test rows." if ensemble is not None else ""
-    setting = f"{run.order[0]} at learning rate {rate(float(run.members.learning_rate.iloc[0]))}"
+    setting = f"{run.order[0]} at learning rate {three_digits(float(run.members.learning_rate.iloc[0]))}"
     return (
         f"{len(run.members)} networks with {setting} have a mean validation {run.target.metric_name} of "
         f"{fixed(float(scores.mean()) if len(scores) else None, 4)}; one activation was trained, so nothing is "
@@ -304,7 +297,7 @@ def alternative(name: str, run: FinishedRun) -> str:
 
 
 def _favourites(run: FinishedRun) -> str:
-    chosen = [f"{row['activation']} at {rate(row['learning_rate'])}" for row in run.ranking]
+    chosen = [f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking]
     return f"Chosen most often: {', '.join(chosen)}."
 
 

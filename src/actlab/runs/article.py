@@ -27,6 +27,7 @@ from actlab.activations import get
 from actlab.data.csv_file import readable, shown
 from actlab.errors import InputError
 from actlab.networks.metrics import log_rmse
+from actlab.printed_tables import Table, TableColumn, as_text, text_column
 from actlab.settings import require
 
 TITLES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "ReLU", "leaky_relu": "LeakyReLU"}
@@ -233,15 +234,16 @@ def losses(train_loss: float, test_loss: float) -> str:
 
 def render(results: Sequence[ArticleResult], data: ArticleData) -> str:
     """Failures and last test losses of each activation, then why they say little about activations."""
-    lines = ["", f"{'activation':<12}{'failed seeds':>14}{'last test loss':>20}{'last outputs':>24}"]
+    titles = ("failed seeds", "last test loss", "last outputs")
+    rows = []
     for activation, title in TITLES.items():
         own = [result for result in results if result.activation == activation]
         good = [result for result in own if result.failure is None]
         last = _span([result.test_losses[-1] for result in good], ".3f")
         outputs = _span([end for result in good for end in result.output_range])
-        failed = f"{len(own) - len(good)} of {len(own)}"
-        lines.append(f"{title:<12}{failed:>14}{last:>20}{outputs:>24}")
-    return "\n".join([*lines, "", "Why these figures mislead:", *_caveats(results, data)])
+        rows.append((title, f"{len(own) - len(good)} of {len(own)}", last, outputs))
+    table = Table.of([text_column("activation"), *map(TableColumn, titles)], rows)
+    return "\n".join(["", as_text(table), "", "Why these figures mislead:", *_caveats(results, data)])
 
 
 def _caveats(results: Sequence[ArticleResult], data: ArticleData) -> list[str]:

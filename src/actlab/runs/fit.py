@@ -4,11 +4,10 @@ The split is the first of the comparison's protocol: its test fold is never look
 """
 
 import shutil
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from actlab import activations
 from actlab.config import Configuration, differences
@@ -19,6 +18,8 @@ from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, load, save
+from actlab.printed_tables import Table as PrintedTable
+from actlab.printed_tables import TableColumn, print_table, text_column
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import (
@@ -129,7 +130,7 @@ def score(configuration: Configuration, part: Part) -> float:
     """
     if configuration.ckpt_path is None:
         raise InputError("--ckpt_path is needed: the best.ckpt of a run")
-    ensemble = load(configuration.ckpt_path, configuration.allow_code)
+    ensemble = load(Path(configuration.ckpt_path))
     stored = DataSettings(**ensemble.config["data"])
     data = configuration.data if configuration.data.csv is not None else stored
     table = read_table(data)
@@ -172,8 +173,6 @@ def _part(rows: SplitRows, part: Part) -> np.ndarray:
 
 
 def _print(members: list[Member], scores: list[tuple[float, float]], ensemble: float, metric: str) -> None:
-    table = RichTable("seed", f"validation {metric}", f"test {metric}", box=None, pad_edge=False)
-    for member, (validation, test) in zip(members, scores, strict=True):
-        table.add_row(str(member.seed), f"{validation:.4f}", f"{test:.4f}")
-    table.add_row("all, averaged", "", f"{ensemble:.4f}")
-    Console().print(table)
+    columns = (text_column("seed"), *(TableColumn(f"{part} {metric}", ".4f") for part in ("validation", "test")))
+    rows = [(str(member.seed), *own) for member, own in zip(members, scores, strict=True)]
+    print_table(PrintedTable.of(columns, [*rows, ("all, averaged", "", ensemble)]))

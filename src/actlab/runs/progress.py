@@ -23,7 +23,7 @@ from actlab.engine.study import Study
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome, by_trial, mean_score
 from actlab.report.tensorboard import LIVE_FILE, EventFile, run_name
-from actlab.report.words import decimals_for, duration, fixed, rate
+from actlab.report.words import duration, four_digits, three_digits
 from actlab.runs.evaluate import MEMBERS
 
 # Drawing takes 1-2 ms, so twice a second is far below 1 % of the time; a plain line stays, so it comes less often.
@@ -43,8 +43,8 @@ class Leader:
     score: float
 
     def __str__(self) -> str:
-        score = fixed(self.score, decimals_for(self.score))
-        return f"{self.activation} at {rate(self.learning_rate)} leads with {score} on validation rows"
+        score = four_digits(self.score)
+        return f"{self.activation} at {three_digits(self.learning_rate)} leads with {score} on validation rows"
 
 
 def find_leader(trials: Iterable[Leader]) -> Leader | None:

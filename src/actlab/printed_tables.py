@@ -1,0 +1,196 @@
+"""A table for people: described once, drawn for the terminal and in Markdown, and by the report's template in HTML."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from typing import IO, TYPE_CHECKING, Literal, TypeGuard
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+# Columns of output that is no terminal, which has no width of its own.
+WIDTH = 100
+UNBOUNDED = 100_000
+
+# `good` and `bad` are verdicts, `open` one that could not be given, `lost` counts what went wrong.
+Tone = Literal["", "good", "bad", "open", "lost", "faint"]
+TERMINAL_STYLES: dict[Tone, str] = {"good": "green", "bad": "red", "open": "yellow", "lost": "red", "faint": "dim"}
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value can be written as a number: None, nan and infinity cannot."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One entry.
+
+    Args:
+        text: What is read; None where there is nothing, for which a renderer draws its dash.
+        value: What a page sorts rows by; empty ones go last.
+        tone: How it is meant; every renderer has a style for it, or none.
+    """
+
+    text: str | None
+    value: str = ""
+    tone: Tone = ""
+
+
+def text_cell(text: object, tone: Tone = "") -> TableCell:
+    """Words, sorted as such."""
+    return TableCell(str(text), str(text), tone)
+
+
+def number_cell(value: object, text: str, tone: Tone = "") -> TableCell:
+    """A number that is read as `text`; a dash where it is none."""
+    return TableCell(text, repr(float(value)), tone) if is_number(value) else TableCell(None)
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A heading, and how what stands under it is written.
+
+    Args:
+        title: The heading.
+        format: Of its numbers: a format specification, or a function.
+        is_number: Numbers stand on the right and are sorted by value, words on the left.
+        can_fold: Whether entries may take several lines where a terminal is narrow; others are never cut before these.
+        width: The most characters that an entry takes in one line.
+        is_fixed: Whether it always takes `width`.
+    """
+
+    title: str
+    format: str | Callable[[float], str] = ""
+    is_number: bool = True
+    can_fold: bool = False
+    width: int | None = None
+    is_fixed: bool = False
+
+    def cell(self, value: object) -> TableCell:
+        """An entry from a number, a text that stays as it is, or a whole cell."""
+        if isinstance(value, TableCell):
+            return value
+        if not self.is_number or isinstance(value, str):
+            return text_cell(value)
+        if not is_number(value):
+            return TableCell(None)
+        return number_cell(value, self.format(value) if callable(self.format) else format(value, self.format))
+
+
+def text_column(title: str, *, can_fold: bool = True, width: int | None = None, is_fixed: bool = False) -> TableColumn:
+    """A column of words."""
+    return TableColumn(title, is_number=False, can_fold=can_fold, width=width, is_fixed=is_fixed)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    cells: tuple[TableCell, ...]
+    is_bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table says; `Table.of` makes one from plain values.
+
+    Args:
+        columns: From left to right.
+        rows: With a cell for each column.
+        name: Its id on a page.
+        note: A sentence that belongs under it.
+    """
+
+    columns: tuple[TableColumn, ...]
+    rows: tuple[TableRow, ...]
+    name: str = ""
+    note: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[TableColumn],
+        rows: Iterable[Sequence[object]],
+        *,
+        name: str = "",
+        note: str = "",
+        bold: Collection[int] = (),
+    ) -> "Table":
+        """A table from values that its columns write; `bold` are the places of rows that stand out, from 0."""
+        made = (
+            TableRow(tuple(column.cell(value) for column, value in zip(columns, row, strict=True)), place in bold)
+            for place, row in enumerate(rows)
+        )
+        return cls(tuple(columns), tuple(made), name, note)
+
+    def without(self, title: str, note: str | None = None) -> "Table":
+        """The same without a column, and with a note of its own where one is given."""
+        kept = [place for place, column in enumerate(self.columns) if column.title != title]
+        rows = (replace(row, cells=tuple(row.cells[place] for place in kept)) for row in self.rows)
+        columns = tuple(self.columns[place] for place in kept)
+        return replace(self, columns=columns, rows=tuple(rows), note=self.note if note is None else note)
+
+
+def console(file: IO[str] | None = None) -> "Console":
+    """Prints to stdout, or to a file: as wide as the terminal, or `WIDTH` columns where there is none."""
+    from rich.console import Console
+
+    found = Console(file=file)
+    return found if found.is_terminal else Console(file=found.file, width=WIDTH)
+
+
+def print_table(table: Table) -> None:
+    """To stdout: within a terminal's width; in lines as long as they are where there is no terminal."""
+    out = console()
+    if out.is_terminal:
+        out.print(for_terminal(table))
+    else:
+        print(as_text(table, UNBOUNDED))
+
+
+def as_markdown(table: Table) -> str:
+    """The lines of Markdown, without the note."""
+    head = [column.title for column in table.columns]
+    line = ["---:" if column.is_number else "---" for column in table.columns]
+    rows = [[_shown(cell) for cell in row.cells] for row in table.rows]
+    return "\n".join(f"| {' | '.join(texts)} |" for texts in (head, line, *rows))
+
+
+def as_text(table: Table, width: int = WIDTH, *, has_edges: bool = False) -> str:
+    """As on a terminal so wide, without colours; with edges its lines are those of Markdown."""
+    from rich.console import Console
+
+    plain = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    with plain.capture() as capture:
+        plain.print(for_terminal(table, has_edges=has_edges))
+    # what lies above and below a table without such edges is blank
+    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+
+
+def for_terminal(table: Table, *, has_edges: bool = False) -> "RenderableType":
+    """What rich prints, the note under it."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    if has_edges:
+        drawn = RichTable(box=box.MARKDOWN)
+    for column in table.columns:
+        drawn.add_column(
+            Text(column.title),
+            justify="right" if column.is_number else "left",
+            no_wrap=not column.can_fold,
+            overflow="fold" if column.can_fold else "ellipsis",
+            max_width=column.width,
+            min_width=column.width if column.is_fixed else None,
+        )
+    for row in table.rows:
+        texts = (Text(_shown(cell), TERMINAL_STYLES.get(cell.tone, "")) for cell in row.cells)
+        drawn.add_row(*texts, style="bold" if row.is_bold else None)
+    return Group(drawn, Text(table.note, style="italic")) if table.note else drawn
+
+
+def _shown(cell: TableCell) -> str:
+    return "-" if cell.text is None else cell.text
