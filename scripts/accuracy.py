@@ -176,7 +176,11 @@ def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None
         for cell, trial in zip(experiment.cells, trials, strict=True)
     }
     experiment.study.close()
-    chosen, networks, grid = choose(frames(trials)[0]), experiment.networks, configuration.compare
+    chosen, networks, grid = (
+        choose(frames(trial.user_attrs for trial in trials)["members"]),
+        experiment.networks,
+        configuration.compare,
+    )
     scores = scores_by_activation(networks, chosen, settings)
     names = best_activations(scores, fold_keys(chosen), grid.ensemble)
     early = rows_of(chosen, dict.fromkeys(fold_keys(chosen), names))

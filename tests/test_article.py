@@ -22,7 +22,6 @@ from actlab.runs.article import (
     explain_failure,
     prepare,
     render,
-    run_article,
     train,
 )
 
@@ -171,11 +170,10 @@ def test_global_random_state_is_neither_used_nor_changed(data: ArticleData) -> N
     assert random.getstate() == before[2]
 
 
-def test_run_article_is_the_four_networks_of_one_seed(
-    two_seeds: dict[tuple[str, int], ArticleResult], capsys: pytest.CaptureFixture[str]
+def test_without_an_echo_the_same_networks_are_trained_in_silence(
+    data: ArticleData, two_seeds: dict[tuple[str, int], ArticleResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = run_article(HOUSE_PRICES, "SalePrice", 0)
-    assert results == [two_seeds[activation, 0] for activation in CLASSES]
+    assert train(data, "relu", 0) == two_seeds["relu", 0]
     assert capsys.readouterr().out == ""
 
 

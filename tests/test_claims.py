@@ -29,7 +29,8 @@ from actlab.networks.trained import TrainedNetwork
 from actlab.printed_tables import as_text
 from actlab.report.tables import claims_table
 from actlab.run_files import MemberRecord, jsonable, to_frame
-from actlab.runs.results import explaining_frames, first_variants
+from actlab.runs.results import first_variants
+from actlab.runs.results import frames as frames_of
 from actlab.verdict.claims import CLAIMS, Measurements, Part, claims, judged, over_pairs, overall
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
 from small_ensembles import untrained
@@ -287,7 +288,8 @@ def setting(activation: str, **more: Any) -> Any:
 def test_records_come_back_from_the_study_as_they_went_in() -> None:
     health = ["relu", 0.01, 0, 1, 0, 1, "start", 0.0, 0.1, None, 1.0]
     reached = ["relu", 0.01, 0, 1, 0, 0.5, None, None]
-    frames_ = explaining_frames([{"health": [[3, *health]], "convergence": [[3, *reached]]}, {}])
-    assert frames_[0].columns.tolist() == [field.name for field in fields(HealthRecord)]
-    assert math.isnan(frames_[0].mean_output[0])
-    assert frames_[1].trial.tolist() == [3]
+    found = frames_of([{"health": [[3, *health]], "convergence": [[3, *reached]]}, {}])
+    assert found["health"].columns.tolist() == [field.name for field in fields(HealthRecord)]
+    assert math.isnan(found["health"].mean_output[0])
+    assert found["convergence"].trial.tolist() == [3]
+    assert found["members"].empty

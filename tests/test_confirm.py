@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from actlab.config import Configuration
-from actlab.data.table import Table, read_table
+from actlab.data.table import read_table
 from actlab.run_files import MemberRecord, to_frame
-from actlab.runs import results as confirmation
+from actlab.runs import results
 from actlab.runs.compare_search import compare
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
-from actlab.runs.results import confirm, first_look, rivals
+from actlab.runs.model_building import RunNetworks
+from actlab.runs.results import confirmation, first_look, rivals
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
 from actlab.verdict.summary import choose, summarise
 
@@ -54,7 +55,7 @@ def test_the_first_look_is_found_by_its_pair() -> None:
 
 
 @pytest.fixture
-def first(small_csv: str) -> tuple[Evaluation, Table, pd.DataFrame, dict[str, Any], dict[int, Setting]]:
+def first(small_csv: str, tmp_path: Path) -> tuple[RunNetworks, pd.DataFrame, dict[str, Any], dict[int, Setting]]:
     data = DataSettings(small_csv, "price", batch_size=32)
     evaluation = Evaluation(data, ProtocolSettings(3, 1), OptimizerSettings(patience=3), {"max_epochs": 4}, seed=5)
     table = read_table(data)
@@ -68,21 +69,19 @@ def first(small_csv: str) -> tuple[Evaluation, Table, pd.DataFrame, dict[str, An
     members["activation"] = members.activation + " [init=auto]"
     summary = summarise(members, 0.5, "relu [init=auto]", list(RATES), is_equal_budget=True)
     summary |= {"data": {"n_rows": 120}, "protocol": {"n_test": 40}}
-    return evaluation, table, members, summary, settings
+    return RunNetworks(tmp_path, evaluation, table, {}), members, summary, settings
 
 
-def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(
-    first: Any, tmp_path: Path, monkeypatch: Any
-) -> None:
-    evaluation, table, members, summary, settings = first
+def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(first: Any, monkeypatch: Any) -> None:
+    networks, members, summary, settings = first
     seen: dict[str, Any] = {}
 
     def spy(asked: dict[int, Setting], fresh: Evaluation, *rest: Any) -> list[TrialResult]:
         seen["results"] = evaluate(asked, fresh, *rest)
         return list(seen["results"])
 
-    monkeypatch.setattr(confirmation, "evaluate", spy)
-    found = confirm(evaluation, table, members, summary, settings, tmp_path)
+    monkeypatch.setattr(results, "evaluate", spy)
+    found = confirmation(networks, members, summary, settings)
     assert found["winner"] == summary["winner"]
     assert found["rivals"] == rivals(summary)
     assert set(found["means"]) == {found["winner"], *found["rivals"]}
@@ -96,9 +95,9 @@ def test_winner_and_rivals_are_trained_again_with_other_seeds_and_folds(
     assert not {score for _, score in old} & {score for _, score in new}
 
 
-def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any, tmp_path: Path) -> None:
-    evaluation, table, members, summary, settings = first
-    found = confirm(evaluation, table, members, summary, settings, tmp_path)
+def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any) -> None:
+    networks, members, summary, settings = first
+    found = confirmation(networks, members, summary, settings)
     assert [c["b"] for c in found["comparisons"]] == found["rivals"]
     for comparison in found["comparisons"]:
         before = next(c for c in summary["comparisons"] if c["b"] == comparison["b"])
@@ -108,16 +107,16 @@ def test_both_looks_stand_side_by_side_and_the_second_is_reproducible(first: Any
             found["means"][found["winner"]] - found["means"][comparison["b"]]
         )
         assert comparison["difference"] != before["difference"]
-    assert confirm(evaluation, table, members, summary, settings, tmp_path) == found
+    assert confirmation(networks, members, summary, settings) == found
 
 
 def test_the_second_look_shows_its_progress(
     small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # drawing takes longer than these trainings, and has tests of its own
-    monkeypatch.setattr(confirmation, "draw_study", lambda study, directory: None)
-    monkeypatch.setattr(confirmation, "write_comparison", lambda *_: None)
-    monkeypatch.setattr(confirmation, "write_report", lambda run: (run / "report.html").touch())
+    monkeypatch.setattr(results, "draw_study", lambda study, directory: None)
+    monkeypatch.setattr(results, "write_comparison", lambda *_: None)
+    monkeypatch.setattr(results, "write_report", lambda run: (run / "report.html").touch())
     asked = Configuration(
         data=DataSettings(small_csv, "price"),
         model=ModelSettings(hidden=[8]),

@@ -9,7 +9,7 @@ import pytest
 
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
-from actlab.runs.references import REFERENCES, ordinal_codes, reference_predictions, reference_scores
+from actlab.runs.references import REFERENCES, mean_scores, ordinal_codes, reference_predictions
 from actlab.settings import DataSettings, ProtocolSettings
 
 DATA = Path(__file__).parents[1] / "data"
@@ -30,7 +30,8 @@ def settings(tmp_path: Path) -> DataSettings:
 
 
 def scores_of(table: Table, settings: DataSettings, **protocol: int) -> dict[str, float | None]:
-    return reference_scores(table, make_splits(table.n_rows, ProtocolSettings(**protocol), seed=0), settings)
+    splits = make_splits(table.n_rows, ProtocolSettings(**protocol), seed=0)
+    return mean_scores(reference_predictions(table, splits, settings))
 
 
 @pytest.mark.parametrize("transform", ["log", "none"])
@@ -44,7 +45,7 @@ def test_the_median_is_scored_by_hand(settings: DataSettings, transform: str) ->
         split.fold: np.sqrt(np.mean((np.median(np.delete(y, rows.test)) - y[rows.test]) ** 2))
         for split, rows in splits.items()
     }
-    scores = reference_scores(table, splits, settings)
+    scores = mean_scores(reference_predictions(table, splits, settings))
     assert list(scores) == list(REFERENCES) == ["median", "ridge", "hist_gradient_boosting"]
     assert scores["median"] == pytest.approx(np.mean(list(by_hand.values())), rel=1e-12)
 

@@ -118,7 +118,7 @@ def test_a_finished_run_gives_its_summary_again_without_any_work(
 ) -> None:
     _, summary = compare(finished)
     again = Counting(monkeypatch)
-    monkeypatch.setattr(experiments, "Results", None)
+    monkeypatch.setattr(experiments, "ResultFiles", None)
     run, same = compare(finished)
     assert again.n_calls == 0
     assert same == summary

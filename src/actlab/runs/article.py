@@ -1,13 +1,9 @@
-"""`actlab article`: the teaching experiment run to the letter, its failing seeds counted, and why it misleads.
-
-The networks of the teaching experiment, trained to the letter, and the reason of each of their nan and inf.
+"""`actlab article`: the teaching experiment run to the letter, with the reason of each nan and inf.
 
 One 288-144-72-18-1 network per activation, the activation on the output too, scaled before splitting, one learning
 rate, rows never shuffled. Nothing is repaired here; `actlab compare` is the comparison done properly.
 
 Shapes: B rows of a batch, F input columns.
-
-What the teaching experiment's figures are worth, in words, each with a number of the run.
 """
 
 import math
@@ -157,7 +153,7 @@ def train(data: ArticleData, activation: str, seed: int, echo: Echo | None = Non
         failures += [failure] if failure else []
         train_losses.append(train_loss)
         test_losses.append(test_loss)
-        say(f"Epoch: {epoch}/{N_EPOCHS}.. {losses(train_loss, test_loss)}")
+        say(f"Epoch: {epoch}/{N_EPOCHS}.. {loss_text(train_loss, test_loss)}")
     if failures:
         say(f"Failed at {failures[0]}")
     return ArticleResult(
@@ -227,7 +223,7 @@ def explain_failure(where: str, outputs: Tensor, loss: float, gradients: Tensor 
     return f"{sentence}."
 
 
-def losses(train_loss: float, test_loss: float) -> str:
+def loss_text(train_loss: float, test_loss: float) -> str:
     """The end of the article's line of an epoch."""
     return f"Training Loss: {train_loss:.3f}.. Test Loss: {test_loss:.3f}"
 
@@ -308,7 +304,7 @@ def _span(values: Sequence[float], spec: str = "") -> str:
 
 def one_line(result: ArticleResult) -> str:
     """A network without its epochs: last losses, and why it failed if it did."""
-    ends = losses(result.train_losses[-1], result.test_losses[-1])
+    ends = loss_text(result.train_losses[-1], result.test_losses[-1])
     reason = f". Failed at {result.failure}" if result.failure else ""
     return f"{TITLES[result.activation]}, seed {result.seed}: {ends}{reason}"
 
@@ -343,9 +339,3 @@ def article(
             echo(one_line(results[-1]))
     echo(render(results, data))
     return results
-
-
-def run_article(csv: str, target: str, seed: int = 0, *, id_column: str | None = "Id") -> list[ArticleResult]:
-    """The four networks of one seed, without a word."""
-    data = prepare(csv, target, id_column=id_column)
-    return [train(data, activation, seed) for activation in TITLES]

@@ -68,12 +68,12 @@ class Compare(Experiment):
         largest = self.largest_batch
         if self.configuration.storage is not None:
             # nobody knows how many workers there are: one activation at a time
-            return min(largest, len(self.rates))
+            return min(largest, len(self.learning_rates))
         # two populations a worker, so that one who gets the slow activations is not waited for long
         return min(largest, -(-len(self.cells) // (2 * self.n_workers))) if self.n_workers > 1 else largest
 
     @property
-    def rates(self) -> list[float]:
+    def learning_rates(self) -> list[float]:
         return self.configuration.compare.learning_rates
 
     def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Search(Experiment):
         return max(asked, min(self.largest_batch, -(-n_swept // self.n_workers)))
 
     @property
-    def rates(self) -> list[float]:
+    def learning_rates(self) -> list[float]:
         return self.configuration.search.learning_rate
 
     def _n_queued(self) -> int | None:

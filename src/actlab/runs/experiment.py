@@ -31,8 +31,6 @@ from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
 from actlab.runs.evaluate import (
-    CURVES,
-    MEMBERS,
     Evaluation,
     TrialResult,
     count_features,
@@ -43,7 +41,7 @@ from actlab.runs.evaluate import (
 )
 from actlab.runs.model_building import RunNetworks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
-from actlab.runs.results import Results, attributes_of, versions
+from actlab.runs.results import ResultFiles, attributes_of, versions
 
 FINGERPRINT = "actlab"
 
@@ -223,7 +221,7 @@ class Experiment(ABC):
 
     @property
     @abstractmethod
-    def rates(self) -> list[float]:
+    def learning_rates(self) -> list[float]:
         """Learning rates tried, or the ends of their range."""
 
     @abstractmethod
@@ -293,11 +291,20 @@ class Experiment(ABC):
             cell.place: setting_of(trial.params, self.configuration, self.n_features)
             for cell, trial in zip(self.cells, trials, strict=True)
         }
-        asked = self.configuration
-        results = Results(
-            self.command, asked, self.run, self.table, self.splits, self.networks, self.rates, self.is_equal_budget
+        results = ResultFiles(
+            self.command,
+            self.configuration,
+            self.run,
+            self.table,
+            self.splits,
+            self.networks,
+            self.learning_rates,
+            self.is_equal_budget,
+            self.study.optuna,
+            trials,
+            settings,
         )
-        return results.write(trials, settings, self.study.optuna)
+        return results.write()
 
     def _run_workers(self) -> None:
         own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
@@ -357,11 +364,7 @@ class Experiment(ABC):
         return count_features(self.table, next(iter(self.splits.values())), self.configuration.data)
 
     def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
-        attributes = {
-            MEMBERS: [jsonable(vars(record)) for record in result.member_records()],
-            CURVES: [jsonable(list(vars(record).values())) for record in result.curve_records()],
-            **attributes_of(result, monitor, target_sd(self.table, self.configuration.data)),
-        }
+        attributes = attributes_of(result, monitor, target_sd(self.table, self.configuration.data))
         if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):
             self.study.prune(trial, reason, attributes)
         else:

@@ -62,32 +62,16 @@ class ReferencePrediction:
     score: float
 
 
-def reference_scores(
+def reference_predictions(
     table: Table, splits: Mapping[Split, SplitRows], settings: DataSettings
-) -> dict[str, float | None]:
-    """Mean score over the folds of each reference, lower is better; None where a fold has no finite score.
+) -> Iterator[ReferencePrediction]:
+    """Predictions of every reference for the test rows of every (repeat, fold), in the order of the splits.
 
     Args:
         table: The data, with its target.
         splits: Every split of the comparison; the inner ones of a fold give the same rows.
         settings: Preprocessing (for ridge) and target transform.
     """
-    return mean_scores(reference_predictions(table, splits, settings))
-
-
-def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
-    """The same from predictions that are there already."""
-    scores: dict[str, list[float]] = {name: [] for name in REFERENCES}
-    for prediction in predictions:
-        scores[prediction.name].append(prediction.score)
-    means = {name: statistics.fmean(values) for name, values in scores.items()}
-    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
-
-
-def reference_predictions(
-    table: Table, splits: Mapping[Split, SplitRows], settings: DataSettings
-) -> Iterator[ReferencePrediction]:
-    """Predictions of every reference for the test rows of every (repeat, fold), in the order of the splits."""
     if table.target is None:
         raise ValueError("references need a table with a target")
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -108,6 +92,15 @@ def reference_predictions(
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
         for of_fold in pool.map(predictions, folds):
             yield from of_fold
+
+
+def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
+    """Mean score over the folds of each reference, lower is better; None where a fold has no finite score."""
+    scores: dict[str, list[float]] = {name: [] for name in REFERENCES}
+    for prediction in predictions:
+        scores[prediction.name].append(prediction.score)
+    means = {name: statistics.fmean(values) for name, values in scores.items()}
+    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
 def _predictions(
