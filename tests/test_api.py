@@ -21,11 +21,14 @@ SMALL = {
 }
 
 
+IDS = ["0007", "NA", "=A1", "1e3", *(f"row {i}" for i in range(56))]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
     folder = tmp_path_factory.mktemp("api")
     frame = pd.DataFrame({"x": range(60), "kind": ["a", "b", "NA"] * 20})
-    frame.assign(price=frame.x + 10.0, name=[f"row {i}" for i in range(60)]).to_csv(folder / "small.csv", index=False)
+    frame.assign(price=frame.x + 10.0, name=IDS).to_csv(folder / "small.csv", index=False)
     return actlab.compare(folder / "small.csv", "price", out=folder / "run", data={"id": "name"}, **SMALL)
 
 
@@ -58,10 +61,13 @@ def test_a_comparison_gives_frames_figures_and_predictions(trained: api.Run, tmp
     assert len(trained.comparisons) == 1
     assert trained.answer.startswith("On this data ")
     assert {"ranking", "learning_rates", "curves"} <= trained.figures().keys()
-    rows = pd.DataFrame({"name": ["one", "two"], "x": [5, 50], "kind": ["a", None]})
+    assert trained.predictions is not None
+    assert set(trained.predictions.id) == set(IDS)
+    rows = pd.DataFrame({"name": ["NA", "0007"], "x": [5, 50], "kind": ["a", None]})
     from_frame = trained.predict(rows)
     rows.to_csv(tmp_path / "rows.csv", index=False)
     assert from_frame.columns.tolist() == ["name", "prediction"]
+    assert from_frame.name.tolist() == ["NA", "0007"]
     pd.testing.assert_frame_equal(from_frame, trained.predict(tmp_path / "rows.csv"))
     assert {"lower", "upper"} <= set(trained.predict(rows, interval=0.8).columns)
 

@@ -15,7 +15,7 @@ from actlab.data.table import read_table
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, load, save
 from actlab.model.intervals import prediction_interval
-from actlab.model.prediction import Prediction, harmless, predict_file
+from actlab.model.prediction import Prediction, harmless, predict_file, predict_rows
 from actlab.settings import DataSettings
 from small_ensembles import HOUSES, houses, make_ensemble
 
@@ -294,3 +294,105 @@ def test_an_interval_out_of_reach_is_refused_before_any_row_is_read(
         with pytest.raises(InputError, match=message):
             run(ckpt, rows, tmp_path, interval=level)
     assert not (tmp_path / "out.csv").exists()
+
+
+ODD_TEXTS = ["0007", "NA", "=A1", "1e3", "nan", "", "007.0", "row 1"]
+
+
+@pytest.fixture
+def odd(small_csv: str, tmp_path: Path) -> tuple[Path, pd.DataFrame]:
+    """A model whose rows have awkward ids, numbers, categories, grades and days, and such rows."""
+    price = pd.read_csv(small_csv).price
+    frame = pd.DataFrame(
+        {
+            "name": [f"n{i}" for i in range(len(price))],
+            "area": price.rank(),
+            "zone": ["3", "20", "Old Town", "NA"] * (len(price) // 4),
+            "grade": ["NA", "TA", "Gd"] * (len(price) // 3),
+            "sold": pd.date_range("2020-01-01", periods=len(price)).astype(str),
+            "price": price,
+        }
+    )
+    frame.to_csv(tmp_path / "odd.csv", index=False)
+    settings = DataSettings(
+        csv=str(tmp_path / "odd.csv"),
+        target="price",
+        id="name",
+        ordinal={"grade": ["NA", "TA", "Gd"]},
+        na_values=["NA", "-999"],
+    )
+    save(make_ensemble(read_table(settings)), tmp_path / "best.ckpt")
+    n_rows = len(ODD_TEXTS)
+    rows = {
+        "name": ODD_TEXTS,
+        "area": [1.5, None, -999, 3e2, 5, 60, 7, 8.25],
+        "zone": [3, 20.0, "Old Town", None, " 3.0", "NA", "Mordor", 20],
+        "grade": ["TA", None, "NA", "Gd", "", "TA", "TA", "Gd"],
+        "sold": pd.DatetimeIndex([pd.Timestamp(2020, 3, day, 12 * (day % 2)) for day in range(1, n_rows + 1)]),
+    }
+    return tmp_path / "best.ckpt", pd.DataFrame(rows, index=[5] * n_rows)
+
+
+def test_a_frame_and_its_csv_are_predicted_alike_and_ids_stay_as_they_were(
+    odd: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    ckpt, rows = odd
+    rows.astype({"area": object}).replace({"area": {-999: "-999"}}).to_csv(
+        tmp_path / "rows.csv", index=False, na_rep="NA"
+    )
+    said: list[list[str]] = [[], []]
+    from_frame = predict_rows(ckpt, rows, 0.5, said[0].append)
+    from_file = predict_rows(ckpt, tmp_path / "rows.csv", 0.5, said[1].append)
+    assert list(from_frame.columns) == ["name", "prediction", "lower", "upper"]
+    pd.testing.assert_frame_equal(from_frame, from_file)
+    assert from_frame.name.tolist() == from_file.name.tolist() == ODD_TEXTS
+    assert from_frame.prediction.nunique() == len(rows)
+    assert [text.replace("the frame", str(tmp_path / "rows.csv")) for text in said[0]] == said[1]
+    assert any("'Mordor'" in text for text in said[0])
+    # as in the file that `actlab predict` writes, but for the apostrophe
+    predict_file(ckpt, tmp_path / "rows.csv", tmp_path / "out.csv", 0.5, warn=said[0].append)
+    written = pd.read_csv(tmp_path / "out.csv", dtype={"name": str}, keep_default_na=False)
+    pd.testing.assert_frame_equal(written.replace("'=A1", "=A1"), from_frame, check_dtype=False)
+
+
+def test_numbers_of_a_frame_are_numbers_however_the_training_file_wrote_them(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"area": [f"{i},5" for i in range(40)], "price": range(1, 41)})
+    frame.to_csv(tmp_path / "comma.csv", index=False, sep=";")
+    table = read_table(DataSettings(csv=str(tmp_path / "comma.csv"), target="price"))
+    save(make_ensemble(table), tmp_path / "best.ckpt")
+    as_texts = predict_rows(tmp_path / "best.ckpt", frame[["area"]], warn=lambda text: None)
+    as_numbers = predict_rows(tmp_path / "best.ckpt", pd.DataFrame({"area": np.arange(40) + 0.5}))
+    pd.testing.assert_frame_equal(as_texts, as_numbers)
+
+
+def test_nothing_is_written_for_a_frame(ckpt: Path, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = predict_rows(ckpt, rows)
+    ensemble = load(ckpt)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a file is opened")
+
+    monkeypatch.setattr("actlab.model.prediction.load", lambda *_: ensemble)
+    for name in ("builtins.open", "os.open", "tempfile.mkstemp", "tempfile.mkdtemp"):
+        monkeypatch.setattr(name, refuse)
+    found = predict_rows(ckpt, rows)
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.iloc[:0], "the frame has no row"),
+        (lambda rows: rows[["Id"]], "the frame has none of the 79 feature columns"),
+        (lambda rows: rows.assign(LotArea="big"), r"the frame, line 2, column 'LotArea': 'big' is not a number"),
+        (lambda rows: rows.assign(LotArea=np.inf), r"the frame, line 2, column 'LotArea': 'inf' is infinite"),
+        (lambda rows: rows.assign(LotArea=True), r"column 'LotArea': 'True' is not a number"),
+        (lambda rows: pd.concat([rows, rows.LotArea], axis=1), "column names must differ, but 'LotArea' stands"),
+    ],
+)
+def test_a_frame_that_cannot_be_predicted_is_refused_in_a_sentence(
+    ckpt: Path, rows: pd.DataFrame, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        predict_rows(ckpt, change(rows))

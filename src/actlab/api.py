@@ -106,34 +106,19 @@ class Run:
         """Predictions of the winner's averaged networks for the rows of a CSV or a frame.
 
         Args:
-            data: A frame is read as its CSV would be. The target column is not needed.
+            data: A frame is read as its CSV would be, without one being written. The target column is not needed.
             interval: Add `lower` and `upper` of this coverage, for example 0.9.
             allow_code: Import an activation class that the checkpoint names, which runs its module's code.
 
         Returns:
-            The id column (if any) and `prediction`, in the order of the rows.
+            The id column (if any), as text, and `prediction`, in the order of the rows.
 
         Raises:
             InputError: no checkpoint, or a file or value that cannot be read.
         """
-        import tempfile
+        from actlab.model.prediction import predict_rows
 
-        from actlab.model.prediction import predict_file
-
-        checkpoint = self.finished.directory.checkpoint
-        with tempfile.TemporaryDirectory() as folder:
-            source, output = Path(folder) / "rows.csv", Path(folder) / "predictions.csv"
-            if isinstance(data, pd.DataFrame):
-                data.to_csv(source, index=False, na_rep=self._missing_text())
-            else:
-                source = Path(data)
-            predict_file(checkpoint, source, output, interval, allow_code=allow_code)
-            return pd.read_csv(output)
-
-    def _missing_text(self) -> str:
-        """What the run's configuration takes for a missing cell."""
-        texts = (self.finished.config.get("data") or {}).get("na_values") or [""]
-        return str(texts[0])
+        return predict_rows(self.finished.directory.checkpoint, data, interval, allow_code=allow_code)
 
     def _repr_html_(self) -> str:
         return str(self.ranking.to_html(index=False)) if self.finished.is_ranked else f"<pre>{self!r}</pre>"

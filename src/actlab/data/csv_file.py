@@ -81,7 +81,7 @@ def open_csv(path: str) -> CsvFile:
     delimiter, header = _split_header(path, encoding)
     if delimiter != ",":
         warnings.append(f"{path}: cells are separated by {OTHER_DELIMITERS[delimiter]}, not commas; read as such")
-    names = _column_names(path, header)
+    names = column_names(path, header)
     if len(names) > 1 and all(re.fullmatch(r"[+-]?[\d.,]+", name) for name in names):
         warnings.append(f"{path}: every column name is a number ({', '.join(names[:3])}, ...); is the header missing?")
     return CsvFile(path, names, encoding, delimiter, sha256, tuple(warnings))
@@ -228,7 +228,12 @@ def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> l
         return error
 
 
-def _column_names(path: str, header: list[str]) -> tuple[str, ...]:
+def column_names(path: str, header: list[str]) -> tuple[str, ...]:
+    """The names of a header, stripped; an unnamed column i is called `Unnamed: i`.
+
+    Raises:
+        InputError: Two are equal.
+    """
     names = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(header))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:

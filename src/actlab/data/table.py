@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from actlab.data.columns import (
+    PLAIN,
     Column,
     RawColumn,
     ReadColumn,
@@ -27,7 +29,7 @@ from actlab.data.columns import (
     read_numbers,
     similar,
 )
-from actlab.data.csv_file import CsvFile, iterate_blocks, listed, open_csv, shown
+from actlab.data.csv_file import CsvFile, column_names, iterate_blocks, listed, open_csv, shown
 from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
@@ -35,6 +37,7 @@ from actlab.settings import DataSettings
 # A one-hot encoding grows no wider than this (plus a slot for all other categories and one for missing).
 MAX_CATEGORIES = 100
 ID_NAME = re.compile(r"(?i:id|index|unnamed: 0|.*[_ ]id)|.*[a-z]I[dD]")
+FRAME = "the frame"  # in place of a path in messages
 # of cells that are split off a file at a time, as Python's own texts
 BLOCK_CELLS = 1 << 21
 
@@ -136,6 +139,63 @@ def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Itera
     csv_file = open_csv(path)
     header_warnings = _compare_header(csv_file, schema)
     return _tables(csv_file, schema, chunk_rows, [*csv_file.warnings, *header_warnings])
+
+
+def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
+    """The rows of a frame to predict on, read as `read_rows` reads its CSV, but numbers and ids are taken as they are.
+
+    A missing value is what `data.na_values` names first, so that NaN is the category NA where NA is one.
+
+    Args:
+        frame: Columns as in the training file; messages count its lines as in its CSV, the header first.
+        schema: Of the training file.
+
+    Raises:
+        InputError: As `read_rows`.
+    """
+    names = column_names(FRAME, [str(name) for name in frame.columns])
+    file, lines = CsvFile(FRAME, names, "", "", "", ()), np.arange(2, len(frame) + 2)
+    warnings = _compare_header(file, schema)
+    if len(frame) == 0:
+        raise InputError(f"{FRAME} has no row; add rows")
+    series = {name: frame.iloc[:, place] for place, name in enumerate(names)}
+    missing, columns = missing_texts(schema.na_values), []
+    for column in schema.columns:
+        if column.name not in series:
+            columns.append(_absent(column, len(frame)))
+        elif (numbers := _plain_numbers(column, series[column.name], missing)) is not None:
+            columns.append(ReadColumn(column, numbers, []))
+        else:
+            texts = _texts(series[column.name], next(iter(schema.na_values), ""))
+            columns.append(read_column(column, RawColumn(column.name, texts, lines, file, missing)))
+            warnings += columns[-1].warnings
+    ids = None
+    if schema.id in series:
+        ids = pd.Series(_texts(series[schema.id], ""), dtype=object, name=schema.id)
+    return Table(_frame(columns), None, ids, schema, tuple(warnings), "")
+
+
+def _plain_numbers(column: Column, series: pd.Series, missing: frozenset[str]) -> np.ndarray | None:
+    """The (n_rows,) float64 cells of a numeric column; None where they have to be looked at one by one."""
+    if column.kind != "numeric" or not is_numeric_dtype(series) or is_bool_dtype(series):
+        return None
+    values = series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    if np.isinf(values).any():
+        return None
+    # such as -999
+    values[np.isin(values, [float(text) for text in missing if PLAIN.fullmatch(text)])] = np.nan
+    return values
+
+
+def _texts(series: pd.Series, missing: str) -> list[str]:
+    """What a CSV would hold of a column of a frame."""
+    texts: list[str] = np.where(series.isna(), missing, series.astype(str).to_numpy(dtype=object)).tolist()
+    return texts
+
+
+def _absent(column: Column, n_rows: int) -> ReadColumn:
+    """A column that is not there."""
+    return ReadColumn(column, np.full(n_rows, np.nan if column.kind == "numeric" else None), [])
 
 
 def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tuple[str, ...]]:
@@ -388,8 +448,7 @@ def _tables(csv_file: CsvFile, schema: Schema, chunk_rows: int | None, warnings:
                 raw = RawColumn(column.name, texts[column.name], block.lines, csv_file, missing)
                 columns.append(read_column(column, raw))
             else:
-                absent = np.full(len(block.lines), np.nan if column.kind == "numeric" else None)
-                columns.append(ReadColumn(column, absent, []))
+                columns.append(_absent(column, len(block.lines)))
             if columns[-1].warnings and column.name not in warned:
                 warned.add(column.name)
                 warnings += columns[-1].warnings

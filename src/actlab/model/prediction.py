@@ -1,7 +1,4 @@
-"""`actlab predict`: a CSV in, a CSV out, in chunks of rows, so that memory does not grow with the file.
-
-A file that the user asks for by name: where it may be written, decided before any work is done.
-"""
+"""Predictions of a checkpoint: for a CSV, in chunks of rows so that memory does not grow with it, or for a frame."""
 
 import csv
 import re
@@ -9,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +14,7 @@ from numpy.typing import NDArray
 
 from actlab.data.columns import PLAIN
 from actlab.data.csv_file import count_lines, listed, shown
-from actlab.data.table import Table, read_rows
+from actlab.data.table import Table, frame_rows, read_rows
 from actlab.model.ensemble import Ensemble, load
 from actlab.model.intervals import check_level, prediction_interval
 from actlab.run_files import check_output, write_atomically
@@ -88,17 +85,19 @@ def predict_file(
         InputError: a path, the model, the interval or a row cannot be used; nothing is written then.
     """
     output = check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
-    ensemble = load(ckpt_path, allow_code)
-    if interval is not None:
-        check_level(ensemble.residuals, interval)
-    warnings = Warnings(warn)
-    tables = read_rows(str(input_path), ensemble.schema, chunk_rows)
+    ensemble, warnings = _load(ckpt_path, interval, allow_code), Warnings(warn)
+    predicted = _predict(ensemble, read_rows(str(input_path), ensemble.schema, chunk_rows), interval, warnings)
     n_rows, n_about = 0, count_lines(str(input_path)) - 1 if progress is not None else 0
 
     def write(temporary: Path) -> None:
         nonlocal n_rows
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            for n_rows in _write_rows(file, ensemble, tables, interval, warnings):
+            writer = csv.writer(file, lineterminator="\n")
+            for columns in predicted:
+                if n_rows == 0:
+                    writer.writerow(map(harmless, columns))
+                writer.writerows(zip(*(_cells(values) for values in columns.values()), strict=True))
+                n_rows += len(columns["prediction"])
                 if progress is not None:
                     progress(n_rows, max(n_rows, n_about))
 
@@ -106,46 +105,67 @@ def predict_file(
     return Prediction(n_rows, tuple(warnings.told))
 
 
-def _write_rows(
-    file: IO[str], ensemble: Ensemble, tables: Iterator[Table], interval: float | None, warnings: Warnings
-) -> Iterator[int]:
-    """Write header and rows; yields the number of rows so far after each chunk."""
-    writer = csv.writer(file, lineterminator="\n")
+def predict_rows(
+    ckpt_path: str | Path,
+    rows: pd.DataFrame | str | Path,
+    interval: float | None = None,
+    warn: Callable[[str], None] = print_warning,
+    allow_code: bool = False,
+) -> pd.DataFrame:
+    """As `predict_file`, for the rows of a CSV or of a frame, as a frame: ids are texts, as they were."""
+    ensemble = _load(ckpt_path, interval, allow_code)
+    tables = (
+        iter([frame_rows(rows, ensemble.schema)])
+        if isinstance(rows, pd.DataFrame)
+        else read_rows(str(rows), ensemble.schema, CHUNK_ROWS)
+    )
+    found = [pd.DataFrame(columns) for columns in _predict(ensemble, tables, interval, Warnings(warn))]
+    return pd.concat(found, ignore_index=True)
+
+
+def _load(ckpt_path: str | Path, interval: float | None, allow_code: bool) -> Ensemble:
+    ensemble = load(ckpt_path, allow_code)
+    if interval is not None:
+        check_level(ensemble.residuals, interval)
+    return ensemble
+
+
+Columns = dict[str, pd.Series | NDArray[np.float64]]
+
+
+def _predict(
+    ensemble: Ensemble, tables: Iterator[Table], interval: float | None, warnings: Warnings
+) -> Iterator[Columns]:
+    """For each table its id (where there is one), predictions, and lower and upper ends where they are asked for."""
     unseen = Unseen(ensemble)
-    n_rows = 0
     for table in tables:
-        if n_rows == 0:
-            writer.writerow(_header(ensemble, table, interval, warnings))
         for text in [*table.warnings, *unseen.warnings(table.features)]:
             warnings.add(text)
-        columns = [values.tolist() for values in _predict(ensemble, table.features, interval)]
-        if not all(map(np.isfinite, columns[0])):
+        by_fold = ensemble.predict_by_fold(table.features)
+        columns: Columns = {"prediction": ensemble.combine(by_fold)}
+        if interval is not None:
+            columns["lower"], columns["upper"] = prediction_interval(ensemble, by_fold, interval)
+        if not np.isfinite(columns["prediction"]).all():
             warnings.add("the model gives no finite prediction for some rows: they are written as nan or inf")
-        if table.ids is not None:
-            columns.insert(0, [harmless(text) for text in table.ids])
-        writer.writerows(zip(*columns, strict=True))
-        n_rows += table.n_rows
-        yield n_rows
+        yield _with_ids(columns, table, warnings)
 
 
-def _header(ensemble: Ensemble, table: Table, interval: float | None, warnings: Warnings) -> list[str]:
-    names = ["prediction", "lower", "upper"][: 1 if interval is None else 3]
-    id_name = ensemble.schema.id
+def _with_ids(columns: Columns, table: Table, warnings: Warnings) -> Columns:
+    name = table.schema.id
+    if name is None:
+        return columns
     if table.ids is None:
-        if id_name is not None:
-            warnings.add(f"the input lacks the id column {shown(id_name)}: predictions are in the order of its rows")
-        return names
-    if id_name in names:
-        warnings.add(f"the id column {shown(str(id_name))} is called 'id' in the output")
-        id_name = "id"
-    return [harmless(str(id_name)), *names]
+        warnings.add(f"the input lacks the id column {shown(name)}: predictions are in the order of its rows")
+        return columns
+    if name in columns:
+        warnings.add(f"the id column {shown(name)} is called 'id' in the output")
+        name = "id"
+    return {name: table.ids, **columns}
 
 
-def _predict(ensemble: Ensemble, features: pd.DataFrame, interval: float | None) -> list[NDArray[np.float64]]:
-    """Predictions (N,), and lower and upper ends where an interval is asked for."""
-    by_fold = ensemble.predict_by_fold(features)
-    predictions = [ensemble.combine(by_fold)]
-    return predictions if interval is None else [*predictions, *prediction_interval(ensemble, by_fold, interval)]
+def _cells(values: pd.Series | NDArray[np.float64]) -> list[Any]:
+    """A column as it is written."""
+    return [harmless(text) for text in values] if isinstance(values, pd.Series) else values.tolist()
 
 
 def harmless(text: str) -> str:

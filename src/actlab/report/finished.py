@@ -58,8 +58,10 @@ class FinishedRun:
 
     @cached_property
     def predictions(self) -> pd.DataFrame | None:
-        """Out-of-fold predictions of the ensemble: row, id, repeat, fold, actual, predicted."""
-        return _optional(self.directory.predictions)
+        """Out-of-fold predictions of the ensemble: row, id (as text), repeat, fold, actual, predicted."""
+        # NA is an id like any other
+        missing = {"actual": [""], "predicted": [""]}
+        return _optional(self.directory.predictions, dtype={"id": str}, keep_default_na=False, na_values=missing)
 
     @cached_property
     def chosen(self) -> pd.DataFrame:
@@ -105,9 +107,9 @@ def read_finished(path: str | Path) -> FinishedRun:
     return FinishedRun(run, summary)
 
 
-def _optional(path: Path) -> pd.DataFrame | None:
+def _optional(path: Path, **options: Any) -> pd.DataFrame | None:
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(path, **options)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return None
     return frame if len(frame) else None

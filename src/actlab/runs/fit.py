@@ -4,7 +4,6 @@ The split is the first of the comparison's protocol: its test fold is never look
 """
 
 import shutil
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -130,7 +129,7 @@ def score(configuration: Configuration, part: Part) -> float:
     """
     if configuration.ckpt_path is None:
         raise InputError("--ckpt_path is needed: the best.ckpt of a run")
-    ensemble = load(Path(configuration.ckpt_path))
+    ensemble = load(configuration.ckpt_path, configuration.allow_code)
     stored = DataSettings(**ensemble.config["data"])
     data = configuration.data if configuration.data.csv is not None else stored
     table = read_table(data)

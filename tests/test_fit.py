@@ -1,0 +1,42 @@
+"""`actlab fit`, `validate` and `test` where they differ from a comparison."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from actlab.cli import dispatch
+from actlab.config import Configuration
+from actlab.errors import InputError
+from actlab.runs.fit import fit
+from actlab.settings import CompareSettings, DataSettings, ModelSettings
+
+
+def configuration(csv: str, folder: Path, activation: str) -> Configuration:
+    return Configuration(
+        data=DataSettings(csv, "price"),
+        model=ModelSettings(activation=activation, hidden=[6], n_members=2),
+        compare=CompareSettings(folds=3),
+        trainer={"max_epochs": 3, "accelerator": "cpu"},
+        out=str(folder / "run"),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer:DeprecationWarning")
+def test_a_checkpoint_with_a_class_of_ones_own_is_scored_where_its_code_is_allowed(
+    small_csv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_code.py").write_text(
+        "import torch\n\nclass Bend(torch.nn.Module):\n    def forward(self, z):\n        return z / (1 + z.abs())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = fit(configuration(small_csv, tmp_path, "own_code.Bend"))
+    for command in ("validate", "test"):
+        sys.modules.pop("own_code")
+        arguments = [command, "--ckpt_path", str(run.checkpoint)]
+        with pytest.raises(InputError, match="allow it with --allow_code"):
+            dispatch(arguments)
+        assert "own_code" not in sys.modules
+        capsys.readouterr()
+        assert dispatch([*arguments, "--allow_code"]) == 0
+        assert capsys.readouterr().out.startswith("log_rmse ")
