@@ -4,7 +4,6 @@ All rules work on the distinct texts of a column, so their cost per row is a has
 under the kinds stored in the `Schema`.
 """
 
-import difflib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +35,11 @@ OTHER_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d\d:\d\d(:\d\d)?)?",
 # Longer texts are no numbers; the patterns need not be tried on them.
 MAX_NUMBER_LENGTH = 400
 SECONDS_PER_DAY = 86_400
+EXPECTED = {
+    "number": "a number",
+    "decimal_comma": "a number with a decimal comma, as in training,",
+    "iso_date": "a date like 2024-12-31",
+}
 N_SHOWN_LINES = 5
 
 
@@ -94,14 +98,11 @@ def tupled(state: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """One column read as numbers.
+class Numbers(NamedTuple):
+    """One column read as numbers: (n_rows,) float64, NaN where a cell is missing or unreadable.
 
-    Args:
-        parsed: (n_rows,) float64, NaN where the cell is missing or unreadable.
-        unreadable: Positions of the cells that are neither missing nor a number.
-        formatted: Position of the first cell that is a number only without its currency sign or thousands separators.
+    `unreadable` holds the positions of the cells that are neither missing nor a number, `formatted` that of the first
+    cell that is a number only without its currency sign or thousands separators.
     """
 
     parsed: np.ndarray
@@ -141,10 +142,17 @@ class RawColumn:
         """`file, line 12, column 'price'`, to begin a message with."""
         return f"{self.file.path}, line {self.lines[row]}, column {shown(self.name)}"
 
+    def refusal(self, row: int, what: str) -> InputError:
+        """What to raise where a cell of a column of numbers cannot be used."""
+        return InputError(
+            f"{self.place(row)}: {shown(self.texts[row])} {what}; correct the cell, or leave it empty if the value is "
+            "missing"
+        )
+
     def line_list(self, is_meant: np.ndarray) -> str:
         """`line 3`, or `lines 3, 7 and 12 more`, of the rows that are meant."""
         lines = self.lines[is_meant]
-        first = ", ".join(str(line) for line in lines[:N_SHOWN_LINES])
+        first = ", ".join(map(str, lines[:N_SHOWN_LINES]))
         more = f" and {len(lines) - N_SHOWN_LINES} more" if len(lines) > N_SHOWN_LINES else ""
         return f"line{'s' if len(lines) > 1 else ''} {first}{more}"
 
@@ -173,16 +181,7 @@ def read_column(column: Column, raw: RawColumn) -> ReadColumn:
         return ReadColumn(column, read_categories(raw.texts, raw.missing - set(column.categories)), [])
     numbers = read_numbers(raw.texts, raw.missing, column.format)
     if numbers.unreadable.size:
-        row = int(numbers.unreadable[0])
-        expected = {
-            "number": "a number",
-            "decimal_comma": "a number with a decimal comma, as in training,",
-            "iso_date": "a date like 2024-12-31",
-        }
-        raise InputError(
-            f"{raw.place(row)}: {shown(raw.texts[row])} is not {expected[column.format]}; correct the cell, "
-            "or leave it empty if the value is missing"
-        )
+        raise raw.refusal(int(numbers.unreadable[0]), f"is not {EXPECTED[column.format]}")
     return numeric_column(column, raw, numbers.parsed, numbers.formatted)
 
 
@@ -194,11 +193,7 @@ def numeric_column(column: Column, raw: RawColumn, values: np.ndarray, formatted
     """
     infinite = np.flatnonzero(np.isinf(values))
     if infinite.size:
-        row = int(infinite[0])
-        raise InputError(
-            f"{raw.place(row)}: {shown(raw.texts[row])} is infinite; correct the cell, or leave it empty if the "
-            "value is missing"
-        )
+        raise raw.refusal(int(infinite[0]), "is infinite")
     if formatted is None:
         return ReadColumn(column, values, [])
     text, value = shown(raw.texts[formatted].strip()), f"{values[formatted]:.12g}"
@@ -296,12 +291,3 @@ def _days(text: str) -> float | None:
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / SECONDS_PER_DAY
-
-
-def similar(name: str, names: Sequence[str]) -> str:
-    """`; did you mean 'SalePrice'?`, or the columns there are, to end a message with."""
-    folded = {other.casefold(): other for other in reversed(names)}
-    close = difflib.get_close_matches(name.casefold(), list(folded), n=3)
-    if close:
-        return f"; did you mean {' or '.join(shown(folded[key]) for key in close)}?"
-    return f"; its columns are {', '.join(shown(other) for other in names[:10])}{', ...' if len(names) > 10 else ''}"

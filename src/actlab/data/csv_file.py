@@ -10,11 +10,11 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from actlab.errors import InputError
 
 SCAN_BYTES = 1 << 20
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
 NOT_CSV = {
     b"\x1f\x8b": "a gzip archive; unpack it",
     b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
@@ -51,13 +52,11 @@ class CsvFile:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Consecutive data rows, column by column.
 
-    Args:
-        columns: One sequence of cell texts per name of the header, all equally long.
-        lines: Line number in the file (1-based, the header included) at which each row ends.
+    `columns` holds the texts (n_rows,) of each name of the header, `lines` the number of the line in the file (from 1,
+    the header included) at which each row ends.
     """
 
     columns: Sequence[Sequence[str]]
@@ -137,14 +136,14 @@ def _scan_bytes(path: str) -> tuple[str, str, list[str]]:
     """Return sha256, encoding and warnings, from one pass over the bytes in constant memory."""
     sha256 = hashlib.sha256()
     with readable(path):
-        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
             raise InputError(f"{path} is not a regular file; save the table as a CSV file first")
         with open(path, "rb") as file:
             start = file.read(4)
             for magic, what in NOT_CSV.items():
                 if start.startswith(magic):
                     raise InputError(f"{path} is {what}: a CSV file is needed")
-            encoding = _encoding_of(start)
+            encoding = next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), "utf-8")
             file.seek(0)
             is_decodable = _scan(path, file, encoding, sha256)
     warnings = []
@@ -156,12 +155,6 @@ def _scan_bytes(path: str) -> tuple[str, str, list[str]]:
     elif encoding == "utf-16":
         warnings.append(f"{path} is UTF-16; read as such")
     return sha256.hexdigest(), encoding, warnings
-
-
-def _encoding_of(start: bytes) -> str:
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
 def _scan(path: str, file: IO[bytes], encoding: str, sha256: "hashlib._Hash") -> bool:
@@ -206,26 +199,19 @@ def _rows(path: str, encoding: str, delimiter: str) -> Iterator[tuple[int, list[
 
 def _split_header(path: str, encoding: str) -> tuple[str, list[str]]:
     """The delimiter, a comma unless only another one splits the header, and the names between."""
-    by_comma = _first_rows(path, encoding, ",")
-    if isinstance(by_comma, InputError) or len(by_comma) == 0 or len(by_comma[0]) == 1:
-        for delimiter in OTHER_DELIMITERS:
+    for delimiter in (",", *OTHER_DELIMITERS):
+        with suppress(InputError):
             rows = _first_rows(path, encoding, delimiter)
-            if isinstance(rows, InputError) or len(rows) == 0 or len(rows[0]) == 1:
-                continue
-            if all(len(row) == len(rows[0]) for row in rows):
+            if rows and len(rows[0]) > 1 and (delimiter == "," or len(set(map(len, rows))) == 1):
                 return delimiter, rows[0]
-    if isinstance(by_comma, InputError):
-        raise by_comma
-    if len(by_comma) == 0:
+    rows = _first_rows(path, encoding, ",")
+    if not rows:
         raise InputError(f"{path} is empty; it needs a header line with column names and at least one data row")
-    return ",", by_comma[0]
+    return ",", rows[0]
 
 
-def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> list[list[str]] | InputError:
-    try:
-        return [row for _, row in islice(_rows(path, encoding, delimiter), n_rows)]
-    except InputError as error:
-        return error
+def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> list[list[str]]:
+    return [row for _, row in islice(_rows(path, encoding, delimiter), n_rows)]
 
 
 def column_names(path: str, header: list[str]) -> tuple[str, ...]:

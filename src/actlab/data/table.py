@@ -5,6 +5,7 @@ and kept in a `Schema`; rows to predict on are read under it, in blocks if the f
 file is one `InputError` that names file, line or column and the repair.
 """
 
+import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ from actlab.data.columns import (
     read_categories,
     read_column,
     read_numbers,
-    similar,
 )
 from actlab.data.csv_file import CsvFile, column_names, iterate_blocks, listed, open_csv, shown
 from actlab.data.target import Target
@@ -100,7 +100,7 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     warnings = [*csv_file.warnings]
     target = None
     if settings.target is not None:
-        target, target_warnings = _read_target(raw.pop(settings.target), settings)
+        _, target, target_warnings = _read_target(raw.pop(settings.target), settings)
         warnings += target_warnings
     ids = None
     id_name = settings.id or _find_id(raw, settings)
@@ -199,11 +199,7 @@ def _absent(column: Column, n_rows: int) -> ReadColumn:
 
 
 def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tuple[str, ...]]:
-    """The ordinal columns with their categories, after making sure that the settings fit the header.
-
-    Raises:
-        InputError: A setting names a column that is not there, or one column twice.
-    """
+    """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
     named = {
         "data.target": [settings.target],
@@ -214,7 +210,7 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
     }
     for role, name in ((role, name) for role, names in named.items() for name in names if name is not None):
         if name not in csv_file.names:
-            raise InputError(f"{csv_file.path} has no column {shown(name)} ({role}){similar(name, csv_file.names)}")
+            raise InputError(f"{csv_file.path} has no column {shown(name)} ({role}){_similar(name, csv_file.names)}")
         if name in roles and roles[name] != role and (roles[name], role) != ("data.target", "data.numeric"):
             raise InputError(f"column {shown(name)} stands in {roles[name]} and in {role}; remove it from one")
         roles.setdefault(name, role)
@@ -226,6 +222,15 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
                 f"got {list(categories)}"
             )
     return order
+
+
+def _similar(name: str, names: Sequence[str]) -> str:
+    """`; did you mean 'SalePrice'?`, or the columns there are, to end a message with."""
+    folded = {other.casefold(): other for other in reversed(names)}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=3)
+    if close:
+        return f"; did you mean {' or '.join(shown(folded[key]) for key in close)}?"
+    return f"; its columns are {', '.join(shown(other) for other in names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
 def _read_raw(csv_file: CsvFile, na_values: Sequence[str]) -> dict[str, RawColumn]:
@@ -244,12 +249,8 @@ def _read_raw(csv_file: CsvFile, na_values: Sequence[str]) -> dict[str, RawColum
     return {name: RawColumn(name, np.concatenate(parts.pop()), all_lines, csv_file, missing) for name in csv_file.names}
 
 
-def _read_target(raw: RawColumn, settings: DataSettings) -> tuple[np.ndarray, list[str]]:
-    """Read the (n_rows,) float64 target, and warnings.
-
-    Raises:
-        InputError: A cell is no number, missing, infinite, or not positive where a log is asked for; or all are equal.
-    """
+def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
+    """Read the target, or say why nothing can be learned from it."""
     found = _infer_numeric(raw)
     if found is None or found.column.format == "iso_date":
         bad = raw.numbers.unreadable
@@ -273,7 +274,7 @@ def _read_target(raw: RawColumn, settings: DataSettings) -> tuple[np.ndarray, li
     is_usable = scale.is_usable(target)
     if not is_usable.all():
         raise InputError(f"{raw.whole}: the target {scale.rule} {raw.line_list(~is_usable)}; {scale.repair}")
-    return target, found.warnings
+    return found
 
 
 def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | None:
@@ -314,11 +315,7 @@ def _read_features(
 
 
 def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Sequence[str]]) -> ReadColumn:
-    """Decide the kind of one feature column and read it.
-
-    Raises:
-        InputError: The cells contradict the kind that the settings give, or one is infinite.
-    """
+    """Decide the kind of one feature column and read it."""
     if raw.name in order:
         return _read_ordinal(raw, order[raw.name])
     if raw.name in settings.categorical:
@@ -342,11 +339,7 @@ def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Se
 def _infer_numeric(raw: RawColumn) -> ReadColumn | None:
     """Read the cells in the one numeric format that fits all of them; None when none does.
 
-    `1,234` is taken for 1.234 and not for 1234 in files separated by semicolons.
-
-    Raises:
-        InputError: All cells are numbers, but one is infinite or too large for a float64.
-    """
+    `1,234` is taken for 1.234 and not for 1234 in files separated by semicolons."""
     numbers = raw.numbers
     odd = int(numbers.unreadable[0]) if numbers.unreadable.size else numbers.formatted
     if numbers.unreadable.size or (odd is not None and raw.file.delimiter == ";"):
@@ -380,11 +373,7 @@ def _read_categorical(raw: RawColumn, warnings: list[str]) -> ReadColumn:
 
 
 def _read_ordinal(raw: RawColumn, order: Sequence[str]) -> ReadColumn:
-    """Read the cells as the categories that the user put in order.
-
-    Raises:
-        InputError: A cell is neither missing nor one of them.
-    """
+    """Read the cells as the categories that the user put in order."""
     read = read_column(Column(raw.name, "ordinal", tuple(order)), raw)
     is_unknown = pd.notna(read.parsed) & ~np.isin(read.parsed.astype(str), order)
     if is_unknown.any():
@@ -416,11 +405,7 @@ def _frame(columns: Sequence[ReadColumn]) -> pd.DataFrame:
 
 
 def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
-    """Warnings about absent and additional columns.
-
-    Raises:
-        InputError: Not one feature column is there.
-    """
+    """Warnings about absent and additional columns."""
     wanted = [column.name for column in schema.columns]
     absent = [name for name in wanted if name not in csv_file.names]
     known = {*wanted, *schema.dropped, schema.target, schema.id}
