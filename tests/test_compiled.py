@@ -20,7 +20,7 @@ from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
 from actlab.networks.streams import EpochShape, SharedBatches, Streams, masks_of_steps
 from actlab.runs.evaluate import make_trainer
-from actlab.settings import OptimizerSettings, ProtocolSettings
+from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 BATCH = 32
 
@@ -35,7 +35,7 @@ def members(activation: str, rates: tuple[float, ...] = (0.01, 0.02), dropout: f
 
 
 def train(csv: str, own: list[Member], epochs: int = 4, precision: str = "32-true") -> list[Outcome]:
-    data = TabularDataModule(ProtocolSettings(folds=3, inner=2), 0, csv=csv, target="price", batch_size=BATCH)
+    data = TabularDataModule(DataSettings(csv, "price", batch_size=BATCH), ProtocolSettings(folds=3, inner=2))
     module = PopulationModule(own, OptimizerSettings(patience=1000))
     make_trainer({"max_epochs": epochs, "accelerator": "cpu", "precision": precision}, []).fit(module, datamodule=data)
     return module.outcomes
@@ -247,7 +247,7 @@ def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
 
 
 def test_shared_batches_are_what_a_stack_would_gather_and_draw_itself(small_csv: str) -> None:
-    data = TabularDataModule(ProtocolSettings(folds=3, inner=1), 0, csv=small_csv, target="price", batch_size=BATCH)
+    data = TabularDataModule(DataSettings(small_csv, "price", batch_size=BATCH), ProtocolSettings(folds=3, inner=1))
     data.setup()
     own = [replace(member, split=Split(0, member.split.fold, 0)) for member in members("relu", dropout=0.3)]
     data.streams = tuple(dict.fromkeys(member.stream for member in own))

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from actlab.data.datamodule import LANES, TabularDataModule, batch_order, batch_shape
+from actlab.data.datamodule import LANES, TabularDataModule, batch_orders, batch_shape
 from actlab.members import Split
-from actlab.settings import ProtocolSettings
+from actlab.settings import DataSettings, ProtocolSettings
 
 PROTOCOL = ProtocolSettings(folds=3, inner=2)
 SPLIT = Split(0, 1, 1)
@@ -16,7 +16,7 @@ STREAM = (7, SPLIT)
 
 
 def prepared(csv: str) -> TabularDataModule:
-    data = TabularDataModule(PROTOCOL, 0, csv=csv, target="price", batch_size=32)
+    data = TabularDataModule(DataSettings(csv, "price", batch_size=32), PROTOCOL)
     data.setup()
     data.streams = (STREAM,)
     return data
@@ -66,10 +66,10 @@ def test_an_epoch_visits_every_training_row_and_no_other(small_csv: str) -> None
 
 def test_batch_orders_come_from_stream_and_epoch_alone() -> None:
     rows = torch.arange(100)
-    first = batch_order(rows, STREAM, 0, 32)
-    assert torch.equal(first, batch_order(rows, STREAM, 0, 32))
-    assert not torch.equal(first, batch_order(rows, STREAM, 1, 32))
-    assert not torch.equal(first, batch_order(rows, (8, SPLIT), 0, 32))
+    first = batch_orders(rows, [STREAM], 0, 32)
+    assert torch.equal(first, batch_orders(rows, [STREAM], 0, 32))
+    assert not torch.equal(first, batch_orders(rows, [STREAM], 1, 32))
+    assert not torch.equal(first, batch_orders(rows, [(8, SPLIT)], 0, 32))
 
 
 def test_batches_are_of_one_size() -> None:

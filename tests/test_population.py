@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from actlab import activations
-from actlab.data.datamodule import TabularDataModule, batch_order
+from actlab.data.datamodule import TabularDataModule, batch_orders
 from actlab.members import Member, Split, stream_seed
 from actlab.networks import compiled as chunks
 from actlab.networks import population as planning
@@ -23,7 +23,7 @@ from actlab.networks.network import Regressor, draw
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.streams import least_kept, random_bits
 from actlab.runs.evaluate import make_trainer
-from actlab.settings import OptimizerSettings, ProtocolSettings
+from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 PROTOCOL = ProtocolSettings(folds=3, inner=2)
 
@@ -35,7 +35,7 @@ def member(
 
 
 def data_of(csv: str, target: str, batch_size: int = 32, is_refit: bool = False) -> TabularDataModule:
-    data = TabularDataModule(PROTOCOL, 0, is_refit=is_refit, csv=csv, target=target, batch_size=batch_size)
+    data = TabularDataModule(DataSettings(csv, target, batch_size=batch_size), PROTOCOL, is_refit=is_refit)
     data.setup()
     return data
 
@@ -109,7 +109,7 @@ def plain_loop(
         masks.manual_seed(stream_seed(one.stream, "dropout", epoch))
         noise.manual_seed(stream_seed(one.stream, "noise", epoch))
         optimizer.param_groups[0]["lr"] = one.learning_rate * schedule_factor(schedule, epoch, epochs)
-        for rows in batch_order(training, one.stream, epoch, data.settings.batch_size):
+        for rows in batch_orders(training, [one.stream], epoch, data.settings.batch_size)[0]:
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
                 outputs = network(features[rows]).squeeze(-1)

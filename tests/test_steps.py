@@ -23,7 +23,7 @@ from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
 from actlab.networks.streams import HashedStreams, Streams
 from actlab.runs.evaluate import make_trainer
-from actlab.settings import OptimizerSettings, ProtocolSettings
+from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 CPU = torch.device("cpu")
 MEMBERS = [
@@ -38,7 +38,7 @@ class Mine(ReLUSquared):
 
 
 def train(csv: str, members: list[Member] = MEMBERS, schedule: str = "cosine", patience: int = 3) -> list[Outcome]:
-    data = TabularDataModule(ProtocolSettings(folds=2, inner=1), csv=csv, target="price", batch_size=32)
+    data = TabularDataModule(DataSettings(csv, "price", batch_size=32), ProtocolSettings(folds=2, inner=1))
     module = PopulationModule(members, OptimizerSettings(patience=patience, schedule=schedule))
     make_trainer({"max_epochs": 12, "accelerator": "cpu"}, []).fit(module, datamodule=data)
     return module.outcomes

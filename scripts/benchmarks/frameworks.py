@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from actlab.data.datamodule import batch_order, batch_shape
+from actlab.data.datamodule import batch_orders, batch_shape
 from actlab.members import Member
 from benchmarks.plain_loop import network
 from benchmarks.tasks import Task, Trained
@@ -37,7 +37,7 @@ class OrderSampler(Sampler[list[int]]):
         return batch_shape(len(self.rows), self.batch_size)[0]
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = batch_order(self.rows, self.member.stream, self.epoch, self.batch_size)
+        order = batch_orders(self.rows, [self.member.stream], self.epoch, self.batch_size)[0]
         self.epoch += 1
         yield from order.tolist()
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from actlab import activations
-from actlab.data.datamodule import batch_order
+from actlab.data.datamodule import batch_orders
 from actlab.members import Member, stream_seed
 from actlab.networks import network as initialisation
 from benchmarks.tasks import N_CORES, Task, Trained
@@ -85,7 +85,7 @@ def _plain(task: Task, member: Member, fused: bool | None) -> Best:
     for epoch in range(task.max_epochs):
         model.train()
         total = 0.0
-        for rows in batch_order(training, member.stream, epoch, task.settings.batch_size).to(task.device):
+        for rows in batch_orders(training, [member.stream], epoch, task.settings.batch_size)[0].to(task.device):
             optimizer.zero_grad()
             loss = functional.mse_loss(model(x[rows]).squeeze(-1), y[rows])
             loss.backward()  # type: ignore[no-untyped-call]

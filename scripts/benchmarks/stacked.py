@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_order
+from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_orders
 from actlab.members import Member
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome
 from actlab.runs.evaluate import make_trainer
+from actlab.settings import ProtocolSettings
 from benchmarks.plain_loop import Best, network
 from benchmarks.tasks import VMAP_MEMBERS, Task, Trained
 
@@ -53,7 +54,7 @@ def _vmap(task: Task, members: Sequence[Member]) -> dict[Member, Best]:
     for epoch in range(task.max_epochs):
         base.train()
         orders = [
-            batch_order(own, member.stream, epoch, task.settings.batch_size)
+            batch_orders(own, [member.stream], epoch, task.settings.batch_size)[0]
             for own, member in zip(training, members, strict=True)
         ]
         for step_rows in (torch.stack(orders, dim=1) + places).to(task.device):
@@ -91,8 +92,8 @@ def actlab_one_by_one(task: Task, members: Sequence[Member]) -> Trained:
 
 def fit_population(task: Task, members: Sequence[Member], **trainer_options: Any) -> list[Outcome]:
     """What `actlab.runs.evaluate.train` does, on data that are prepared already and without scoring the test rows."""
-    datamodule = TabularDataModule(splits=list(task.data))
-    datamodule.settings, datamodule.data = task.settings, task.data
+    datamodule = TabularDataModule(task.settings, ProtocolSettings())
+    datamodule.data = task.data
     module = PopulationModule(members, task.optimizer)
     options = {"accelerator": "cpu", "max_epochs": task.max_epochs, **trainer_options}
     make_trainer(options, ()).fit(module, datamodule=datamodule)

@@ -106,37 +106,30 @@ def batch_shape(n_rows: int, batch_size: int) -> tuple[int, int]:
     return -(-n_rows // size), size
 
 
-def batch_order(training_rows: Tensor, stream: Stream, epoch: int, batch_size: int) -> Tensor:
-    """Row numbers (steps, B) of one epoch, a function of the stream and the epoch alone.
+def batch_orders(training_rows: Tensor, streams: Sequence[Stream], epoch: int, batch_size: int) -> Tensor:
+    """Row numbers (S, steps, B) of one epoch, a function of each stream and the epoch alone.
 
     A permutation of the rows; the last batch is filled up from its beginning, so a few rows, others in each epoch, are
     visited twice.
     """
-    return batch_orders(training_rows, [stream], epoch, batch_size)[0]
-
-
-def batch_orders(training_rows: Tensor, streams: Sequence[Stream], epoch: int, batch_size: int) -> Tensor:
-    """The batch orders (S, steps, B) of streams with the same training rows."""
-    steps, size = batch_shape(len(training_rows), batch_size)
-    shuffled = torch.stack([_shuffled(len(training_rows), stream, epoch) for stream in streams])
-    filled = shuffled[:, torch.arange(steps * size) % len(training_rows)]
+    n_rows = len(training_rows)
+    steps, size = batch_shape(n_rows, batch_size)
+    generators = [torch.Generator().manual_seed(stream_seed(stream, "order", epoch)) for stream in streams]
+    shuffled = torch.stack([torch.randperm(n_rows, generator=generator) for generator in generators])
+    filled = shuffled[:, torch.arange(steps * size) % n_rows]
     return training_rows[filled].view(len(streams), steps, size)
-
-
-def _shuffled(n_rows: int, stream: Stream, epoch: int) -> Tensor:
-    return torch.randperm(n_rows, generator=torch.Generator().manual_seed(stream_seed(stream, "order", epoch)))
 
 
 class TabularDataModule(pl.LightningDataModule):
     """Reads any CSV with a numeric target and hands out its splits.
 
     Args:
+        settings: Names the file and how it is read.
         protocol: How rows are split.
         seed: Seed of the splits.
         splits: The splits to prepare; all of the protocol when not given.
         table: The table, where it is read already.
         is_refit: Train on the validation rows too.
-        settings: The keys of `DataSettings`.
 
     Raises:
         InputError: at `setup`, when the CSV cannot be used; the message says how to repair it.
@@ -144,16 +137,16 @@ class TabularDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        protocol: ProtocolSettings | None = None,
+        settings: DataSettings,
+        protocol: ProtocolSettings,
         seed: int = 0,
         splits: Sequence[Split] | None = None,
         table: Table | None = None,
         is_refit: bool = False,
-        **settings: Any,
     ) -> None:
         super().__init__()
-        self.settings = DataSettings(**settings)
-        self.protocol = protocol or ProtocolSettings()
+        self.settings = settings
+        self.protocol = protocol
         self.seed = seed
         self.table = table
         self.wanted = splits

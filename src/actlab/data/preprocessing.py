@@ -161,14 +161,13 @@ class Preprocessor:
             features: N rows with the columns of the schema: float64 with NaN, or text with None.
         """
         out = np.zeros((len(features), self.n_features), dtype=np.float32)
+        ends = np.cumsum([len(rule.feature_names) for rule in self.rules], dtype=int)
+        inputs = np.split(out, ends, axis=1)[:-1]
         columns = [features[rule.name].to_numpy() for rule in self.rules]
         for start in range(0, len(features), BLOCK_ROWS):
-            block = out[start : start + BLOCK_ROWS]
-            first = 0
-            for rule, cells in zip(self.rules, columns, strict=True):
-                last = first + len(rule.feature_names)
-                rule.write(cells[start : start + BLOCK_ROWS], block[:, first:last])
-                first = last
+            rows = slice(start, start + BLOCK_ROWS)
+            for rule, cells, own in zip(self.rules, columns, inputs, strict=True):
+                rule.write(cells[rows], own[rows])
         return out
 
     def unseen(self, features: pd.DataFrame) -> dict[str, list[str]]:

@@ -163,7 +163,7 @@ def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
     for column in schema.columns:
         if column.name not in series:
             columns.append(_absent(column, len(frame)))
-        elif (numbers := _plain_numbers(column, series[column.name], missing)) is not None:
+        elif (numbers := _own_numbers(column, series[column.name], missing)) is not None:
             columns.append(ReadColumn(column, numbers, []))
         else:
             texts = _texts(series[column.name], next(iter(schema.na_values), ""))
@@ -175,7 +175,7 @@ def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
     return Table(_frame(columns), None, ids, schema, tuple(warnings), "")
 
 
-def _plain_numbers(column: Column, series: pd.Series, missing: frozenset[str]) -> np.ndarray | None:
+def _own_numbers(column: Column, series: pd.Series, missing: frozenset[str]) -> np.ndarray | None:
     """The (n_rows,) float64 cells of a numeric column; None where they have to be looked at one by one."""
     if column.kind != "numeric" or not is_numeric_dtype(series) or is_bool_dtype(series):
         return None
@@ -305,9 +305,11 @@ def _read_features(
     for name in list(columns):
         raw = columns.pop(name)
         read = _read_feature(raw, settings, order)
-        if reason := _why_useless(read.parsed):
+        distinct = pd.unique(read.parsed)
+        if len(distinct) == 1:
             dropped.append(name)
-            warnings.append(f"{raw.whole} {reason}; left out")
+            reason = "missing" if pd.isna(distinct[0]) else "the same"
+            warnings.append(f"{raw.whole} is {reason} in every row; left out")
         else:
             kept.append(read)
             warnings += read.warnings
@@ -339,7 +341,8 @@ def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Se
 def _infer_numeric(raw: RawColumn) -> ReadColumn | None:
     """Read the cells in the one numeric format that fits all of them; None when none does.
 
-    `1,234` is taken for 1.234 and not for 1234 in files separated by semicolons."""
+    `1,234` is taken for 1.234 and not for 1234 in files separated by semicolons.
+    """
     numbers = raw.numbers
     odd = int(numbers.unreadable[0]) if numbers.unreadable.size else numbers.formatted
     if numbers.unreadable.size or (odd is not None and raw.file.delimiter == ";"):
@@ -383,16 +386,6 @@ def _read_ordinal(raw: RawColumn, order: Sequence[str]) -> ReadColumn:
             f"({', '.join(order)}); add it there in its place"
         )
     return read
-
-
-def _why_useless(values: np.ndarray) -> str | None:
-    """`is missing in every row`, `is the same in every row`, or None for a column that can be of use."""
-    is_missing = pd.isna(values)
-    if is_missing.all():
-        return "is missing in every row"
-    if not is_missing.any() and (values == values[0]).all():
-        return "is the same in every row"
-    return None
 
 
 def _frame(columns: Sequence[ReadColumn]) -> pd.DataFrame:

@@ -368,12 +368,6 @@ def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[li
     return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]
 
 
-def _datamodule(splits: Sequence[Split], evaluation: Evaluation, table: Table, is_refit: bool) -> TabularDataModule:
-    datamodule = TabularDataModule(evaluation.protocol, evaluation.seed, splits, table, is_refit)
-    datamodule.settings = evaluation.data
-    return datamodule
-
-
 def train(
     members: Sequence[Member],
     evaluation: Evaluation,
@@ -389,7 +383,9 @@ def train(
     if any(lengths) and not all(lengths):
         raise ValueError("members of a given length and members that stop early have different training rows")
     splits = list(dict.fromkeys(member.split for member in members))
-    datamodule = _datamodule(splits, evaluation, table, any(lengths))
+    datamodule = TabularDataModule(
+        evaluation.data, evaluation.protocol, evaluation.seed, splits, table, is_refit=any(lengths)
+    )
     module = PopulationModule(members, evaluation.optimizer)
     options = {**evaluation.trainer, "max_epochs": max(lengths)} if any(lengths) else evaluation.trainer
     trainer = make_trainer(options, callbacks)
