@@ -124,9 +124,12 @@ def open_database(url: str) -> BaseStorage:
         raise InputError(f"storage must not hold a password: give {shown} and put it in ~/.pgpass or PGPASSWORD")
     if parsed.get_backend_name() == "sqlite":
         raise InputError("storage on SQLite hands one trial to several workers: use PostgreSQL, or leave storage away")
-    if parsed.drivername == "grpc":
-        return _open_proxy(parsed.host or "localhost", parsed.port or 13000)
-    return _open_server(url)
+    with warnings.catch_warnings():
+        # heartbeats are marked experimental since Optuna 2.9, the proxy since 4.2
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if parsed.drivername == "grpc":
+            return _open_proxy(parsed.host or "localhost", parsed.port or 13000)
+        return _open_server(url)
 
 
 def _open_server(url: str) -> "RetryingStorage":
@@ -135,12 +138,9 @@ def _open_server(url: str) -> "RetryingStorage":
     deadline = time.monotonic() + OPENING_S
     while True:
         try:
-            with warnings.catch_warnings():
-                # heartbeats are marked experimental since Optuna 2.9
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return RetryingStorage(
-                    url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
-                )
+            return RetryingStorage(
+                url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
+            )
         except ImportError as error:
             raise InputError(f"storage {url} needs a driver: pip install 'actlab[postgres]' ({error})") from error
         except (SQLAlchemyError, StorageInternalError) as error:
@@ -160,10 +160,7 @@ def _may_pass(error: BaseException) -> bool:
 
 def _open_proxy(host: str, port: int) -> BaseStorage:
     try:
-        with warnings.catch_warnings():
-            # the proxy is marked experimental since Optuna 4.2
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.GrpcStorageProxy(host=host, port=port)
+        storage = optuna.storages.GrpcStorageProxy(host=host, port=port)
         storage.wait_server_ready(timeout=30)
     except (ImportError, ConnectionError) as error:
         raise InputError(f"storage grpc://{host}:{port} cannot be opened: {error}") from error
@@ -186,14 +183,14 @@ def _is_away(error: BaseException) -> bool:
     """
     from sqlalchemy import exc
 
-    causes: list[BaseException] = []
+    told: list[exc.SQLAlchemyError] = []
     cause: BaseException | None = error
     while cause is not None:
-        causes.append(cause)
+        if isinstance(cause, exc.SQLAlchemyError):
+            told.append(cause)
         cause = cause.__cause__ or cause.__context__
-    if any(isinstance(cause, exc.DBAPIError) and cause.connection_invalidated for cause in causes):
+    if any(isinstance(cause, exc.DBAPIError) and cause.connection_invalidated for cause in told):
         return True
-    told = [cause for cause in causes if isinstance(cause, exc.SQLAlchemyError)]
     refusals = tuple(getattr(exc, name) for name in REFUSALS)
     return bool(told) and not any(isinstance(cause, refusals) for cause in told)
 
@@ -246,28 +243,27 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
     from sqlalchemy import text
     from sqlalchemy.exc import SQLAlchemyError
 
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    connection = retrying(_take)(storage, key)
+    key = {"key": int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)}
+
+    @retrying
+    def take() -> "Connection":
+        connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    connection = take()
     try:
         yield
     finally:
         # a server that was restarted meanwhile has forgotten the lock with the connection
         with suppress(SQLAlchemyError):
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
         with suppress(SQLAlchemyError):
             connection.close()
-
-
-def _take(storage: RDBStorage, key: int) -> "Connection":
-    from sqlalchemy import text
-
-    connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def open_journal(path: Path) -> "SafeJournalStorage":

@@ -120,24 +120,38 @@ class FileCoordinator(Coordinator):
 class HeartbeatCoordinator(Coordinator):
     """On a server: a thread records a heartbeat for every claimed trial.
 
-    Optuna records heartbeats in `optimize` only, so with claimed trials it falls to us.
+    Optuna records heartbeats in `optimize` only, so with claimed trials it falls to us. A database keeps them. Its
+    proxy does not, nor has it a lock: there the time is an attribute of the trial, and the clocks of the machines must
+    agree to within a minute.
+
+    Args:
+        storage: The database, without the cache that would hide its lock; or the proxy.
+        name: Of the study.
+        study_id: What the database knows the study by.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, storage: BaseStorage, name: str, study_id: int) -> None:
         super().__init__()
+        self._storage, self._name, self._study_id = storage, name, study_id
+        self._database = storage if isinstance(storage, RetryingStorage) else None
         self._claimed: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_for_ever, name="heartbeat", daemon=True)
 
-    @abstractmethod
-    def _beat(self, claimed: int) -> None:
-        """Record one heartbeat."""
+    def lock(self) -> AbstractContextManager[Any]:
+        return advisory_lock(self._database, f"actlab {self._name}") if self._database else nullcontext()
 
     def announce(self, claimed: int) -> None:
         self._beat(claimed)
         self._claimed.add(claimed)
         if self._thread.ident is None:
             self._thread.start()
+
+    def _beat(self, claimed: int) -> None:
+        if self._database:
+            self._database.record_heartbeat(claimed)
+        else:
+            self._storage.set_trial_user_attr(claimed, HEARTBEAT, time.time())
 
     def _beat_for_ever(self) -> None:
         while not self._stop.wait(storages.HEARTBEAT_S):
@@ -146,58 +160,17 @@ class HeartbeatCoordinator(Coordinator):
                 with suppress(OptunaError, InputError, KeyError):
                     self._beat(claimed)
 
+    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
+        if self._database:
+            return stale_trial_ids(self._database, self._study_id)
+        oldest = time.time() - storages.GRACE_S
+        return [trial_id(trial) for trial in running if trial.user_attrs.get(HEARTBEAT, 0.0) < oldest]
+
     def forget(self, told: Iterable[int]) -> None:
         self._claimed -= set(told)
 
     def close(self) -> None:
         self._stop.set()
-
-
-class DatabaseCoordinator(HeartbeatCoordinator):
-    """On a database, which keeps the heartbeats.
-
-    Args:
-        database: Without Optuna's cache, which would hide its lock.
-        name: Of the study.
-        study_id: What the database knows the study by.
-    """
-
-    def __init__(self, database: RetryingStorage, name: str, study_id: int) -> None:
-        super().__init__()
-        self._database, self._name, self._study_id = database, name, study_id
-
-    def lock(self) -> AbstractContextManager[Any]:
-        return advisory_lock(self._database, f"actlab {self._name}")
-
-    def _beat(self, claimed: int) -> None:
-        self._database.record_heartbeat(claimed)
-
-    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
-        return stale_trial_ids(self._database, self._study_id)
-
-
-class ProxyCoordinator(HeartbeatCoordinator):
-    """On Optuna's gRPC proxy, which has neither locks nor heartbeats.
-
-    The time of a heartbeat is an attribute of its trial, so the clocks of the machines must agree to within a minute.
-
-    Args:
-        proxy: The storage.
-    """
-
-    def __init__(self, proxy: BaseStorage) -> None:
-        super().__init__()
-        self._proxy = proxy
-
-    def lock(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def _beat(self, claimed: int) -> None:
-        self._proxy.set_trial_user_attr(claimed, HEARTBEAT, time.time())
-
-    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
-        oldest = time.time() - storages.GRACE_S
-        return [trial_id(trial) for trial in running if trial.user_attrs.get(HEARTBEAT, 0.0) < oldest]
 
 
 def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
@@ -251,18 +224,14 @@ class Study:
             storage=self.storage, study_name=name, direction="minimize", load_if_exists=True
         )
         self._id = self.storage.get_study_id_from_name(name)
-        self.coordinator = self._make_coordinator()
-
-    def _make_coordinator(self) -> Coordinator:
-        if isinstance(self.backend, SafeJournalStorage):
-            return FileCoordinator(self.backend.journal.path)
-        if isinstance(self.backend, RetryingStorage):
-            return DatabaseCoordinator(self.backend, self.optuna.study_name, self._id)
-        return ProxyCoordinator(self.storage)
+        self._journal = storage.journal if isinstance(storage, SafeJournalStorage) else None
+        self.coordinator: Coordinator = (
+            FileCoordinator(self._journal.path) if self._journal else HeartbeatCoordinator(storage, name, self._id)
+        )
 
     def _synced_once(self) -> AbstractContextManager[None]:
         """Many writes that wait for the disk once, where the study is in a file."""
-        return self.backend.journal.synced_once() if isinstance(self.backend, SafeJournalStorage) else nullcontext()
+        return self._journal.synced_once() if self._journal else nullcontext()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in some states (all without any), by number."""
@@ -291,7 +260,7 @@ class Study:
         return len(missing)
 
     def _fail(self, trial: int) -> None:
-        # told by somebody who was quicker
+        # somebody may have told it already
         with suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(trial, state=TrialState.FAIL)
 

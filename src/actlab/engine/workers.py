@@ -22,13 +22,7 @@ STOP_S = 20.0
 
 @dataclass(frozen=True)
 class Worker:
-    """One of several processes on this machine.
-
-    Args:
-        index: From 0.
-        n_threads: Threads of arithmetic, its share of the machine's.
-        n_workers: How many there are.
-    """
+    """One of `n_workers` processes on this machine, counted from 0, and its share of the machine's threads."""
 
     index: int
     n_threads: int
@@ -121,19 +115,14 @@ class _Team:
             code = child.poll()
             if code is None:
                 continue
-            self._leave(worker)
+            # closes the pipe to it
+            self.children.pop(worker).communicate()
             if code == 2:
                 raise InputError(self._last_line(worker).removeprefix("actlab: "))
             if code == 1:
                 raise RuntimeError(f"worker {worker.index} failed; {self.log(worker)} says why")
             if code != 0:
                 yield worker
-
-    def _leave(self, worker: Worker) -> None:
-        child = self.children.pop(worker)
-        if child.stdin is not None:
-            with contextlib.suppress(OSError):
-                child.stdin.close()
 
     def _last_line(self, worker: Worker) -> str:
         lines = self.log(worker).read_text(errors="replace").strip().splitlines()
@@ -145,13 +134,12 @@ class _Team:
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_S
-        for worker, child in list(self.children.items()):
+        for child in self.children.values():
             try:
-                child.wait(max(0.1, deadline - time.monotonic()))
+                child.communicate(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.wait()
-            self._leave(worker)
+                child.communicate()
 
 
 def _follow_parent(lifeline: IO[bytes]) -> None:
@@ -161,13 +149,9 @@ def _follow_parent(lifeline: IO[bytes]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _stop(signum: int, frame: object) -> None:
-    raise SystemExit(128 + signum)
-
-
 def main() -> None:
     """What a worker process runs: the job that its parent sends."""
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     lifeline = sys.stdin.buffer
     # the number of threads is in the environment, where torch finds it
     job, argument, worker = pickle.load(lifeline)
