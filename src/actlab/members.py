@@ -29,6 +29,18 @@ Stream = tuple[int, Split]
 
 
 @dataclass(frozen=True)
+class MemberKey:
+    """The columns by which files name a member."""
+
+    trial: int
+    activation: str
+    learning_rate: float
+    repeat: int
+    fold: int
+    inner: int
+
+
+@dataclass(frozen=True)
 class Member:
     """One network: its architecture, its optimiser settings, its rows and its seed.
 
@@ -49,6 +61,11 @@ class Member:
     init: str = "auto"
     weight_decay: float = 0.0
     epochs: int = 0
+
+    @property
+    def key(self) -> tuple[int, str, float, int, int, int]:
+        """The values of a `MemberKey`."""
+        return (self.trial, self.activation, self.learning_rate, self.split.repeat, self.split.fold, self.split.inner)
 
     @property
     def stream(self) -> Stream:

@@ -1,7 +1,5 @@
 """How an activation fares inside a network in training: dead and saturated units, mean output, gradients.
 
-How an activation fares inside a network: dead and saturated units, mean output, gradients on their way back.
-
 Measured per member and hidden layer on given rows, for any activation:
 
 - The derivative of a unit by its pre-activations comes from autograd, as the product of a vector of random signs with
@@ -12,23 +10,22 @@ Measured per member and hidden layer on given rows, for any activation:
   aims at, with the member's own learned parameters. Bounded derivatives (sigmoid, tanh, ReLU, ...) have theirs there;
   those that grow without bound (squared ReLU, the gated ones) are measured against what they reach there.
 - By these definitions leaky ReLU with its slope of 0.01 is saturated on the negative side, and never dead.
-
-Watches the health of a population while it trains, at the three moments that `HealthRecord` names.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from actlab.members import Member
+from actlab.members import Member, MemberKey
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor
-from actlab.networks.population import StackTraining
+from actlab.networks.population import Outcome, StackTraining
 
 Moment = Literal["start", "best", "end"]
 
@@ -42,7 +39,7 @@ N_GRID = 601
 
 
 @dataclass(frozen=True)
-class HealthRecord:
+class HealthRecord(MemberKey):
     """One hidden layer of one member at one moment, on its inner-validation rows.
 
     Args:
@@ -56,12 +53,6 @@ class HealthRecord:
             with variance-preserving weights then has 1, however many inputs it has.
     """
 
-    trial: int
-    activation: str
-    learning_rate: float
-    repeat: int
-    fold: int
-    inner: int
     layer: int
     moment: Moment
     dead: float
@@ -91,17 +82,7 @@ class StackHealth:
         """One record for each member, seen at its moment, and layer, in this order."""
         measures = [m.tolist() for m in (self.dead, self.saturated, self.mean_output, self.gradient_ratio)]
         return [
-            HealthRecord(
-                member.trial,
-                member.activation,
-                member.learning_rate,
-                member.split.repeat,
-                member.split.fold,
-                member.split.inner,
-                layer + 1,
-                moments[row],
-                *(measure[row][layer] for measure in measures),
-            )
+            HealthRecord(*member.key, layer + 1, moments[row], *(measure[row][layer] for measure in measures))
             for row, member in enumerate(members)
             for layer in range(self.dead.shape[1])
         ]
@@ -156,8 +137,8 @@ def derivative(z: Tensor, outputs: Tensor, width_factor: int) -> Tensor:
     (gradient,) = torch.autograd.grad(outputs, z, signs, retain_graph=True, allow_unused=True, materialize_grads=True)
     if width_factor == 1:
         return gradient.abs()
-    pieces = torch.stack(gradient.chunk(width_factor, dim=-1))
-    norms: Tensor = torch.linalg.vector_norm(pieces, dim=0)
+    by_pre_activation = torch.stack(gradient.chunk(width_factor, dim=-1))
+    norms: Tensor = torch.linalg.vector_norm(by_pre_activation, dim=0)
     return norms
 
 
@@ -176,24 +157,28 @@ def _maximum(stack: Regressor, depth: int) -> Tensor:
 CHUNK = 64
 
 
-@dataclass
-class Waiting:
-    """Weights of equal shape that are to be measured together, on features (B, F) and targets (B,) of their members."""
+class Observation(NamedTuple):
+    """A member's weights at a moment, and the rows (B, F) and targets (B,) that they are to be measured on."""
 
-    members: list[Member] = field(default_factory=list)
-    n_features: list[int] = field(default_factory=list)
-    moments: list[Moment] = field(default_factory=list)
-    weights: list[dict[str, Tensor]] = field(default_factory=list)
-    features: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
+    member: Member
+    n_features: int
+    moment: Moment
+    weights: dict[str, Tensor]
+    features: Tensor
+    targets: Tensor
 
-    def records(self) -> list[HealthRecord]:
-        """Health of all that waits."""
-        stacked = {name: torch.stack([own[name] for own in self.weights]) for name in self.weights[0]}
-        stack = Regressor(self.members, self.n_features, stacked)
-        stack.activation.to(stack.first_weight)
-        features, targets = torch.stack(self.features), torch.stack(self.targets)
-        return measure(stack, features, targets).records(self.members, self.moments)
+    @property
+    def shape(self) -> object:
+        """Equal for members that can be measured together."""
+        return (self.member.activation, *(value.shape for value in self.weights.values()), len(self.targets))
+
+
+def records_of(observations: Sequence[Observation]) -> list[HealthRecord]:
+    """Health of members of equal shape."""
+    members, n_features, moments, weights, features, targets = zip(*observations, strict=True)
+    stack = Regressor(members, n_features, {name: torch.stack([own[name] for own in weights]) for name in weights[0]})
+    stack.activation.to(stack.first_weight)
+    return measure(stack, torch.stack(features), torch.stack(targets)).records(members, moments)
 
 
 class HealthMonitor(pl.Callback):
@@ -210,8 +195,8 @@ class HealthMonitor(pl.Callback):
     def __init__(self) -> None:
         self.records: list[HealthRecord] = []
         self.seconds = 0.0
-        self._waiting: dict[object, Waiting] = {}
-        self._enough: list[Waiting] = []
+        self._waiting: dict[object, list[Observation]] = {}
+        self._enough: list[list[Observation]] = []
         self._interrupted: dict[str, Any] | None = None
 
     def of(self, trial: int) -> list[HealthRecord]:
@@ -222,7 +207,10 @@ class HealthMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For an interrupted population: tensors and plain types."""
-        waiting = [{**vars(each), "members": list(map(repr, each.members))} for each in self._waiting.values()]
+        waiting = [
+            [{**observation._asdict(), "member": repr(observation.member)} for observation in own]
+            for own in self._waiting.values()
+        ]
         return {"records": [list(vars(record).values()) for record in self.records], "waiting": waiting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -234,90 +222,71 @@ class HealthMonitor(pl.Callback):
         records = [HealthRecord(*values) for values in self._interrupted["records"]]
         trials, named = {member.trial for member in members}, {repr(member): member for member in members}
         self.records += [record for record in records if record.trial in trials]
-        for content in self._interrupted["waiting"]:
-            kept = [place for place, name in enumerate(content["members"]) if name in named]
-            own = {name: [values[place] for place in kept] for name, values in content.items()}
+        for waiting in self._interrupted["waiting"]:
+            kept = [Observation(**{**own, "member": named[own["member"]]}) for own in waiting if own["member"] in named]
             if kept:
-                waiting = Waiting(**{**own, "members": [named[name] for name in own["members"]]})
-                self._waiting[_alike(waiting.members[0], waiting.weights[0], len(waiting.targets[0]))] = waiting
+                self._waiting[kept[0].shape] = kept
         self._interrupted = None
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waiting.clear()
-        started = time.perf_counter()
         module = _population(pl_module)
         if self._interrupted is not None:
             self._go_on(module.members)
             return
-        for training in module.training_stacks:
-            self._observe(training, places(training), "start")
-        self._measure(module)
-        self.seconds += time.perf_counter() - started
+        with self._timed():
+            for training in module.training_stacks:
+                self._observe(training, training.running, "start")
+            self._measure(module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        started = time.perf_counter()
         module = _population(pl_module)
-        for training in module.training_stacks:
-            self._leave(training, [(row, p) for row, p in places(training) if training.is_done(p)])
-        if len(self._enough) >= module.n_side_by_side:
-            # one alone would keep the other threads waiting
-            self._measure(module)
-        self.seconds += time.perf_counter() - started
+        with self._timed():
+            for training in module.training_stacks:
+                self._leave(training, [place for place in training.running if training.is_done(place[1])])
+            if len(self._enough) >= module.n_side_by_side:
+                # one alone would keep the other threads waiting
+                self._measure(module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is still in training leaves now, because the module is about to retire it."""
-        started = time.perf_counter()
         module = _population(pl_module)
-        for training in module.training_stacks:
-            self._leave(training, places(training))
-        self._enough += self._waiting.values()
-        self._waiting.clear()
-        self._measure(module)
-        self.seconds += time.perf_counter() - started
+        with self._timed():
+            for training in module.training_stacks:
+                self._leave(training, training.running)
+            self._enough += self._waiting.values()
+            self._waiting.clear()
+            self._measure(module)
 
-    def _leave(self, training: StackTraining, leaving: Sequence[tuple[int, int]]) -> None:
-        self._observe(training, [place for place in leaving if training.outcomes[place[1]].best_epoch > 0], "best")
+    def _leave(self, training: StackTraining, leaving: Sequence[tuple[int, Outcome]]) -> None:
+        self._observe(training, [place for place in leaving if place[1].best_epoch > 0], "best")
         self._observe(training, leaving, "end")
 
-    def _observe(self, training: StackTraining, observed: Sequence[tuple[int, int]], moment: Moment) -> None:
-        """Let members wait with their weights of this moment, until enough of their kind do."""
-        stack, width = training.stack, training.stack.first_weight.shape[1]
+    def _observe(self, training: StackTraining, observed: Sequence[tuple[int, Outcome]], moment: Moment) -> None:
+        """Let members wait with their weights of this moment, until enough of their shape do."""
+        stack, width, n_rows = training.stack, training.stack.first_weight.shape[1], training.n_validation
         weights = training.best if moment == "best" else stack.stacked()
-        for row, _ in observed:
-            member = stack.members[row]
+        for row, outcome in observed:
             own = {name: value.detach()[row].clone() for name, value in weights.items()}
-            key = _alike(member, own, training.n_validation)
-            waiting = self._waiting.setdefault(key, Waiting())
-            waiting.members.append(member)
-            waiting.n_features.append(stack.n_features[row])
-            waiting.moments.append(moment)
-            waiting.weights.append(own)
             # the rows beyond n_validation only fill up the lanes
-            place = training.places[row]
-            waiting.features.append(training.features[place, : training.n_validation, :width])
-            waiting.targets.append(training.targets[place, : training.n_validation])
-            if len(waiting.members) == CHUNK:
-                self._enough.append(self._waiting.pop(key))
+            features = training.features[training.places[row], :n_rows, :width]
+            targets = training.targets[training.places[row], :n_rows]
+            one = Observation(outcome.member, stack.n_features[row], moment, own, features, targets)
+            waiting = self._waiting.setdefault(one.shape, [])
+            waiting.append(one)
+            if len(waiting) == CHUNK:
+                self._enough.append(self._waiting.pop(one.shape))
 
     def _measure(self, module: PopulationModule) -> None:
-        found: dict[int, list[HealthRecord]] = {}
-
-        def measure_one(number: int) -> None:
-            found[number] = self._enough[number].records()
-
-        module.in_pool(measure_one, range(len(self._enough)))
-        self.records += [record for number in sorted(found) for record in found[number]]
+        for records in module.in_pool(records_of, self._enough):
+            self.records += records
         self._enough.clear()
-
-
-def _alike(member: Member, weights: dict[str, Tensor], n_validation: int) -> object:
-    """Equal for members that can be measured together."""
-    return (member.activation, tuple(tuple(value.shape) for value in weights.values()), n_validation)
-
-
-def places(training: StackTraining) -> list[tuple[int, int]]:
-    """(row of the stack, position in the population) of all members in training."""
-    return list(zip(training.rows, training.positions, strict=True))
 
 
 def _population(module: pl.LightningModule) -> PopulationModule:

@@ -115,7 +115,7 @@ class RungPruning(pl.Callback):
             if reason := reason_to_stop(values[place], others, rung, kept):
                 for outcome in trials[place]:
                     outcome.pruned = reason
-        module.retire({p for t in module.training_stacks for p in t.positions if t.outcomes[p].pruned})
+        module.retire(lambda outcome: outcome.pruned)
 
     def _elsewhere(self, rung: int) -> list[float]:
         """Values at this very rung of trials that are not of this population."""

@@ -3,6 +3,9 @@
 A Lightning batch is one epoch of the whole population, so Lightning's cost per batch is paid once an epoch. On the CPU
 the pieces of an epoch run side by side in threads, each with one thread of arithmetic: matrices this small gain
 little from two threads inside one product, and a member's numbers do not depend on how many there are.
+
+From `Trainer.fit` to a training step: `PopulationModule.training_step`, `StackTraining.train` of a piece of an epoch,
+`Chunks.train_alone`, `Steps.forward` (by autograd: `AutogradSteps._train`, `AutogradSteps._step`).
 """
 
 import gc
@@ -204,7 +207,7 @@ class PopulationModule(pl.LightningModule):
             with (
                 self.trainer.precision_plugin.forward_context(),
                 torch.set_grad_enabled(is_training),
-                training.beside(),
+                training.on_own_queue(),
             ):
                 work()
 
@@ -212,10 +215,9 @@ class PopulationModule(pl.LightningModule):
         is_training = torch.is_grad_enabled()
         self.in_pool(run, tasks)
 
-    def in_pool(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
-        """Do something with each item: side by side while there are threads, in turn otherwise."""
-        for _ in (self._pool.map if self._pool else map)(work, items):
-            pass
+    def in_pool(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """What `work` makes of each item: side by side while there are threads, in turn otherwise."""
+        return list((self._pool.map if self._pool else map)(work, items))
 
     def training_step(self, batch: EpochOrder, batch_idx: int) -> None:
         """One epoch of every member that is still in training."""
@@ -225,7 +227,7 @@ class PopulationModule(pl.LightningModule):
             self.in_pool(self._shared.fill, self._shared.start(batch, [t.shape for t in self.training_stacks]))
         pieces: list[tuple[StackTraining, Piece]] = []
         for training in self.training_stacks:
-            with training.beside():
+            with training.on_own_queue():
                 pieces += [(training, piece) for piece in training.begin_epoch(batch)]
         # what takes longest first, so that the threads end together
         pieces.sort(key=lambda found: (found[0].pace * found[1].n_members, found[1].n_members), reverse=True)
@@ -250,27 +252,26 @@ class PopulationModule(pl.LightningModule):
         """Members that are done leave; those that stay move closer together."""
         if self.trainer.logger is not None:
             self._log_means()
-        self.retire({p for t in self.training_stacks for p in t.positions if t.is_done(p)})
+        self.retire(lambda outcome: outcome.is_done(self.optimizer_settings.patience, self.max_epochs))
         if not self.training_stacks:
             self.trainer.should_stop = True
 
     def _log_means(self) -> None:
-        running = [t.outcomes[p] for t in self.training_stacks for p in t.positions]
-        for key, values in (
-            ("train/score", [o.train_curve[-1] for o in running]),
-            ("val/score", [o.val_curve[-1] for o in running if o.val_curve]),
+        for key, curves in (
+            ("train/score", [outcome.train_curve for outcome in self.running]),
+            ("val/score", [outcome.val_curve for outcome in self.running if outcome.val_curve]),
         ):
-            if values:
-                self.log(key, sum(values) / len(values))
+            if curves:
+                self.log(key, sum(curve[-1] for curve in curves) / len(curves))
 
-    def retire(self, positions: set[int]) -> None:
+    def retire(self, leaves: Callable[[Outcome], object]) -> None:
         """Take members out of training with their best weights so far; their neighbours do not notice."""
-        if not positions:
+        if not any(map(leaves, self.running)):
             return
 
         def leave(training: StackTraining) -> None:
-            with training.beside():
-                training.retire(positions)
+            with training.on_own_queue():
+                training.retire(leaves)
 
         self.in_pool(leave, self.training_stacks)
         for training in self.training_stacks:
@@ -284,7 +285,7 @@ class PopulationModule(pl.LightningModule):
         self._set_streams(member for training in self.training_stacks for member in training.stack.members)
 
     def on_train_end(self) -> None:
-        self.retire({p for t in self.training_stacks for p in t.positions})
+        self.retire(lambda outcome: True)
         self._close_pool()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -311,6 +312,9 @@ class PopulationModule(pl.LightningModule):
                 groups.setdefault((member.split, member.activation, member.hidden), []).append(outcome)
         for outcomes in groups.values():
             self._score(outcomes, data[outcomes[0].member.split])
+        scores = [outcome.test_score for outcomes in groups.values() for outcome in outcomes]
+        if scores:
+            self.log("test/score", sum(scores) / len(scores), batch_size=1)
 
     def _score(self, outcomes: Sequence[Outcome], data: SplitData) -> None:
         rows = torch.from_numpy(data.rows.test)

@@ -1,16 +1,12 @@
-"""How one stack trains: its epochs, its members' best weights, who leaves; and which members make a stack.
+"""How one stack trains (its epochs, its members' best weights, who leaves), and which members make a stack.
 
-How one stack trains: its epochs, its members' best weights, and who leaves.
-
-Everything here concerns one stack on one device, so that stacks can run side by side; pieces of an epoch can, too.
-
-Which members train as one stack: at the start, and when some of them have left.
+A `StackTraining` concerns one stack on one device, so that stacks can run side by side; pieces of an epoch can, too.
 """
 
 import math
 import statistics
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -68,6 +64,12 @@ class Outcome:
     state: dict[str, Tensor] | None = None
     network: TrainedNetwork | None = None
 
+    def is_done(self, patience: int, max_epochs: int) -> bool:
+        """Diverged, out of patience, or at the last epoch."""
+        if self.member.epochs:
+            return self.is_diverged or self.epochs >= self.member.epochs
+        return self.is_diverged or self.epochs - self.best_epoch >= patience or self.epochs >= max_epochs
+
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain types, all but the member: `Outcome(member, **content)` restores it."""
         return {name: value for name, value in vars(self).items() if name != "member"}
@@ -90,8 +92,8 @@ def mean_score(outcomes: Iterable[Outcome]) -> float:
 class StackTraining:
     """One stack in training.
 
-    An accelerator works while Python goes on: each stack has a stream of its own, entered by `beside`, and numbers are
-    read in `record` alone, when the work of all stacks is under way.
+    An accelerator works while Python goes on: each stack has a queue of its own there, entered by `on_own_queue`, and
+    numbers are read in `record` alone, when the work of all stacks is under way.
 
     Args:
         stack: The members' networks, on the device.
@@ -128,7 +130,7 @@ class StackTraining:
         # seconds of a member in the last piece that was done
         self.pace = 0.0
         device = stack.first_weight.device
-        self.stream = None if device.type == "cpu" else torch.Stream(device)
+        self.device_queue = None if device.type == "cpu" else torch.Stream(device)
         self.least_alive = least_alive(device)
         # filled when a member first scores
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
@@ -143,7 +145,7 @@ class StackTraining:
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if stack.row.name in activations.BY_NAME else None
         if interrupted is None:
-            self._take(stack)
+            self._set_stack(stack)
             return
         self.outcomes = {
             position: Outcome(member, **own)
@@ -152,7 +154,7 @@ class StackTraining:
         self.best = {name: value.to(device) for name, value in interrupted["best"].items()}
         moments = [{key: value.to(device) for key, value in own.items()} for own in interrupted["moments"]]
         everyone = torch.arange(stack.n_members, device=device)
-        self._take(stack, [(AdamWState(interrupted["steps"], moments), everyone)])
+        self._set_stack(stack, [(AdamWState(interrupted["steps"], moments), everyone)])
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors on the processor and plain types: what the members in training go on from at the next epoch."""
@@ -173,7 +175,7 @@ class StackTraining:
             "moments": [own(each) for each in moments],
         }
 
-    def _take(self, stack: Regressor, sources: Sequence[tuple[AdamWState, Tensor]] | None = None) -> None:
+    def _set_stack(self, stack: Regressor, sources: Sequence[tuple[AdamWState, Tensor]] | None = None) -> None:
         device, members = stack.first_weight.device, stack.members
         chunk = chunk_size(stack, self.shape.batch) if self.is_compiled else None
         self.stack, self.optimizer = stack, RowAdamW(stack, chunk, sources)
@@ -194,14 +196,19 @@ class StackTraining:
         """Members that still train."""
         return len(self.positions)
 
+    @property
+    def running(self) -> list[tuple[int, Outcome]]:
+        """Of the members that still train: the row of the stack, and the outcome so far."""
+        return [(row, self.outcomes[position]) for row, position in zip(self.rows, self.positions, strict=True)]
+
     @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Around all work of this stack: on its own stream, after what the current one has been given so far."""
-        if self.stream is None:
+    def on_own_queue(self) -> Iterator[None]:
+        """Around all work of this stack: on its own queue, after what the current one has been given so far."""
+        if self.device_queue is None:
             yield
             return
-        self.stream.wait_stream(torch.accelerator.current_stream())
-        with self.stream:
+        self.device_queue.wait_stream(torch.accelerator.current_stream())
+        with self.device_queue:
             yield
 
     def begin_epoch(self, order: EpochOrder) -> list[Piece]:
@@ -215,7 +222,7 @@ class StackTraining:
         """Do one piece of an epoch; several may be done side by side."""
         started = time.perf_counter()
         self.losses[piece.rows] = piece.train() / self.shape.steps
-        if self.stream is None:
+        if self.device_queue is None:
             seconds = (time.perf_counter() - started) / piece.n_members
             self.pace = seconds
             self._spend(seconds, range(piece.rows.start, piece.rows.stop))
@@ -226,9 +233,9 @@ class StackTraining:
 
     def _spend(self, seconds: float, rows: Container[int]) -> None:
         """Add what each of some members took."""
-        for row, position in zip(self.rows, self.positions, strict=True):
+        for row, outcome in self.running:
             if row in rows:
-                self.outcomes[position].seconds += seconds
+                outcome.seconds += seconds
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -243,15 +250,14 @@ class StackTraining:
         outputs = self.steps.predict(self.features, self.places)[:, : self.n_validation]
         targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
         self.metric.update(outputs * sd, targets * sd)
-        if self.stream is None:
+        if self.device_queue is None:
             self.spend(time.perf_counter() - started)
 
     @torch.no_grad()
     def record(self) -> None:
         """Note the scores of the epoch; keep the weights of members that improved."""
         scores = (self.losses.sqrt() * self.sd).tolist()
-        for row, position in zip(self.rows, self.positions, strict=True):
-            outcome = self.outcomes[position]
+        for row, outcome in self.running:
             outcome.train_curve.append(scores[row])
             outcome.epochs += 1
         self._keep_best(self._improved() if self.n_validation else self._at_their_length())
@@ -261,8 +267,8 @@ class StackTraining:
         # torchmetrics makes a scalar of a single value
         scores = self.metric.compute().reshape(-1).tolist()
         improved = []
-        for row, position in zip(self.rows, self.positions, strict=True):
-            outcome, score = self.outcomes[position], scores[row]
+        for row, outcome in self.running:
+            score = scores[row]
             outcome.val_curve.append(score)
             outcome.is_diverged = not (math.isfinite(score) and math.isfinite(outcome.train_curve[-1]))
             if not outcome.is_diverged and not outcome.val_score <= score:
@@ -272,11 +278,10 @@ class StackTraining:
 
     def _at_their_length(self) -> list[int]:
         """Rows of the members that have reached it, whose last weights count."""
-        for position in self.positions:
-            outcome = self.outcomes[position]
+        for _, outcome in self.running:
             outcome.is_diverged = not math.isfinite(outcome.train_curve[-1])
             outcome.best_epoch = 0 if outcome.is_diverged else outcome.epochs
-        return [row for row, position in zip(self.rows, self.positions, strict=True) if self.is_done(position)]
+        return [row for row, outcome in self.running if self.is_done(outcome)]
 
     def _keep_best(self, rows: Sequence[int]) -> None:
         if rows:
@@ -284,17 +289,13 @@ class StackTraining:
             for name, value in self.stack.stacked().items():
                 self.best[name].index_copy_(0, index, value.detach().index_select(0, index))
 
-    def is_done(self, position: int) -> bool:
-        """Diverged, out of patience, or at the last epoch."""
-        outcome = self.outcomes[position]
-        if outcome.member.epochs:
-            return outcome.is_diverged or outcome.epochs >= outcome.member.epochs
-        waited = outcome.epochs - outcome.best_epoch
-        return outcome.is_diverged or waited >= self.settings.patience or outcome.epochs >= self.max_epochs
+    def is_done(self, outcome: Outcome) -> bool:
+        """Whether a member has trained as long as it may."""
+        return outcome.is_done(self.settings.patience, self.max_epochs)
 
-    def retire(self, leaving: set[int]) -> None:
+    def retire(self, leaves: Callable[[Outcome], object]) -> None:
         """Take members out of the stack with their best weights; the rest goes on without them."""
-        leaving = leaving & set(self.positions)
+        leaving = {position for position, outcome in self.outcomes.items() if leaves(outcome)}
         if not leaving:
             return
         places = list(zip(self.rows, self.positions, strict=True))
@@ -309,13 +310,13 @@ class StackTraining:
     def _finish(self, gone: Sequence[tuple[int, int]]) -> None:
         """Hand out the best weights of some (row, position)."""
         weights, rows = self.best, [row for row, _ in gone]
-        if self.stream is not None:
+        if self.device_queue is not None:
             index = torch.tensor(rows, device=self.sd.device)
             weights = {name: value.index_select(0, index).cpu() for name, value in weights.items()}
         for place, (row, position) in enumerate(gone):
             outcome = self.outcomes.pop(position)
             if outcome.best_epoch > 0:
-                own = {name: value[row if self.stream is None else place] for name, value in weights.items()}
+                own = {name: value[row if self.device_queue is None else place] for name, value in weights.items()}
                 outcome.state = unstack(own, self.stack.n_features[row])
             self.finished[position] = outcome
 
@@ -323,7 +324,7 @@ class StackTraining:
         """Let go of the members that no longer train."""
         index = torch.tensor(self.rows, device=self.sd.device)
         self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
-        self._take(self.stack.select(self.rows), [(self.optimizer.state(), index)])
+        self._set_stack(self.stack.select(self.rows), [(self.optimizer.state(), index)])
 
     def halve(self) -> "StackTraining":
         """Give half of the members to a new stack, so that two threads have work."""
@@ -362,17 +363,17 @@ class StackTraining:
         self.positions += other.positions
         self.outcomes |= other.outcomes
         self.finished |= other.finished
-        self._take(self.stack.join(other.stack), everyone)
+        self._set_stack(self.stack.join(other.stack), everyone)
 
 
 # Weights, gradients and two moments of a stack. Whoever trains a few members at a time has no need of small stacks;
 # larger ones are copied whole whenever a member leaves them, and leave less to share out among threads.
 STACK_BYTES = 32_000_000
-# members of a stack under which its cost is that of calling the kernels
+# Members of a stack under which its cost is that of calling the kernels.
 SMALL = 8
-# stacks that every thread has at least, if they are not small: the last of an epoch makes up for unequal ones before
+# Least stacks for each thread, as long as these are not small: unequal ones even out over an epoch.
 STACKS_A_THREAD = 2
-# a thread's equal share of the members, as many times as which one stack may have of them
+# Largest stack, in multiples of one thread's equal share of all members; a larger one is halved.
 MOST_OF_A_SHARE = 1.5
 
 
