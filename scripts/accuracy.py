@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--lengths", type=yaml.safe_load, default=[assembly.LENGTH], help="in best epochs (refit)")
     parser.add_argument("--pairs", type=yaml.safe_load, default=[], help="activations and learning rates (nested)")
     own, others = parser.parse_known_args(arguments)
-    configuration = parse("compare", "", others)
+    configuration = parse("compare", others)
     if own.what in ("shipped", "refit") and own.out is None:
         parser.error(f"{own.what} needs --out DIR")
     if own.what == "shipped":

@@ -207,9 +207,9 @@ def main() -> None:
             if asked.show is not None and asked.show.lower() not in case.title.lower():
                 continue
             ended = {command: bench.end(case, command) for command in case.codes}
-            lines += rows(case, ended)
-            for line in lines[-len(ended) :] if asked.show is not None else ():
-                print(line, flush=True)
+            lines += (own := rows(case, ended))
+            if asked.show is not None:
+                print(*own, sep="\n", flush=True)
             for command, end in ended.items():
                 if end.code != case.codes[command]:
                     expected = case.codes[command]

@@ -216,7 +216,7 @@ def main() -> None:
     found: dict[str, Tested] = {}
     for config in asked.configs:
         name = Path(config).stem
-        found[name] = measure(parse("compare", "", ["--config", str(config)]), asked.out / name)
+        found[name] = measure(parse("compare", ["--config", str(config)]), asked.out / name)
     paths = "" if tuple(asked.configs) == CONFIGS else "".join(f" {config}" for config in asked.configs)
     errors = ", ".join(f"{np.sqrt(0.09 / len(t.truth)):.1%} for {name}" for name, t in found.items())
     sections = [

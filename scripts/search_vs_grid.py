@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="study seeds")
     parser.add_argument("--unpruned", action="store_true", help="the same searches with pruning off as well")
     asked, rest = parser.parse_known_args()
-    run(parse("search", str(__doc__), rest), asked.out, asked.seeds, asked.unpruned)
+    run(parse("search", rest, str(__doc__)), asked.out, asked.seeds, asked.unpruned)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_a_comparisons_members_are_those_that_it_trains(scripts: Any, small_csv:
     from actlab.config import parse
 
     flags = ["--compare.activations", "[relu, maxout]", "--compare.folds", "2", "--data.csv", small_csv]
-    configuration = parse("compare", "", [*flags, "--data.target", "price", "--trainer.max_epochs", "2"])
+    configuration = parse("compare", [*flags, "--data.target", "price", "--trainer.max_epochs", "2"])
     task = scripts.tasks.comparison_task(configuration)
     assert len(task.members) == 2 * 5 * 2 * 2
     assert len({member.activation for member in task.sample(2)}) == 2

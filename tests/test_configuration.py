@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from actlab.activations import ACTIVATIONS
-from actlab.config import Configuration, differences, find_data_list, parse, parse_data, read_listing
+from actlab.cli import dispatch
+from actlab.config import Configuration, differences, parse, parse_data, parse_data_sets
 from actlab.errors import InputError
 from actlab.run_files import to_yaml
 from actlab.settings import CompareSettings, ModelSettings
@@ -15,7 +16,7 @@ CSV = ["--data.csv", "some.csv", "--data.target", "y"]
 
 
 def test_without_flags_every_value_is_the_default_of_its_home() -> None:
-    parsed = parse("compare", "", CSV)
+    parsed = parse("compare", CSV)
     assert parsed.model == ModelSettings()
     assert parsed.compare == CompareSettings()
     assert parsed.trainer == Configuration().trainer
@@ -25,17 +26,17 @@ def test_without_flags_every_value_is_the_default_of_its_home() -> None:
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("data: {csv: a.csv, target: y}\nmodel: {dropout: 0.3, hidden: [8, 4]}\ntrainer: {max_epochs: 7}\n")
-    parsed = parse("compare", "", ["--config", str(file), "--model.dropout", "0.2", "--seed", "5"])
+    parsed = parse("compare", ["--config", str(file), "--model.dropout", "0.2", "--seed", "5"])
     assert parsed.model == ModelSettings(dropout=0.2, hidden=[8, 4])
     assert parsed.trainer == {"max_epochs": 7}
     assert (parsed.seed, parsed.name) == (5, "mine")
 
 
 def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
-    parsed = parse("compare", "", [*CSV, "--trainer.accelerator", "cpu", "--compare.folds", "3", "--seed", "2"])
+    parsed = parse("compare", [*CSV, "--trainer.accelerator", "cpu", "--compare.folds", "3", "--seed", "2"])
     file = tmp_path / "some.yaml"
     file.write_text(to_yaml(parsed.to_dict()))
-    assert parse("compare", "", ["--config", str(file)]) == parsed
+    assert parse("compare", ["--config", str(file)]) == parsed
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
 )
 def test_a_bad_key_or_value_is_one_sentence(flags: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        parse("compare", "", [*CSV, *flags])
+        parse("compare", [*CSV, *flags])
     assert "\n" not in str(caught.value)
 
 
@@ -68,20 +69,20 @@ def test_an_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "typo.yaml"
     file.write_text("data: {csv: a.csv, target: y}\nmodell: {dropout: 0.3}\n")
     with pytest.raises(InputError, match="modell"):
-        parse("compare", "", ["--config", str(file)])
+        parse("compare", ["--config", str(file)])
 
 
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid_and_its_data_are_there(file: Path) -> None:
-    if (listed := find_data_list(["--config", str(file)])) is not None:
-        for parsed in read_listing(listed, "").data_sets.values():
+    if (data_sets := parse_data_sets(["--config", str(file)])) is not None:
+        for parsed in data_sets.configurations.values():
             assert Path(str(parsed.data.csv)).exists()
         return
     for command in ("compare", "search", "fit"):
-        parsed = parse(command, "", ["--config", str(file)])
+        parsed = parse(command, ["--config", str(file)])
         assert parsed.data.csv is not None
         assert Path(parsed.data.csv).exists()
-    assert parse_data(str(file), None, None)["target"] == yaml.safe_load(file.read_text())["data"]["target"]
+    assert parse_data(str(file)).target == yaml.safe_load(file.read_text())["data"]["target"]
 
 
 def test_differences_name_the_keys_with_both_values() -> None:
@@ -90,7 +91,7 @@ def test_differences_name_the_keys_with_both_values() -> None:
 
 
 def test_thorough_is_all_activations_at_eight_rates_with_three_repeats_and_inner_splits() -> None:
-    grid = parse("compare", "", ["--config", "configs/thorough.yaml"]).compare
+    grid = parse("compare", ["--config", "configs/thorough.yaml"]).compare
     assert set(grid.activations) == {row.name for row in ACTIVATIONS}
     assert (len(grid.learning_rates), grid.repeats, grid.inner) == (8, 3, 3)
 
@@ -115,23 +116,23 @@ def test_the_default_comparison_is_of_the_size_promised() -> None:
 
 @pytest.mark.parametrize("flags", [["--confirm"], ["--compare.confirm", "true"]])
 def test_confirm_is_a_switch_of_compare(flags: list[str]) -> None:
-    assert parse("compare", "", [*CSV, *flags]) == parse("compare", "", [*CSV, "--compare.confirm=true"])
-    assert not parse("compare", "", CSV).compare.confirm
+    assert parse("compare", [*CSV, *flags]) == parse("compare", [*CSV, "--compare.confirm=true"])
+    assert not parse("compare", CSV).compare.confirm
 
 
 def test_confirm_is_no_switch_of_a_search() -> None:
     with pytest.raises(InputError, match="confirm"):
-        parse("search", "", [*CSV, "--confirm"])
+        parse("search", [*CSV, "--confirm"])
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_foreign_code_is_allowed_where_a_checkpoint_is_scored_and_is_no_part_of_a_run(command: str) -> None:
-    assert not parse(command, "", CSV).allow_code
-    allowed = parse(command, "", [*CSV, "--allow_code"])
+    assert not parse(command, CSV).allow_code
+    allowed = parse(command, [*CSV, "--allow_code"])
     assert allowed.allow_code
     assert "allow_code" not in allowed.to_dict()
     with pytest.raises(InputError, match="allow_code"):
-        parse("fit", "", [*CSV, "--allow_code"])
+        parse("fit", [*CSV, "--allow_code"])
 
 
 @pytest.mark.parametrize("data", ["{}", "null", "[a.yaml, b.yaml]", "3"])
@@ -139,4 +140,4 @@ def test_a_file_without_one_data_set_is_told_in_a_sentence(tmp_path: Path, data:
     file = tmp_path / "mine.yaml"
     file.write_text(f"data: {data}\n")
     with pytest.raises(InputError, match=r"data\.csv|lists several|keys with values"):
-        parse_data(str(file), None, None)
+        dispatch(["article", "--config", str(file)])

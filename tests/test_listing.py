@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actlab.config import Listing, find_data_list, read_listing
+from actlab.config import DataSets, parse_data_sets
 from actlab.errors import InputError
 
 
@@ -19,10 +19,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def listing(*arguments: str) -> Listing:
-    listed = find_data_list(list(arguments))
-    assert listed is not None
-    return read_listing(listed, "")
+def parsed(*arguments: str) -> DataSets:
+    data_sets = parse_data_sets(list(arguments))
+    assert data_sets is not None
+    return data_sets
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def listing(*arguments: str) -> Listing:
 )
 def test_every_spelling_of_the_list_is_the_same(folder: Path, arguments: list[str]) -> None:
     (folder / "list.yaml").write_text("data: [a.yaml, b.yaml]\n")
-    found = listing(*arguments, "--seed", "1")
-    assert found.data_sets == listing("--data", "a.yaml", "b.yaml", "--seed", "1").data_sets
+    found = parsed(*arguments, "--seed", "1")
+    assert found.configurations == parsed("--data", "a.yaml", "b.yaml", "--seed", "1").configurations
     assert found.name == ("list" if "--config" in arguments[0] else "a-b")
 
 
@@ -47,8 +47,8 @@ def test_listed_files_bring_their_groups_keys_beside_the_list_win_and_flags_win_
         "data: [a.yaml, b.yaml]\nmodel: {hidden: [4]}\noptimizer: {patience: 3, learning_rate: 1e-2}\nseed: 5\n"
     )
     # before or after the file makes no difference
-    found = listing("--optimizer.patience", "2", "--config", "list.yaml", "--compare.folds", "3")
-    a, b = found.data_sets["a"], found.data_sets["b"]
+    found = parsed("--optimizer.patience", "2", "--config", "list.yaml", "--compare.folds", "3")
+    a, b = found.configurations["a"], found.configurations["b"]
     assert (a.data.csv, a.data.scaling, b.data.csv, b.data.scaling) == ("a.csv", "standard", "b.csv", "robust")
     assert (a.model.dropout, b.model.dropout) == (0.3, 0)
     for each in (a, b):
@@ -57,29 +57,29 @@ def test_listed_files_bring_their_groups_keys_beside_the_list_win_and_flags_win_
 
 
 def test_where_it_writes_and_who_works_belong_to_the_whole(folder: Path) -> None:
-    found = listing("--data", "a.yaml", "b.yaml", "--workers", "2")
-    assert {(each.out, each.workers, each.json) for each in found.data_sets.values()} == {(None, 2, False)}
+    found = parsed("--data", "a.yaml", "b.yaml", "--workers", "2")
+    assert {(each.out, each.workers, each.json) for each in found.configurations.values()} == {(None, 2, False)}
 
 
 def test_files_are_looked_for_beside_the_list_first(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub/list.yaml").write_text("data: [a.yaml, b.yaml]\n")
     (folder / "sub/a.yaml").write_text("data: {csv: near.csv, target: y}\n")
-    found = listing("--config", "sub/list.yaml")
-    assert [each.data.csv for each in found.data_sets.values()] == ["near.csv", "b.csv"]
+    found = parsed("--config", "sub/list.yaml")
+    assert [each.data.csv for each in found.configurations.values()] == ["near.csv", "b.csv"]
 
 
 def test_the_configuration_of_a_run_is_called_as_the_run(folder: Path) -> None:
     for name in ("one", "two"):
         (folder / name).mkdir()
         (folder / name / "config.yaml").write_text(f"data: {{csv: {name}.csv, target: y}}\nout: {name}\n")
-    assert list(listing("--data", "one/config.yaml", "two/config.yaml").data_sets) == ["one", "two"]
+    assert list(parsed("--data", "one/config.yaml", "two/config.yaml").configurations) == ["one", "two"]
 
 
 def test_one_data_set_is_no_list(folder: Path) -> None:
-    assert find_data_list(["--config", "a.yaml", "--seed", "1"]) is None
-    assert find_data_list(["--data.csv", "a.csv"]) is None
-    assert find_data_list(["--data", "a.yaml"]) is None
+    assert parse_data_sets(["--config", "a.yaml", "--seed", "1"]) is None
+    assert parse_data_sets(["--data.csv", "a.csv"]) is None
+    assert parse_data_sets(["--data", "a.yaml"]) is None
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,5 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(folder: Path, argume
     (folder / "empty.yaml").write_text("model: {dropout: 0.1}\n")
     (folder / "list.yaml").write_text("data: [a.yaml, b.yaml]\n")
     with pytest.raises(InputError, match=message) as caught:
-        listing(*arguments)
+        parsed(*arguments)
     assert "\n" not in str(caught.value)

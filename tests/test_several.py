@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from actlab.config import Configuration, Listing
+from actlab.config import Configuration, DataSets
 from actlab.engine.storage import open_journal
 from actlab.errors import InputError
 from actlab.report import several_page as rank_figure
@@ -42,7 +42,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def listing(tables: Path, out: Path, names: tuple[str, ...] = NAMES, **compared: Any) -> Listing:
+def data_sets(tables: Path, out: Path, names: tuple[str, ...] = NAMES, **compared: Any) -> DataSets:
     protocol = {"activations": ACTIVATIONS, "learning_rates": [0.01], "folds": 2, "inner": 1, **compared}
     shared = Configuration(
         model=ModelSettings(hidden=[4]),
@@ -50,12 +50,12 @@ def listing(tables: Path, out: Path, names: tuple[str, ...] = NAMES, **compared:
         trainer={"max_epochs": 5, "accelerator": "cpu"},
         out=str(out),
     )
-    return Listing("all", {n: replace(shared, data=DataSettings(f"{tables / n}.csv", "y"), name=n) for n in names})
+    return DataSets("all", {n: replace(shared, data=DataSettings(f"{tables / n}.csv", "y"), name=n) for n in names})
 
 
 @pytest.fixture(scope="module")
 def finished(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, dict[str, Any]]:
-    run, summary = compare_several(listing(tables, tmp_path_factory.mktemp("runs") / "all"))
+    run, summary = compare_several(data_sets(tables, tmp_path_factory.mktemp("runs") / "all"))
     assert summary is not None
     return run, summary
 
@@ -99,7 +99,7 @@ def test_the_directory_has_every_file(finished: tuple[RunDirectory, dict[str, An
 def test_each_run_is_what_it_would_be_alone(
     finished: tuple[RunDirectory, dict[str, Any]], tables: Path, tmp_path: Path
 ) -> None:
-    alone, _ = compare(replace(listing(tables, tmp_path).data_sets["two"], out=str(tmp_path / "alone")))
+    alone, _ = compare(replace(data_sets(tables, tmp_path).configurations["two"], out=str(tmp_path / "alone")))
     together = RunDirectory(finished[0].path / "two").read_members()
     pd.testing.assert_frame_equal(alone.read_members().drop(columns="seconds"), together.drop(columns="seconds"))
 
@@ -107,14 +107,13 @@ def test_each_run_is_what_it_would_be_alone(
 def test_the_stored_list_gives_the_same_comparison(
     finished: tuple[RunDirectory, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from actlab.config import find_data_list, read_listing
+    from actlab.config import parse_data_sets
 
     run, summary = finished
     monkeypatch.setattr(Compare, "train", _must_not)
-    listed = find_data_list(["--config", str(run.config)])
-    assert listed is not None
-    again = read_listing(listed, "")
-    assert list(again.data_sets) == list(NAMES)
+    again = parse_data_sets(["--config", str(run.config)])
+    assert again is not None
+    assert list(again.configurations) == list(NAMES)
     assert compare_several(again)[1] == summary
 
 
@@ -125,7 +124,7 @@ def _must_not(*_: Any) -> None:
 def test_an_interrupted_comparison_goes_on_where_it_stopped(
     finished: tuple[RunDirectory, dict[str, Any]], tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = listing(tables, tmp_path / "all")
+    asked = data_sets(tables, tmp_path / "all")
     train = Compare.train
 
     def interrupted(self: Compare) -> None:
@@ -150,8 +149,8 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
 def test_runs_that_were_there_before_are_taken_over(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = listing(tables, tmp_path / "all", NAMES[:2])
-    for name, configuration in asked.data_sets.items():
+    asked = data_sets(tables, tmp_path / "all", NAMES[:2])
+    for name, configuration in asked.configurations.items():
         compare(replace(configuration, out=str(tmp_path / "all" / name)))
     monkeypatch.setattr(Compare, "train", _must_not)
     _, summary = compare_several(asked)
@@ -166,12 +165,12 @@ def test_another_configuration_is_refused_before_anything_is_trained(
     run, summary = finished
     monkeypatch.setattr(Compare, "execute", _must_not)
     config = run.config.read_text()
-    asked = listing(tables, run.path)
-    asked.data_sets["three"] = replace(asked.data_sets["three"], seed=8)
+    asked = data_sets(tables, run.path)
+    asked.configurations["three"] = replace(asked.configurations["three"], seed=8)
     with pytest.raises(InputError, match=r"three holds another run, which differs in seed: 0 -> 8"):
         compare_several(asked)
     with pytest.raises(InputError, match="three would be left out"):
-        compare_several(listing(tables, run.path, NAMES[:2]))
+        compare_several(data_sets(tables, run.path, NAMES[:2]))
     assert run.config.read_text() == config
     assert run.read_summary() == summary
 
@@ -180,21 +179,21 @@ def test_a_directory_of_something_else_is_refused(
     finished: tuple[RunDirectory, dict[str, Any]], tables: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="a run on one data set"):
-        compare_several(listing(tables, finished[0].path / "one"))
+        compare_several(data_sets(tables, finished[0].path / "one"))
     with pytest.raises(InputError, match="holds a comparison on several data sets"):
-        compare(replace(listing(tables, tmp_path).whole, out=str(finished[0].path)))
+        compare(replace(data_sets(tables, tmp_path).whole, out=str(finished[0].path)))
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="other files in it"):
-        compare_several(listing(tables, tmp_path))
+        compare_several(data_sets(tables, tmp_path))
     with pytest.raises(InputError, match="is a file"):
-        compare_several(listing(tables, tmp_path / "letter.txt"))
+        compare_several(data_sets(tables, tmp_path / "letter.txt"))
 
 
 def test_fresh_is_a_directory_beside(finished: tuple[RunDirectory, dict[str, Any]], tables: Path) -> None:
     from actlab.runs.several import choose_directory
 
-    asked = listing(tables, finished[0].path)
-    asked.data_sets["one"] = replace(asked.whole, fresh=True)
+    asked = data_sets(tables, finished[0].path)
+    asked.configurations["one"] = replace(asked.whole, fresh=True)
     assert choose_directory(asked).path == finished[0].path.with_name("all-2")
 
 
@@ -212,8 +211,8 @@ def test_what_cannot_be_compared_is_refused_and_leaves_nothing(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Mapping[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tables)
-    asked = listing(tables, tmp_path / "all", NAMES[:2])
-    asked.data_sets["two"] = replace(asked.data_sets["two"], **change)
+    asked = data_sets(tables, tmp_path / "all", NAMES[:2])
+    asked.configurations["two"] = replace(asked.configurations["two"], **change)
     with pytest.raises(InputError, match=message):
         compare_several(asked)
     assert list(tmp_path.iterdir()) == []
@@ -221,7 +220,7 @@ def test_what_cannot_be_compared_is_refused_and_leaves_nothing(
 
 def test_two_activations_are_refused(tables: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 3 activations, got 2"):
-        compare_several(listing(tables, tmp_path / "all", activations=["relu", "tanh"]))
+        compare_several(data_sets(tables, tmp_path / "all", activations=["relu", "tanh"]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,9 +234,9 @@ def test_in_a_database_studies_are_called_by_comparison_and_data_set(
 
     monkeypatch.setattr("actlab.runs.experiment.open_storage", lambda journal, url: open_journal(journal))
     monkeypatch.setattr(Compare, "execute", note)
-    asked = listing(tables, tmp_path / "all", NAMES[:2])
-    shared = {name: replace(own, storage="postgresql+psycopg://host/db") for name, own in asked.data_sets.items()}
-    run, summary = compare_several(replace(asked, data_sets=shared))
+    asked = data_sets(tables, tmp_path / "all", NAMES[:2])
+    shared = {name: replace(own, storage="postgresql+psycopg://host/db") for name, own in asked.configurations.items()}
+    run, summary = compare_several(replace(asked, configurations=shared))
     assert seen == ["all/one", "all/two"]
     # nothing was trained here, as when another machine has the results
     assert summary is None

@@ -143,7 +143,7 @@ class Bench:
 
     @cached_property
     def configuration(self) -> Configuration:
-        return parse("compare", "", ["--config", self.plan.config, *self.plan.flags])
+        return parse("compare", ["--config", self.plan.config, *self.plan.flags])
 
     @cached_property
     def tasks(self) -> dict[str, Task]:

@@ -155,7 +155,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     flags = ["--config", plan.config, *plan.flags[:2], "--compare.folds", str(plan.search_folds)]
     flags += ["--compare.inner", "1", "--trainer.max_epochs", str(plan.search_epochs)]
     flags += ["--data.batch_size", str(ARTICLE_BATCH), "--search.n_trials", str(plan.search_trials)]
-    configuration = parse("search", "", flags)
+    configuration = parse("search", flags)
     own = {
         title: actlab_search([*flags, "--search.pruning", pruning])
         for title, pruning in (("pruning off", "false"), ("pruning on", "true"))

@@ -6,8 +6,7 @@ run.figures()["ranking"]
 run.predict("new_houses.csv")
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +21,6 @@ from actlab.report.words import answer, remarks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# keys whose value is itself a mapping, rather than a group of keys
-MAPPINGS = ("data.ordinal",)
-FLAGS = ("fresh",)
 
 
 @dataclass(frozen=True)
@@ -168,30 +163,19 @@ def search(csv: str | Path, target: str, **overrides: Any) -> Run:
 
 
 def _train(command: str, csv: str | Path, target: str, overrides: Mapping[str, Any]) -> Run:
-    from actlab.config import parse
+    from actlab.config import configure
     from actlab.runs.compare_search import compare as run_comparison
     from actlab.runs.compare_search import search as run_search
 
-    config = {"config": overrides["config"]} if "config" in overrides else {}
-    rest = {key: value for key, value in overrides.items() if key != "config"}
-    # a later flag wins, so a YAML file comes first
-    arguments = [*flags(config), *flags({"data.csv": str(csv), "data.target": target}), *flags(rest)]
-    configuration = parse(command, f"actlab.{command}", arguments)
+    keys = {key: _as_in_yaml(value) for key, value in overrides.items()}
+    files = ["--config", keys.pop("config")] if "config" in keys else []
+    configuration = configure(command, files, {"data": {"csv": str(csv), "target": target}}, keys)
     directory, _ = (run_comparison if command == "compare" else run_search)(configuration)
     return load_run(directory.path)
 
 
-def flags(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Nested overrides as the command line's flags.
-
-    >>> list(flags({"seed": 1, "compare": {"folds": 3, "activations": ["relu"]}, "fresh": True}))
-    ['--seed=1', '--compare.folds=3', '--compare.activations=["relu"]', '--fresh']
-    """
-    for key, value in overrides.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name not in MAPPINGS:
-            yield from flags(value, f"{name}.")
-        elif name in FLAGS:
-            yield from [f"--{name}"] if value else []
-        else:
-            yield f"--{name}={value if isinstance(value, str | Path) else json.dumps(value)}"
+def _as_in_yaml(value: Any) -> Any:
+    """Paths as the text a YAML file would have for them, also inside groups of keys."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_in_yaml(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

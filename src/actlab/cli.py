@@ -1,23 +1,15 @@
-"""The command line: commands, their options, what they print, and the exit code.
-
-What a comparison or a search leaves on the terminal.
-
-Options of the commands that need no typed configuration: argparse, with complaints in one sentence.
-
-The commands: their arguments, and what each calls. Heavy imports happen inside them.
-
-The command line: which command, and the exit code.
+"""The command line: a table of commands, what they print, and the exit code.
 
 Exit codes: 0 done, 2 bad input or usage (one line on stderr), 130 interrupted, 143 terminated, 1 our own bug.
+A command imports what it needs when it runs: `actlab --help` takes no longer than Python itself.
 """
 
-import argparse
 import gc
 import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,79 +17,14 @@ from actlab import __version__
 from actlab.errors import InputError
 
 if TYPE_CHECKING:
-    from actlab.config import DataList
+    from actlab.config import Configuration, Options
     from actlab.run_files import RunDirectory
 
-
-def show(run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool) -> None:
-    """Ranking, answer and claims, or summary.json; nothing where another process writes the results and said so."""
-    from actlab.report.tables import print_answer
-
-    _show(run, summary, as_json, print_answer)
-
-
-def show_several(run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool) -> None:
-    """Mean ranks over several data sets, the answer across them, and that of each; or summary.json."""
-    from actlab.report.several import print_several
-
-    _show(run, summary, as_json, print_several)
-
-
-def _show(
-    run: "RunDirectory", summary: Mapping[str, Any] | None, as_json: bool, print_words: Callable[[Any], None]
-) -> None:
-    if summary is None:
-        return
-    if as_json:
-        print(json.dumps(summary, indent=2))
-        return
-    print_words(summary)
-    print(f"results: {run.path}")
-
+# Objects more, after which Python looks for cycles among them. Imports make a million that stay: with Python's own 700
+# it looks through them so often that this takes 0.7 of their 4.6 seconds.
+GC_THRESHOLD = 100_000
 
 Arguments = list[str]
-
-
-def _fits(action: argparse.Action, value: object) -> bool:
-    """Whether a value from a YAML file is of the type that the flag takes."""
-    if action.const is True:
-        return isinstance(value, bool)
-    return value is None or isinstance(value, int | float if action.type is float else str | int | float)
-
-
-class OptionParser(argparse.ArgumentParser):
-    """argparse with its complaints as an `InputError`, and options that a YAML file may give too (`--config`)."""
-
-    def __init__(self, command: str, summary: str) -> None:
-        super().__init__(prog=f"actlab {command}", description=summary)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (actlab {self.prog.split()[-1]} --help lists the options)")
-
-    def parse(self, arguments: Arguments, needed: Sequence[str] = ()) -> argparse.Namespace:
-        """Flags over the file of `--config` over defaults; `needed` options must come from one of the first two."""
-        self.add_argument("--config", help="a YAML file with any of these options")
-        file = self.parse_args(arguments).config
-        if file is not None:
-            from actlab.run_files import read_yaml
-
-            content = read_yaml(file)
-            known = {action.dest for action in self._actions}
-            if unknown := sorted(content.keys() - known):
-                self.error(f"{file} has unknown keys: {', '.join(map(str, unknown))}")
-            for action in self._actions:
-                if action.dest in content and not _fits(action, content[action.dest]):
-                    self.error(f"{file} gives {action.dest} a value of a wrong type: {content[action.dest]!r}")
-            self.set_defaults(**content)
-        asked = self.parse_args(arguments)
-        if missing := [name for name in needed if getattr(asked, name) is None]:
-            self.error(f"needed and not given: {', '.join(f'--{name}' for name in missing)}")
-        return asked
-
-    def add_allow_code(self) -> None:
-        self.add_argument(
-            "--allow_code", action="store_true", help="import activation classes that the checkpoint names"
-        )
 
 
 @dataclass(frozen=True)
@@ -108,126 +35,101 @@ class Command:
     run: Callable[[Arguments], None]
 
 
-def _parser(name: str) -> OptionParser:
-    return OptionParser(name, COMMANDS[name].summary)
+def _options(command: str) -> "Options":
+    from actlab.config import Options
+
+    return Options(command, COMMANDS[command].summary)
+
+
+def _configuration(command: str, arguments: Arguments) -> "Configuration":
+    from actlab.config import parse
+
+    return parse(command, arguments, COMMANDS[command].summary)
 
 
 def _check(arguments: Arguments) -> None:
-    from actlab.config import data_section, parse_group
+    options = _options("check")
+    options.add("csv", type=str, nargs="?", help="the CSV file")
+    options.add("--target", type=str, help="the column to predict")
+    options.add("--id", type=str, help="the column that identifies rows")
+    options.add("--target_transform", choices=["log", "none"], help="as training would (default: log)")
+    options.add("--config", type=str, help="a YAML file whose data section is taken where no option says otherwise")
+    from actlab.config import parse_data
     from actlab.data.check import check
     from actlab.report.check_text import render_check
-    from actlab.settings import DataSettings
 
-    parser = _parser("check")
-    parser.add_argument("csv", nargs="?", help="the CSV file")
-    parser.add_argument("--target", help="the column to predict")
-    parser.add_argument("--id", help="the column that identifies rows")
-    parser.add_argument("--target_transform", choices=["log", "none"], help="as training would (default: log)")
-    parser.add_argument("--config", help="a YAML file whose data section is taken where no option says otherwise")
-    asked = vars(parser.parse_args(arguments))
-    file = asked.pop("config")
-    content = data_section(file) if file is not None else {}
-    content |= {key: value for key, value in asked.items() if value is not None}
-    if content.get("csv") is None:
-        parser.error("needed and not given: CSV")
-    if unknown := sorted(content.keys() - {option.name for option in fields(DataSettings)}):
-        parser.error(f"{file} has unknown keys in its data section: {', '.join(map(str, unknown))}")
-    print(render_check(check(parse_group(DataSettings, content))))
+    settings = parse_data(**options.parse(arguments).as_dict())
+    if settings.csv is None:
+        raise options.refusal("needed and not given: CSV")
+    print(render_check(check(settings)))
 
 
 def _activations(arguments: Arguments) -> None:
-    _parser("activations").parse_args(arguments)
+    # the parser would take a tenth of the command's time
+    if arguments:
+        _options("activations").parse(arguments)
     from actlab.activations import ACTIVATIONS
-    from actlab.printed_tables import Table, TableColumn, print_table, text_column
 
-    columns = (
-        *(text_column(title) for title in ("name", "formula")),
-        TableColumn("pre-activations a unit", can_fold=True),
-        *(text_column(title) for title in ("learns", "source")),
-    )
-    rows = ((r.name, r.formula, r.width_factor, r.parameters or "-", r.source) for r in ACTIVATIONS)
-    print_table(Table.of(columns, rows))
+    rows = [("name", "formula", "pre-activations a unit", "learns", "source")]
+    rows += [(r.name, r.formula, str(r.width_factor), r.parameters or "-", r.source) for r in ACTIVATIONS]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     print("\nAny other torch.nn.Module by the dotted path of its class, for example torch.nn.LogSigmoid.")
 
 
 def _article(arguments: Arguments) -> None:
-    from actlab.config import parse_data
+    options = _options("article")
+    options.add("--seed", type=int, default=0, help="torch seed set before each network")
+    options.add("--seeds", type=int, help="run that many seeds and count the failures")
+    options.add("--config", type=str, help="a YAML file whose data section names CSV and target")
+    options.add("--data.csv", dest="csv", type=str, help="the CSV file")
+    options.add("--data.target", dest="target", type=str, help="the column to predict")
+    asked = options.parse(arguments)
+    from actlab.config import HOUSE_PRICES, parse_data
 
-    parser = _parser("article")
-    parser.add_argument("--seed", type=int, default=0, help="torch seed set before each network")
-    parser.add_argument("--seeds", type=int, help="run that many seeds and count the failures")
-    parser.add_argument("--config", help="a YAML file whose data section names CSV and target")
-    parser.add_argument("--data.csv", dest="csv", help="the CSV file")
-    parser.add_argument("--data.target", dest="target", help="the column to predict")
-    asked = parser.parse_args(arguments)
-    data = parse_data(asked.config, asked.csv, asked.target)
+    if asked.config is None and asked.csv is None and HOUSE_PRICES.exists():
+        asked.config = str(HOUSE_PRICES)
+    data = parse_data(asked.config, csv=asked.csv, target=asked.target)
+    if data.csv is None or data.target is None:
+        key = "csv" if data.csv is None else "target"
+        raise InputError(f"data.{key} is needed: --data.{key} ..., or a --config that has it")
     from actlab.runs.article import article
 
-    article(data["csv"], data["target"], asked.seed, asked.seeds, id_column=data.get("id") or "Id")
-
-
-def _compare(arguments: Arguments) -> None:
-    from actlab.config import find_data_list, parse
-
-    if (listed := find_data_list(arguments)) is not None:
-        _compare_several(listed, COMMANDS["compare"].summary)
-        return
-    configuration = parse("compare", COMMANDS["compare"].summary, arguments)
-    from actlab.runs.compare_search import compare
-
-    show(*compare(configuration), configuration.json)
-
-
-def _compare_several(listed: "DataList", description: str) -> None:
-    from actlab.config import asks_only, explain, read_listing
-
-    if asks_only(listed.flags):
-        explain(listed, description)
-    listing = read_listing(listed, description)
-    from actlab.runs.several import compare_several
-
-    show_several(*compare_several(listing), listing.whole.json)
-
-
-def _search(arguments: Arguments) -> None:
-    from actlab.config import parse
-
-    configuration = parse("search", COMMANDS["search"].summary, arguments)
-    from actlab.runs.compare_search import search
-
-    show(*search(configuration), configuration.json)
+    article(data.csv, data.target, asked.seed, asked.seeds, id_column=data.id or "Id")
 
 
 def _fit(arguments: Arguments) -> None:
-    from actlab.config import parse
-
-    configuration = parse("fit", COMMANDS["fit"].summary, arguments)
+    configuration = _configuration("fit", arguments)
     from actlab.runs.fit import fit
 
     fit(configuration)
 
 
-def _score(part: str) -> Callable[[Arguments], None]:
-    def run(arguments: Arguments) -> None:
-        from actlab.config import parse
+def _validate(arguments: Arguments) -> None:
+    configuration = _configuration("validate", arguments)
+    from actlab.runs.fit import score
 
-        configuration = parse(part, COMMANDS[part].summary, arguments)
-        from actlab.runs.fit import score
+    score(configuration, "validation")
 
-        score(configuration, "validation" if part == "validate" else "test")
 
-    return run
+def _test(arguments: Arguments) -> None:
+    configuration = _configuration("test", arguments)
+    from actlab.runs.fit import score
+
+    score(configuration, "test")
 
 
 def _predict(arguments: Arguments) -> None:
-    parser = _parser("predict")
-    parser.add_argument("--ckpt_path", help="a best.ckpt")
-    parser.add_argument("--input", help="the CSV to predict; the target column is not needed")
-    parser.add_argument("--output", help="the CSV to write: id (if any), prediction, interval")
-    parser.add_argument("--interval", type=float, help="add lower and upper of this coverage, for example 0.9")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
-    parser.add_allow_code()
-    asked = parser.parse(arguments, needed=("ckpt_path", "input", "output"))
+    options = _options("predict")
+    options.add_config()
+    options.add("--ckpt_path", type=str, required=True, help="a best.ckpt")
+    options.add("--input", type=str, required=True, help="the CSV to predict; the target column is not needed")
+    options.add("--output", type=str, required=True, help="the CSV to write: id (if any), prediction, interval")
+    options.add("--interval", type=float, help="add lower and upper of this coverage, for example 0.9")
+    options.add_switch("--overwrite", "replace an output file that is there")
+    options.add_switch("--allow_code", ALLOW_CODE)
+    asked = options.parse(arguments)
     from actlab.model.prediction import predict_file
     from actlab.runs.progress import RowProgress
 
@@ -244,34 +146,65 @@ def _predict(arguments: Arguments) -> None:
     print(f"{done.n_rows:,} rows predicted: {asked.output}")
 
 
+def _compare(arguments: Arguments) -> None:
+    from actlab.config import parse_data_sets
+
+    if (data_sets := parse_data_sets(arguments, COMMANDS["compare"].summary)) is not None:
+        from actlab.report.several import print_several
+        from actlab.runs.several import compare_several
+
+        _show(*compare_several(data_sets), data_sets.whole.json, print_several)
+        return
+    configuration = _configuration("compare", arguments)
+    from actlab.report.tables import print_answer
+    from actlab.runs.compare_search import compare
+
+    _show(*compare(configuration), configuration.json, print_answer)
+
+
+def _search(arguments: Arguments) -> None:
+    configuration = _configuration("search", arguments)
+    from actlab.report.tables import print_answer
+    from actlab.runs.compare_search import search
+
+    _show(*search(configuration), configuration.json, print_answer)
+
+
+def _show(
+    run: "RunDirectory",
+    summary: Mapping[str, Any] | None,
+    as_json: bool,
+    print_summary: Callable[[Mapping[str, Any]], None],
+) -> None:
+    """The results on the terminal, or summary.json; nothing where another process writes them, and said so."""
+    if summary is None:
+        return
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    print_summary(summary)
+    print(f"results: {run.path}")
+
+
 def _export(arguments: Arguments) -> None:
-    parser = _parser("export")
-    parser.add_argument("--ckpt_path", help="a best.ckpt")
-    parser.add_argument("--output", help="the ONNX file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
-    parser.add_allow_code()
-    asked = parser.parse(arguments, needed=("ckpt_path", "output"))
+    options = _options("export")
+    options.add_config()
+    options.add("--ckpt_path", type=str, required=True, help="a best.ckpt")
+    options.add("--output", type=str, required=True, help="the ONNX file to write")
+    options.add_switch("--overwrite", "replace an output file that is there")
+    options.add_switch("--allow_code", ALLOW_CODE)
+    asked = options.parse(arguments)
     from actlab.model.onnx_export import export_file
 
     export_file(asked.ckpt_path, asked.output, overwrite=asked.overwrite, allow_code=asked.allow_code)
     print(f"written: {asked.output}")
 
 
-def _describe(arguments: Arguments) -> None:
-    parser = _parser("describe")
-    parser.add_argument("ckpt_path", help="a best.ckpt")
-    parser.add_allow_code()
-    asked = parser.parse_args(arguments)
-    from actlab.model.ensemble import describe, load
-
-    print(describe(load(asked.ckpt_path, asked.allow_code)))
-
-
 def _report(arguments: Arguments) -> None:
-    parser = _parser("report")
-    parser.add_argument("run", help="a run directory; report.html and figures/ in it are made again")
-    parser.add_argument("other", nargs="?", help="a second run, set beside the first on one page")
-    asked = parser.parse_args(arguments)
+    options = _options("report")
+    options.add("run", type=str, help="a run directory; report.html and figures/ in it are made again")
+    options.add("other", type=str, nargs="?", help="a second run, set beside the first on one page")
+    asked = options.parse(arguments)
     from actlab.report.several import is_several, refuse_several
 
     if asked.other is None and is_several(asked.run):
@@ -290,13 +223,24 @@ def _report(arguments: Arguments) -> None:
         print(f"report: {write_side_by_side(asked.run, asked.other)}")
 
 
+def _describe(arguments: Arguments) -> None:
+    options = _options("describe")
+    options.add("ckpt_path", type=str, help="a best.ckpt")
+    options.add_switch("--allow_code", ALLOW_CODE)
+    asked = options.parse(arguments)
+    from actlab.model.ensemble import describe, load
+
+    print(describe(load(asked.ckpt_path, asked.allow_code)))
+
+
+ALLOW_CODE = "import activation classes that the checkpoint names"
 COMMANDS: dict[str, Command] = {
     "check": Command("Read a CSV as training would and say what is in it.", _check),
     "activations": Command("List the activation functions with formula and source.", _activations),
     "article": Command("Run the teaching experiment to the letter, and say why it misleads.", _article),
     "fit": Command("Train several seeds of one activation.", _fit),
-    "validate": Command("Score a checkpoint on its validation rows.", _score("validate")),
-    "test": Command("Score a checkpoint on its test rows.", _score("test")),
+    "validate": Command("Score a checkpoint on its validation rows.", _validate),
+    "test": Command("Score a checkpoint on its test rows.", _test),
     "predict": Command("Predict a CSV with a checkpoint.", _predict),
     "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
     "search": Command("Search activation and learning rate together with Optuna.", _search),
@@ -304,11 +248,6 @@ COMMANDS: dict[str, Command] = {
     "report": Command("Make report.html and figures of a run again, or set two runs side by side.", _report),
     "describe": Command("Say what a checkpoint is: data, columns, settings, scores.", _describe),
 }
-
-
-# Objects more, after which Python looks for cycles among them. Imports make a million that stay: with Python's own 700
-# it looks through them so often that this takes 0.7 of their 4.6 seconds.
-GC_THRESHOLD = 100_000
 
 
 def _usage() -> str:

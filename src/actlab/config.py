@@ -1,109 +1,44 @@
-"""YAML files and flags to one typed `Configuration`; several data sets to one for each.
+"""From YAML files, flags and Python's keys to one typed `Configuration`, or to one for each of several data sets.
 
-YAML files as the commands take them, and the list of data sets that one may hold.
+What is asked for comes in layers: files of `--config` and flags in the order they were typed, or the nested keys of
+another program. A later layer wins, an unknown key is an error, and every default has its home in `settings`.
 
-One configuration for all commands: typed groups, YAML files, dotted overrides, and the resolved copy of a run.
-
-Several data sets in one comparison: from a list of configuration files to one configuration for each.
-
-A listed file brings its own groups; what stands beside the list (trainer, compare, seed, ...) wins over all of them,
-and a flag wins over that. Where a run writes and who works on it belong to the whole: a listed file's own `out`,
-`workers` and the like are not read, so that the config.yaml of a finished run can be listed too.
+Several data sets are a list of configuration files, each with a table of its own. A listed file brings its own groups;
+what stands beside the list (trainer, compare, seed, ...) wins over all of them, and a flag wins over that. Where a run
+writes and who works on it belong to the whole: a listed file's own `out`, `workers` and the like are not read, so that
+the config.yaml of a finished run can be listed too.
 """
 
 import argparse
 import os.path
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from actlab.errors import InputError
-from actlab.run_files import one_line, read_yaml, to_yaml
+from actlab.run_files import one_line, read_yaml
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import Namespace
 
-
-def data_section(file: str) -> dict[str, Any]:
-    """The `data` keys of a YAML file, which may be missing.
-
-    Raises:
-        InputError: no such file, it lists several data sets, or `data` is no group of keys.
-    """
-    content = read_yaml(file).get("data") or {}
-    if isinstance(content, list):
-        raise InputError(f"{file} does not describe one data set, but lists several; name one of the files in its list")
-    if not isinstance(content, dict):
-        raise InputError(f"data must hold keys with values, got {content!r} in {file}")
-    return dict(content)
-
-
-@dataclass(frozen=True)
-class DataList:
-    """Several data sets, as `data: [a.yaml, b.yaml]` of a YAML file or of the command line lists them.
-
-    `file` is the YAML file with the list (None: the command line); `configs` are what the files of `--config` say
-    besides, and `flags` the other arguments.
-    """
-
-    entries: list[Any]
-    file: Path | None
-    configs: list[tuple[str, dict[str, Any]]]
-    flags: list[str]
-
-
-def find_data_list(arguments: list[str]) -> DataList | None:
-    """What lists several data sets among the arguments of a command; None for one data set.
-
-    Raises:
-        InputError: a file of `--config` is not YAML, or several things list data sets.
-    """
-    lists: list[tuple[Path | None, list[Any]]] = []
-    configs: list[tuple[str, dict[str, Any]]] = []
-    flags: list[str] = []
-    rest = list(arguments)
-    while rest:
-        option, is_joined, joined = rest.pop(0).partition("=")
-        if option not in ("--config", "--data"):
-            flags.append(f"{option}{is_joined}{joined}")
-            continue
-        n_values = next((n for n, text in enumerate(rest) if text.startswith("--")), len(rest))
-        values = [joined] if is_joined else [rest.pop(0) for _ in range(n_values)]
-        if option == "--data" and (listed := _listed(values)) is not None:
-            lists.append((None, listed))
-        elif option == "--config" and len(values) == 1 and os.path.isfile(values[0]):
-            content = read_yaml(values[0])
-            if isinstance(content.get("data"), list):
-                lists.append((Path(values[0]), content.pop("data")))
-            configs.append((values[0], content))
-        else:
-            flags += [option, *values]
-    if len(lists) > 1:
-        raise InputError("data sets are listed more than once; put them into one list")
-    return DataList(lists[0][1], lists[0][0], configs, flags) if lists else None
-
-
-def _listed(values: list[str]) -> list[Any] | None:
-    """`a.yaml b.yaml` or `[a.yaml, b.yaml]` as a list; None for a single value that is none."""
-    import yaml
-
-    if len(values) != 1:
-        return list(values) or None
-    try:
-        content = yaml.safe_load(values[0])
-    except yaml.YAMLError:
-        return None
-    return content if isinstance(content, list) else None
-
-
-Group = TypeVar("Group")
+# arguments as typed, or nested keys as a YAML file or Python holds them
+Layer = list[str] | Mapping[str, Any]
 
 MAX_EPOCHS = 200
 HOUSE_PRICES = Path("configs/house_prices.yaml")
 CKPT_COMMANDS = ("validate", "test")
+# groups of keys with their class, beside `trainer`, whose class is Lightning's
+GROUPS: dict[str, type[Any]] = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "optimizer": OptimizerSettings,
+    "compare": CompareSettings,
+    "search": SearchSettings,
+}
 # what a run's results do not depend on, or depends on the machine only
 NOT_COMPARED = ("out", "workers", "storage", "fresh", "json", "ckpt_path")
 # what config.yaml leaves out: no key of every command
@@ -112,7 +47,7 @@ NOT_WRITTEN = ("allow_code", "name", "study")
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything a command was asked for, after YAML and flags.
+    """Everything a command was asked for.
 
     `trainer` holds the arguments of Lightning's Trainer that differ from its defaults; `allow_code` lets `validate` and
     `test` import an activation class that the checkpoint names; `name` is what the run is called where `out` does not
@@ -145,143 +80,6 @@ class Configuration:
         return {key: value for key, value in self.to_dict().items() if key not in NOT_COMPARED}
 
 
-def add_options(parser: "ArgumentParser") -> None:
-    """The keys that all training commands share."""
-    from lightning.pytorch import Trainer
-
-    parser.add_argument("--config", action="config", help="A YAML file with any of these keys.")
-    for group, settings in (
-        ("data", DataSettings),
-        ("model", ModelSettings),
-        ("optimizer", OptimizerSettings),
-        ("compare", CompareSettings),
-        ("search", SearchSettings),
-    ):
-        parser.add_class_arguments(settings, group)
-    # set by a population itself: one device, no per-network loggers, checkpoints and bars
-    skip = {"logger", "callbacks", "profiler", "plugins", "strategy", "barebones", "model_registry"}
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skip)
-    parser.set_defaults({"trainer.max_epochs": MAX_EPOCHS})
-    parser.add_argument("--seed", type=int, default=0, help="Seed of splits, initial weights and batch orders.")
-    parser.add_argument("--out", type=str | None, default=None, help="The run directory (default: runs/NAME).")
-    parser.add_argument("--workers", type=int, default=1, help="Processes on this machine.")
-    parser.add_argument("--storage", type=str | None, default=None, help="Database URL shared by several machines.")
-    parser.add_argument("--fresh", action="store_true", help="Start a new run directory beside an existing one.")
-    parser.add_argument("--json", action="store_true", help="Print summary.json instead of the table.")
-    parser.add_argument("--ckpt_path", type=str | None, default=None, help="A checkpoint, for validate and test.")
-
-
-def parse(command: str, description: str, arguments: list[str]) -> Configuration:
-    """YAML files and flags to a `Configuration`; without a config and a CSV, House Prices where its config is.
-
-    Raises:
-        InputError: an unknown key, a value of a wrong type or out of range.
-    """
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(
-        prog=f"actlab {command}", description=description, exit_on_error=False, allow_abbrev=False
-    )
-    add_options(parser)
-    if command == "compare":
-        parser.epilog = "--data a.yaml b.yaml (in YAML data: [a.yaml, b.yaml]) compares on several data sets."
-        # no default of its own: the configuration has one already
-        confirm_help = "Train winner and close rivals again: short for --compare.confirm true."
-        parser.add_argument("--confirm", action="store_true", default=argparse.SUPPRESS, help=confirm_help)
-    if command in CKPT_COMMANDS:
-        parser.add_argument("--allow_code", action="store_true", help="Import activation classes the checkpoint names.")
-    if find_data_list(arguments) is not None:
-        raise InputError(
-            "several data sets (data: [a.yaml, b.yaml]) are compared by the command line's actlab compare only; "
-            "name one with a --config that has its data.csv"
-        )
-    names_data = any(a.split("=")[0] in ("--config", "--data.csv", "--data", "--ckpt_path") for a in arguments)
-    if not names_data and not asks_only(arguments) and HOUSE_PRICES.exists():
-        print(f"no --data.csv given: using {HOUSE_PRICES}", file=sys.stderr)
-        arguments = ["--config", str(HOUSE_PRICES), *arguments]
-    try:
-        parsed = parser.parse_args(arguments)
-        trainer_defaults = parser.get_defaults().trainer
-        _refuse_flat_groups(parsed)
-        groups = parser.instantiate(parsed)
-    except (jsonargparse.ArgumentError, OSError) as error:
-        raise InputError(f"{_complaint(error)} (actlab {command} --print_config shows all keys)") from error
-    if parsed.ckpt_path is not None and command not in CKPT_COMMANDS:
-        raise InputError(f"actlab {command} starts from drawn weights; --ckpt_path is for validate, test and predict")
-    if parsed.trainer.precision in ("16-mixed", "16", 16):
-        raise InputError("trainer.precision must not be 16-mixed, which scales losses: take bf16-mixed or 32-true")
-    trainer = {key: value for key, value in parsed.trainer.as_dict().items() if value != trainer_defaults[key]}
-    return Configuration(
-        data=groups.data,
-        model=groups.model,
-        optimizer=groups.optimizer,
-        compare=replace(groups.compare, confirm=True) if parsed.get("confirm") else groups.compare,
-        search=groups.search,
-        trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
-        **{key: parsed[key] for key in ("seed", "out", "workers", "storage", "fresh", "json", "ckpt_path")},
-        allow_code=bool(parsed.get("allow_code")),
-        name=_name(parsed),
-    )
-
-
-def asks_only(arguments: list[str]) -> bool:
-    """Whether the command is to explain itself rather than run."""
-    return any(a in ("-h", "--help") or a.startswith("--print_config") for a in arguments)
-
-
-def parse_group(settings: type[Group], content: dict[str, Any]) -> Group:
-    """One group of keys on its own, as `parse` would take it.
-
-    Raises:
-        InputError: a value of a wrong type or out of range.
-    """
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(settings, "data")
-    try:
-        group: Group = parser.instantiate(parser.parse_object({"data": content})).data
-    except jsonargparse.ArgumentError as error:
-        raise InputError(f"{_complaint(error)} (actlab compare --print_config shows all keys)") from error
-    return group
-
-
-def _complaint(error: Exception) -> str:
-    """What the parser says, without names of Python's classes."""
-    text = one_line(str(error))
-    return re.sub(r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value: (.+)", r"\1 must be \2, got \3", text)
-
-
-def _refuse_flat_groups(parsed: Any) -> None:
-    """Such as `data: 3`, which the parser lets pass."""
-    for group in ("data", "model", "optimizer", "compare", "search", "trainer"):
-        if not hasattr(parsed[group], "as_dict"):
-            raise InputError(f"{group} must hold keys with values, got {group}={parsed[group]!r}")
-
-
-def parse_data(config: str | None, csv: str | None, target: str | None) -> dict[str, Any]:
-    """CSV, target and id of the data section of a YAML file and two overrides, without the training libraries.
-
-    Raises:
-        InputError: no such file, no CSV or no target named.
-    """
-    if config is None and csv is None and HOUSE_PRICES.exists():
-        config = str(HOUSE_PRICES)
-    content = data_section(config) if config is not None else {}
-    content |= {key: value for key, value in (("csv", csv), ("target", target)) if value is not None}
-    for key in ("csv", "target"):
-        if content.get(key) is None:
-            raise InputError(f"data.{key} is needed: --data.{key} ..., or a --config that has it")
-    return content
-
-
-def _name(parsed: Any) -> str:
-    """What a run is called when `--out` does not say: the configuration file's name, or the CSV's."""
-    if parsed.config:
-        return Path(str(parsed.config[-1])).stem
-    return Path(parsed.data.csv).stem if parsed.data.csv else "run"
-
-
 def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
     """One line for each key whose value differs: `key: stored -> asked`."""
     lines = []
@@ -294,6 +92,184 @@ def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "")
     return lines
 
 
+class Options:
+    """The options of one command: jsonargparse, with every complaint as an `InputError` of one sentence.
+
+    Args:
+        command: Its name.
+        description: What it does, for its help.
+        hint: The option that helps after a complaint, and what it does.
+    """
+
+    def __init__(self, command: str, description: str, hint: str = "--help lists the options") -> None:
+        import jsonargparse
+
+        self.parser = jsonargparse.ArgumentParser(
+            prog=f"actlab {command}", description=description, exit_on_error=False, allow_abbrev=False
+        )
+        self.add = self.parser.add_argument
+        self.hint = hint
+
+    def add_switch(self, name: str, help: str) -> None:
+        """A flag without a value; a YAML file gives it true or false."""
+        from jsonargparse import ActionYesNo
+
+        # no `--no_NAME` beside it, which the class's annotation does not know of
+        yes_only = ActionYesNo(yes_prefix="", no_prefix=None)  # type: ignore[arg-type]
+        self.add(name, action=yes_only, default=False, help=help)
+
+    def add_config(self) -> None:
+        self.add("--config", action="config", help="A YAML file with any of these keys.")
+
+    def parse(self, *layers: Layer) -> "Namespace":
+        """Every option's value, groups of keys as their dataclass.
+
+        Raises:
+            InputError: an unknown key, a value of a wrong type or out of range, something needed that is not given.
+        """
+        from jsonargparse import ArgumentError
+
+        parsed: Namespace | None = None
+        try:
+            for layer in layers:
+                if isinstance(layer, list):
+                    # reads the files, too: the parser would not name one that is not YAML
+                    _refuse_several(layer)
+                    parsed = self.parser.parse_args(layer, parsed)
+                else:
+                    parsed = self.parser.parse_object(dict(layer), parsed)
+                _refuse_flat_groups(parsed)
+            asked: Namespace = self.parser.instantiate(parsed)
+            return asked
+        except (ArgumentError, OSError) as error:
+            raise self.refusal(self._complaint(error)) from error
+
+    def refusal(self, complaint: str) -> InputError:
+        """The complaint, with where to look."""
+        return InputError(f"{complaint} ({self.parser.prog} {self.hint})")
+
+    def _complaint(self, error: Exception) -> str:
+        """What the parser says, without names of Python's classes."""
+        text = one_line(str(error))
+        if needed := re.fullmatch("the following arguments are required: (.+)", text):
+            shown = {action.dest: (action.option_strings or [action.dest])[-1] for action in self.parser._actions}
+            return f"needed and not given: {', '.join(shown.get(name, name) for name in needed[1].split(', '))}"
+        wrong_type = r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value: (.+)"
+        return re.sub(wrong_type, r"\1 must be \2, got \3", text)
+
+
+def _refuse_several(arguments: list[str]) -> None:
+    if _find_list(arguments) is not None:
+        raise InputError(
+            "several data sets (data: [a.yaml, b.yaml]) are compared by the command line's actlab compare only; "
+            "name one with a --config that has its data.csv"
+        )
+
+
+def _refuse_flat_groups(parsed: "Namespace") -> None:
+    """Such as `data: 3`, which the parser lets pass."""
+    for group in (*GROUPS, "trainer"):
+        if group in parsed and not hasattr(parsed[group], "as_dict"):
+            raise InputError(f"{group} must hold keys with values, got {group}={parsed[group]!r}")
+
+
+def _training_options(command: str, description: str) -> Options:
+    """The keys that all training commands share, and the switches of this one."""
+    from lightning.pytorch import Trainer
+
+    options = Options(command, description, "--print_config shows all keys")
+    options.add_config()
+    for group, settings in GROUPS.items():
+        options.parser.add_class_arguments(settings, group)
+    # set by a population itself: one device, no per-network loggers, checkpoints and bars
+    skip = {"logger", "callbacks", "profiler", "plugins", "strategy", "barebones", "model_registry"}
+    options.parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skip)
+    options.parser.set_defaults({"trainer.max_epochs": MAX_EPOCHS})
+    options.add("--seed", type=int, default=0, help="Seed of splits, initial weights and batch orders.")
+    options.add("--out", type=str | None, default=None, help="The run directory (default: runs/NAME).")
+    options.add("--workers", type=int, default=1, help="Processes on this machine.")
+    options.add("--storage", type=str | None, default=None, help="Database URL shared by several machines.")
+    options.add_switch("--fresh", help="Start a new run directory beside an existing one.")
+    options.add_switch("--json", help="Print summary.json instead of the table.")
+    options.add("--ckpt_path", type=str | None, default=None, help="A checkpoint, for validate and test.")
+    if command == "compare":
+        options.parser.epilog = "--data a.yaml b.yaml (in YAML data: [a.yaml, b.yaml]) compares on several data sets."
+        options.add_switch("--confirm", help="Train winner and close rivals again: short for --compare.confirm true.")
+    if command in CKPT_COMMANDS:
+        options.add_switch("--allow_code", help="Import activation classes that the checkpoint names.")
+    return options
+
+
+def configure(command: str, *layers: Layer, description: str = "") -> Configuration:
+    """Layers of arguments and nested keys, of which a later one wins, to a `Configuration`.
+
+    Raises:
+        InputError: an unknown key, a value of a wrong type or out of range.
+    """
+    options = _training_options(command, description)
+    trainer_defaults = options.parser.get_defaults().trainer
+    parsed = options.parse(*layers)
+    if parsed.ckpt_path is not None and command not in CKPT_COMMANDS:
+        raise InputError(f"actlab {command} starts from drawn weights; --ckpt_path is for validate, test and predict")
+    if parsed.trainer.precision in ("16-mixed", "16", 16):
+        raise InputError("trainer.precision must not be 16-mixed, which scales losses: take bf16-mixed or 32-true")
+    trainer = {key: value for key, value in parsed.trainer.as_dict().items() if value != trainer_defaults[key]}
+    asked = {key: parsed[key] for key in ("seed", "out", "workers", "storage", "fresh", "json", "ckpt_path")}
+    groups = {group: parsed[group] for group in GROUPS}
+    if parsed.get("confirm"):
+        groups["compare"] = replace(parsed.compare, confirm=True)
+    return Configuration(
+        **groups,
+        **asked,
+        trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
+        allow_code=bool(parsed.get("allow_code")),
+        name=_run_name(parsed),
+    )
+
+
+def _run_name(parsed: "Namespace") -> str:
+    """What a run is called when `--out` does not say: the configuration file's name, or the CSV's."""
+    if parsed.config:
+        return Path(str(parsed.config[-1])).stem
+    return Path(parsed.data.csv).stem if parsed.data.csv else "run"
+
+
+def parse(command: str, arguments: list[str], description: str = "") -> Configuration:
+    """The arguments of a training command to a `Configuration`; without a config and a CSV, House Prices if it is here.
+
+    Raises:
+        InputError: an unknown key, a value of a wrong type or out of range.
+    """
+    names_data = any(a.split("=")[0] in ("--config", "--data.csv", "--data", "--ckpt_path") for a in arguments)
+    if not names_data and not _asks_only(arguments) and HOUSE_PRICES.exists():
+        print(f"no --data.csv given: using {HOUSE_PRICES}", file=sys.stderr)
+        arguments = ["--config", str(HOUSE_PRICES), *arguments]
+    return configure(command, arguments, description=description)
+
+
+def _asks_only(arguments: list[str]) -> bool:
+    """Whether the command is to explain itself rather than run."""
+    return any(a in ("-h", "--help") or a.startswith("--print_config") for a in arguments)
+
+
+def parse_data(config: str | None, **given: str | None) -> DataSettings:
+    """The data section of a YAML file, whose other keys are not looked at, under what is given beside it.
+
+    Raises:
+        InputError: no such file, it lists several data sets, an unknown key or a bad value.
+    """
+    options = Options("compare", "", "--print_config shows all keys")
+    options.parser.add_class_arguments(DataSettings, "data")
+    section = read_yaml(config).get("data") or {} if config is not None else {}
+    if isinstance(section, list):
+        raise InputError(
+            f"{config} does not describe one data set, but lists several; name one of the files in its list"
+        )
+    beside = {key: value for key, value in given.items() if value is not None}
+    settings: DataSettings = options.parse({"data": section}, {"data": beside}).data
+    return settings
+
+
 MIN_DATA_SETS = 2
 # what the comparison's own directory holds beside those of the data sets
 TAKEN = ("config.yaml", "summary.json", "ranks.csv", "figures", "report.html")
@@ -302,46 +278,92 @@ ONE_TABLE = ("csv", "target", "id")
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Data sets to compare on: what the comparison is called where `--out` does not say, and each one's configuration.
+class DataSets:
+    """Several data sets to compare on.
 
-    All configurations have the same `out`, `workers`, `storage` and `fresh`: those of the whole.
+    `name` is what the comparison is called where `--out` does not say. `configurations`, by the data set's name, all
+    have the same `out`, `workers`, `storage` and `fresh`: those of the whole.
     """
 
     name: str
-    data_sets: dict[str, Configuration]
+    configurations: dict[str, Configuration]
 
     @property
     def whole(self) -> Configuration:
         """Any of them, for what they share."""
-        return next(iter(self.data_sets.values()))
+        return next(iter(self.configurations.values()))
 
 
-def read_listing(listed: DataList, description: str) -> Listing:
-    """The configuration of each listed data set, in the order of the list.
+def parse_data_sets(arguments: list[str], description: str = "") -> DataSets | None:
+    """The configuration of each data set that the arguments of `compare` list, in that order; None for one data set.
 
     Raises:
         InputError: fewer than two files, one that is listed twice, is missing or names no CSV, two of the same name, a
-            key of a single table beside the list, or a bad key or value.
+            key of a single table beside the list, several lists, or a bad key or value.
     """
+    listed = _find_list(arguments)
+    if listed is None:
+        return None
+    beside: list[Layer] = [*(content for _, content in listed.configs), listed.flags]
+    if _asks_only(listed.flags):
+        # ends the process: the keys as they are beside the list
+        configure("compare", *beside, description=description)
     _refuse_one_table(listed)
-    beside = _beside(listed)
-    data_sets = {name: _parse(file, name, beside, description) for name, file in _files(listed).items()}
-    return Listing(listed.file.stem if listed.file is not None else _joined(list(data_sets)), data_sets)
+    configurations = {name: _one_of_several(file, name, beside) for name, file in _files(listed).items()}
+    return DataSets(listed.file.stem if listed.file is not None else _joined(list(configurations)), configurations)
 
 
-def explain(listed: DataList, description: str) -> None:
-    """For `--help` and `--print_config`, which end the process: the keys as they are beside the list."""
-    parse("compare", description, _beside(listed))
+@dataclass(frozen=True)
+class _ListedFiles:
+    """Files of several data sets, as `data: [a.yaml, b.yaml]` of a YAML file or of the command line lists them.
+
+    `file` is the YAML file with the list (None: the command line); `configs` are what the files of `--config` say
+    besides, and `flags` the other arguments.
+    """
+
+    entries: list[Any]
+    file: Path | None
+    configs: list[tuple[str, dict[str, Any]]]
+    flags: list[str]
 
 
-def _beside(listed: DataList) -> list[str]:
-    """What stands beside the list, as arguments; flags come last, so they win."""
-    configs = [argument for _, content in listed.configs for argument in ("--config", to_yaml(content))]
-    return [*configs, *listed.flags]
+def _find_list(arguments: list[str]) -> _ListedFiles | None:
+    """What lists several data sets among the arguments of a command; None for one data set.
+
+    Raises:
+        InputError: a file of `--config` is not YAML, or several things list data sets.
+    """
+    import yaml
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--config", "--data"):
+        parser.add_argument(option, action="append", nargs="*", default=[])
+    named, flags = parser.parse_known_args(arguments)
+    lists: list[tuple[Path | None, list[Any]]] = []
+    configs: list[tuple[str, dict[str, Any]]] = []
+    for values in named.data:
+        try:
+            entries = values if len(values) > 1 else yaml.safe_load(values[0])
+        except (IndexError, yaml.YAMLError):
+            entries = None
+        if isinstance(entries, list):
+            lists.append((None, entries))
+        else:
+            flags = ["--data", *values, *flags]
+    for values in named.config:
+        if len(values) != 1 or not os.path.isfile(values[0]):
+            flags = ["--config", *values, *flags]
+            continue
+        content = read_yaml(values[0])
+        if isinstance(content.get("data"), list):
+            lists.append((Path(values[0]), content.pop("data")))
+        configs.append((values[0], content))
+    if len(lists) > 1:
+        raise InputError("data sets are listed more than once; put them into one list")
+    return _ListedFiles(lists[0][1], lists[0][0], configs, flags) if lists else None
 
 
-def _refuse_one_table(listed: DataList) -> None:
+def _refuse_one_table(listed: _ListedFiles) -> None:
     options = {f"--data.{key}" for key in ONE_TABLE}
     named = [flag.partition("=")[0] for flag in listed.flags if flag.partition("=")[0] in options]
     for file, content in listed.configs:
@@ -351,7 +373,7 @@ def _refuse_one_table(listed: DataList) -> None:
         raise InputError(f"{named[0]} is about one table, but several are listed; say it in the listed file it is for")
 
 
-def _files(listed: DataList) -> dict[str, Path]:
+def _files(listed: _ListedFiles) -> dict[str, Path]:
     """Name of each data set to its configuration file."""
     where = f" in {listed.file}" if listed.file is not None else ""
     if len(listed.entries) < MIN_DATA_SETS:
@@ -362,10 +384,11 @@ def _files(listed: DataList) -> dict[str, Path]:
         )
     found: dict[str, Path] = {}
     for entry in listed.entries:
-        file = _find(entry, listed.file)
+        file = _find_file(entry, listed.file)
         if any(file.resolve() == other.resolve() for other in found.values()):
             raise InputError(f"data{where} lists {entry} twice; a data set counts once")
-        name = _name_of(file)
+        # the config.yaml of a run is called as the run
+        name = file.resolve().parent.name if file.name == "config.yaml" else file.stem
         if name in found:
             raise InputError(
                 f"{found[name]} and {file} would both be called {name}, and each data set has a directory of its name; "
@@ -377,7 +400,7 @@ def _files(listed: DataList) -> dict[str, Path]:
     return found
 
 
-def _find(entry: Any, listing: Path | None) -> Path:
+def _find_file(entry: Any, list_file: Path | None) -> Path:
     """A listed file, beside the file that lists it or else in the current directory."""
     if not isinstance(entry, str):
         raise InputError(f"data must list paths of configuration files, got {entry!r}")
@@ -385,19 +408,14 @@ def _find(entry: Any, listing: Path | None) -> Path:
         raise InputError(
             f"{entry} is a table; data lists configuration files, each with the data.csv and data.target of one"
         )
-    places = [Path(entry)] if listing is None else [listing.parent / entry, Path(entry)]
+    places = [Path(entry)] if list_file is None else [list_file.parent / entry, Path(entry)]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         looked = " and ".join(dict.fromkeys(str(place) for place in places))
         raise InputError(f"data lists {entry}, which is not there (looked for {looked})")
-    if not isinstance(data := read_yaml(str(file)).get("data"), dict) or data.get("csv") is None:
+    if not isinstance(data := read_yaml(file).get("data"), dict) or data.get("csv") is None:
         raise InputError(f"{file} names no data.csv; each listed file describes one data set")
     return file
-
-
-def _name_of(file: Path) -> str:
-    """The file's name; for the config.yaml of a run the run's."""
-    return file.resolve().parent.name if file.name == "config.yaml" else file.stem
 
 
 def _joined(names: list[str]) -> str:
@@ -405,17 +423,17 @@ def _joined(names: list[str]) -> str:
     return name if len(name) <= 60 else f"{names[0]}-and-{len(names) - 1}-others"
 
 
-def _parse(file: Path, name: str, common: list[str], description: str) -> Configuration:
+def _one_of_several(file: Path, name: str, beside: list[Layer]) -> Configuration:
     own = ["--config", str(file)]
     defaults = Configuration()
-    of_the_whole = to_yaml({key: getattr(defaults, key) for key in NOT_COMPARED})
+    of_the_whole = {key: getattr(defaults, key) for key in NOT_COMPARED}
     try:
-        parsed = parse("compare", description, [*own, "--config", of_the_whole, *common])
+        configuration = configure("compare", own, of_the_whole, *beside)
     except InputError as error:
         try:
-            parse("compare", description, own)
+            configure("compare", own)
         except InputError:
             raise InputError(f"{file}: {error}") from error
         # the file is fine by itself
         raise
-    return replace(parsed, name=name)
+    return replace(configuration, name=name)

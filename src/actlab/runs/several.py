@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from actlab import activations
-from actlab.config import Configuration, Listing
+from actlab.config import Configuration, DataSets
 from actlab.data.table import read_table
 from actlab.errors import InputError
 from actlab.report.finished import read_finished
@@ -21,7 +21,7 @@ from actlab.runs.results import versions
 from actlab.verdict.across_data_sets import check_size, ranks_frame, summarise_data_sets
 
 
-def compare_several(listing: Listing) -> tuple[RunDirectory, dict[str, Any] | None]:
+def compare_several(data_sets: DataSets) -> tuple[RunDirectory, dict[str, Any] | None]:
     """Run or resume the comparison on every data set, then compare across them.
 
     Everything is looked at before anything is trained: tables, activations, and what the directories hold.
@@ -33,16 +33,16 @@ def compare_several(listing: Listing) -> tuple[RunDirectory, dict[str, Any] | No
         InputError: activations differ between data sets, a table counts twice or cannot be read, or a directory holds
             another run.
     """
-    _check_activations(listing)
-    _check_tables(listing)
-    run = choose_directory(listing)
+    _check_activations(data_sets)
+    _check_tables(data_sets)
+    run = choose_directory(data_sets)
     run.create()
     comparisons: list[Compare] = []
     try:
-        for name, configuration in listing.data_sets.items():
+        for name, configuration in data_sets.configurations.items():
             comparisons.append(Compare(_own(configuration, run.path, name)))
         # only now: a list that is refused leaves the directory as it was
-        run.write_config(_content(run, listing))
+        run.write_config(_content(run, data_sets))
         for number, comparison in enumerate(comparisons, 1):
             name = comparison.configuration.name
             print(f"{name}: data set {number} of {len(comparisons)}", file=sys.stderr)
@@ -51,13 +51,13 @@ def compare_several(listing: Listing) -> tuple[RunDirectory, dict[str, Any] | No
         for comparison in comparisons:
             comparison.live.close()
             comparison.study.close()
-    if missing := [name for name in listing.data_sets if not RunDirectory(run.path / name).report.exists()]:
+    if missing := [name for name in data_sets.configurations if not RunDirectory(run.path / name).report.exists()]:
         print(
             f"the results of {', '.join(missing)} are on another machine; data sets are compared where all results are",
             file=sys.stderr,
         )
         return run, None
-    return run, write(run, list(listing.data_sets))
+    return run, write(run, list(data_sets.configurations))
 
 
 def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
     return dict(jsonable(summary))
 
 
-def choose_directory(listing: Listing) -> RunDirectory:
+def choose_directory(data_sets: DataSets) -> RunDirectory:
     """The directory of the whole, as `named_directory` gives it.
 
     Runs of the listed data sets that are there already are gone on with. A list may grow, but not lose a data set.
@@ -81,11 +81,11 @@ def choose_directory(listing: Listing) -> RunDirectory:
     Raises:
         InputError: a file, other files, one data set's run, or a comparison on other data sets.
     """
-    run = named_directory("compare", listing.name, listing.whole, listing.data_sets)
+    run = named_directory("compare", data_sets.name, data_sets.whole, data_sets.configurations)
     if run.journal.exists() or run.config.exists():
         if (stored := listed_runs(run.path)) is None:
             raise InputError(f"{run.path} holds a run on one data set; choose another --out, or add --fresh")
-        if gone := [name for name in stored if name not in listing.data_sets]:
+        if gone := [name for name in stored if name not in data_sets.configurations]:
             raise InputError(
                 f"{run.path} holds a comparison on other data sets: {', '.join(gone)} would be left out; "
                 "choose another --out, or add --fresh"
@@ -93,9 +93,9 @@ def choose_directory(listing: Listing) -> RunDirectory:
     return run
 
 
-def _content(run: RunDirectory, listing: Listing) -> dict[str, Any]:
+def _content(run: RunDirectory, data_sets: DataSets) -> dict[str, Any]:
     """config.yaml: the runs' own configurations as a list that `--config` reads, and who works on them."""
-    whole, data = listing.whole, [f"{name}/config.yaml" for name in listing.data_sets]
+    whole, data = data_sets.whole, [f"{name}/config.yaml" for name in data_sets.configurations]
     return {"data": data, "out": str(run.path), "workers": whole.workers, "storage": whole.storage}
 
 
@@ -104,9 +104,9 @@ def _own(configuration: Configuration, path: Path, name: str) -> Configuration:
     return replace(configuration, out=str(path / name), fresh=False, json=False, study=f"{path.name}/{name}")
 
 
-def _check_activations(listing: Listing) -> None:
+def _check_activations(data_sets: DataSets) -> None:
     compared: dict[str, list[str]] = {}
-    for name, configuration in listing.data_sets.items():
+    for name, configuration in data_sets.configurations.items():
         for activation in configuration.compare.activations:
             activations.get(activation)
         compared[name] = [variant.label for variant in variants_of(configuration)]
@@ -120,10 +120,10 @@ def _check_activations(listing: Listing) -> None:
             )
 
 
-def _check_tables(listing: Listing) -> None:
+def _check_tables(data_sets: DataSets) -> None:
     """The same rows with the same target, however they are read, are not a second data set."""
     known: dict[tuple[str, str | None], str] = {}
-    for name, configuration in listing.data_sets.items():
+    for name, configuration in data_sets.configurations.items():
         table = read_table(configuration.data)
         key = (table.content_hash, table.schema.target)
         if key in known:
