@@ -98,11 +98,11 @@ def test_thorough_is_all_activations_at_eight_rates_with_three_repeats_and_inner
 
 def test_all_is_every_activation_by_name_in_what_a_run_keeps() -> None:
     names = [row.name for row in ACTIVATIONS]
-    parsed = parse("search", "", [*CSV, "--compare.activations=all", "--search.activations", "all"])
+    parsed = parse("search", [*CSV, "--compare.activations=all", "--search.activations", "all"])
     assert parsed.to_dict()["compare"]["activations"] == parsed.to_dict()["search"]["activations"] == names
     assert CompareSettings(activations=["relu", "all"]).activations == ["relu", "all"]
     with pytest.raises(InputError, match="activations"):
-        parse("compare", "", [*CSV, "--compare.activations=every"])
+        parse("compare", [*CSV, "--compare.activations=every"])
 
 
 def test_the_default_comparison_is_of_the_size_promised() -> None:
