@@ -24,7 +24,7 @@ from small_ensembles import CONCRETE, HOUSES, houses, make_ensemble
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
-from actlab.model.onnx_export import DEFAULT_OPSET, Graph, activate, export_file, export_onnx, to_onnx  # noqa: E402
+from actlab.model.onnx_export import OPSET, Graph, activate, export_file, to_onnx  # noqa: E402
 
 QUALITY = ["NA", "Po", "Fa", "TA", "Gd", "Ex"]
 
@@ -44,13 +44,13 @@ def feeds(ensemble: Ensemble, features: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def run(ensemble: Ensemble, features: pd.DataFrame, opset: int = 18) -> np.ndarray:
-    (predicted,) = session(to_onnx(ensemble, opset)).run(None, feeds(ensemble, features))
+def run(ensemble: Ensemble, features: pd.DataFrame) -> np.ndarray:
+    (predicted,) = session(to_onnx(ensemble)).run(None, feeds(ensemble, features))
     return np.asarray(predicted)
 
 
-def agree(ensemble: Ensemble, features: pd.DataFrame, opset: int = 18) -> None:
-    predicted = run(ensemble, features, opset)
+def agree(ensemble: Ensemble, features: pd.DataFrame) -> None:
+    predicted = run(ensemble, features)
     assert predicted.dtype == np.float64
     np.testing.assert_allclose(predicted, ensemble.predict(features), rtol=1e-5)
 
@@ -71,7 +71,7 @@ def test_the_form_of_every_activation_is_torchs(row: Activation) -> None:
     equals_torch(row.name)
 
 
-def equals_torch(name: str, opset: int = DEFAULT_OPSET) -> None:
+def equals_torch(name: str) -> None:
     """The form of an activation alone; what it learns is -1.7 times its first value."""
     z = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([-1e3, -1e-6, 0.0, 1e-6, 1e3])])
     z = torch.stack([z, z.flip(0)], dim=1)  # (605, 2): two units, or the two pre-activations of one
@@ -81,7 +81,7 @@ def equals_torch(name: str, opset: int = DEFAULT_OPSET) -> None:
             parameter.mul_(-1.7)
         expected = module(z).numpy()
     learned = {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
-    graph = Graph(opset)
+    graph = Graph()
     # model() is for raw columns; here the input is the pre-activations
     activate(graph, name, "z", learned, 2)
     np.testing.assert_allclose(run_graph(graph, z.numpy()), expected, rtol=1e-5, atol=1e-6)
@@ -96,7 +96,7 @@ def run_graph(graph: Graph, z: np.ndarray) -> np.ndarray:
         [helper.make_tensor_value_info(graph._nodes[-1].output[0], float_type, None)],
         graph._constants,
     )
-    model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=8)
+    model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     return np.asarray(session(model).run(None, {"z": z})[0])
 
 
@@ -134,11 +134,6 @@ def test_rows_unlike_any_before_agree() -> None:
     ensemble = make_ensemble(houses(), protocol=ProtocolSettings(folds=3))
     rows = strange(houses().features)
     agree(ensemble, rows.mask(rows == "3.0", "never seen"))
-
-
-@pytest.mark.parametrize("opset", [18, 20, 21])
-def test_newer_opsets_agree(opset: int) -> None:
-    agree(make_ensemble(houses(), ("gelu", "hardswish", "reglu")), houses().features[:50], opset)
 
 
 def only(table: Table, kind: str) -> Table:
@@ -255,11 +250,6 @@ def test_what_has_no_form_is_written_by_torchs_exporter(name: str) -> None:
     equals_torch(name)
 
 
-@pytest.mark.parametrize("opset", [20, 23])
-def test_so_it_is_in_newer_opsets(opset: int) -> None:
-    equals_torch(OWN[1], opset)
-
-
 def test_networks_of_classes_of_ones_own_agree() -> None:
     agree(make_ensemble(houses(), ("relu", *OWN[:2])), houses().features[:1000])
 
@@ -271,16 +261,16 @@ def test_a_record_without_a_form_is_exported_as_a_class_is() -> None:
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
-    ensemble = make_ensemble(houses(), (f"{__name__}.Branchy",))
+    save(make_ensemble(houses(), (f"{__name__}.Branchy",)), tmp_path / "best.ckpt")
     with pytest.raises(InputError, match=r"'test_export\.Branchy' cannot be exported: .*torch\.onnx cannot .*\(.+\)"):
-        export_onnx(ensemble, tmp_path / "model.onnx")
-    for opset in (17, 1000):
-        with pytest.raises(InputError, match=f"opset must be between 18 and .*, got opset={opset}"):
-            export_onnx(make_ensemble(houses()), tmp_path / "model.onnx", opset)
-    assert list(tmp_path.iterdir()) == []
+        export_file(tmp_path / "best.ckpt", tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
-def test_without_the_extra_the_way_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
+@pytest.mark.parametrize(("package", "activation"), [("onnx", "relu"), ("onnxscript", "torch.nn.Tanhshrink")])
+def test_without_the_extra_the_way_to_install_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, package: str, activation: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=r"pip install 'actlab\[onnx\]'"):
-        export_onnx(make_ensemble(houses()), tmp_path / "model.onnx")
+        to_onnx(make_ensemble(houses(), (activation,)))

@@ -114,26 +114,13 @@ def gelu(graph: OnnxGraph, z: str, learned: Mapping[str, Any]) -> str:
     return graph.add("Mul", graph.add("Mul", z, graph.single(0.5)), graph.add("Add", erf, graph.single(1.0)))
 
 
-def sigmoid(graph: OnnxGraph, z: str, learned: Mapping[str, Any]) -> str:
-    # onnxruntime's own Sigmoid is 0 below -18, which a gate multiplies
-    return graph.add("Reciprocal", one_plus_exp_minus(graph, z))
+def one_plus_exp_minus(graph: OnnxGraph, z: str) -> str:
+    """The reciprocal of the sigmoid, because onnxruntime's own Sigmoid is 0 below -18, which a gate multiplies."""
+    return graph.add("Add", graph.add("Exp", graph.add("Neg", z)), graph.single(1.0))
 
 
 def silu(graph: OnnxGraph, z: str, learned: Mapping[str, Any]) -> str:
     return graph.add("Div", z, one_plus_exp_minus(graph, z))
-
-
-def one_plus_exp_minus(graph: OnnxGraph, z: str) -> str:
-    return graph.add("Add", graph.add("Exp", graph.add("Neg", z)), graph.single(1.0))
-
-
-def mish(graph: OnnxGraph, z: str, learned: Mapping[str, Any]) -> str:
-    return graph.add("Mul", z, graph.add("Tanh", graph.add("Softplus", z)))
-
-
-def relu_squared(graph: OnnxGraph, z: str, learned: Mapping[str, Any]) -> str:
-    positive = graph.add("Relu", z)
-    return graph.add("Mul", positive, positive)
 
 
 def prelu(graph: OnnxGraph, z: str, learned: Mapping[str, Any]) -> str:
@@ -153,7 +140,8 @@ ACTIVATIONS: tuple[Activation, ...] = (
     Activation("identity", "torch.nn.Identity", "z", "no activation: the network is a linear model",
         derivative="identity", onnx=operator("Identity"), look=7),
     Activation("sigmoid", "torch.nn.Sigmoid", "1 / (1 + exp(-z))", "Rumelhart, Hinton & Williams 1986",
-        derivative="sigmoid", outputs="torch.sigmoid_", onnx=sigmoid, look=1),
+        derivative="sigmoid", outputs="torch.sigmoid_", look=1,
+        onnx=lambda graph, z, learned: graph.add("Reciprocal", one_plus_exp_minus(graph, z))),
     Activation("tanh", "torch.nn.Tanh", "tanh(z)", "LeCun, Bottou, Orr & Mueller 1998",
         derivative="tanh", outputs="torch.tanh_", onnx=operator("Tanh"), look=2),
     Activation("relu", "torch.nn.ReLU", "max(0, z)", "Nair & Hinton 2010",
@@ -180,7 +168,8 @@ ACTIVATIONS: tuple[Activation, ...] = (
         "Elfwing, Uchibe & Doya 2018; Ramachandran et al. 2017 (Swish)",
         derivative="silu", onnx=silu, look=5),
     Activation("mish", "torch.nn.Mish", "z tanh(ln(1 + exp(z)))", "Misra 2019",
-        derivative="mish", outputs="mish_outputs", is_rounded=True, onnx=mish, look=11),
+        derivative="mish", outputs="mish_outputs", is_rounded=True, look=11,
+        onnx=lambda graph, z, learned: graph.add("Mul", z, graph.add("Tanh", graph.add("Softplus", z)))),
     Activation("softplus", "torch.nn.Softplus", "ln(1 + exp(z))", "Dugas et al. 2001",
         derivative="softplus", onnx=operator("Softplus"), look=12),
     Activation("softsign", "torch.nn.Softsign", "z / (1 + |z|)", "Bergstra et al. 2009",
@@ -192,7 +181,8 @@ ACTIVATIONS: tuple[Activation, ...] = (
     Activation("relu6", "torch.nn.ReLU6", "min(max(0, z), 6)", "Krizhevsky 2010",
         derivative="relu6", outputs="relu6_outputs", onnx=clip(0.0, 6.0), look=18),
     Activation("relu_squared", "ReLUSquared", "max(0, z)^2", "So et al. 2021 (Primer)",
-        derivative="relu_squared", onnx=relu_squared, look=19),
+        derivative="relu_squared", look=19,
+        onnx=lambda graph, z, learned: graph.add("Pow", graph.add("Relu", z), graph.single(2.0))),
     Activation("snake", "Snake", "z + sin(a z)^2 / a", "Ziyin, Hartwig & Ueda 2020", parameters="frequency a, from 1",
         learned=("snake", "by_snake"), onnx=snake, look=20),
     Activation("geglu", "GEGLU", "gelu(a) b", "Shazeer 2020", width_factor=2,

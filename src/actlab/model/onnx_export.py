@@ -16,7 +16,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from actlab import __version__, activations
 from actlab.activations import Activation
-from actlab.data.columns import Column, Schema
+from actlab.data.columns import Column
 from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
@@ -41,6 +42,10 @@ from actlab.networks.trained import TrainedNetwork
 from actlab.run_files import check_output, write_atomically
 
 Parameters = Mapping[str, NDArray[np.float32]]
+
+# of the operators; newer ones are read by fewer runtimes
+OPSET = 18
+OUTPUT = "prediction"
 
 
 def import_onnx(name: str = "onnx") -> ModuleType:
@@ -60,8 +65,7 @@ def import_onnx(name: str = "onnx") -> ModuleType:
 class Graph:
     """A graph in the making. Values are known by name; each `add` returns the name of what it computes."""
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self) -> None:
         # what torch's exporter made of an activation at a width, to be written once
         self.traced: dict[tuple[str, int], Any] = {}
         self._onnx = import_onnx()
@@ -98,12 +102,10 @@ class Graph:
         return self.constant(np.array(value, dtype=np.float32))
 
     def halves(self, z: str) -> tuple[str, str]:
-        """The first and the second half of the columns; `Split` has two outputs, so the halves are sliced."""
-        half = self.add("Div", self.add("Shape", z, start=1), self.constant(np.array([2])))
-        axis = self.constant(np.array([1]))
-        end = self.constant(np.array([np.iinfo(np.int64).max]))
-        first = self.add("Slice", z, self.constant(np.array([0])), half, axis)
-        return first, self.add("Slice", z, half, end, axis)
+        """The first and the second half of the columns."""
+        halves = self._name("first half"), self._name("second half")
+        self._nodes.append(self._onnx.helper.make_node("Split", [z], halves, axis=1, num_outputs=2))
+        return halves
 
     def merge(self, model: Any, inputs: Sequence[str]) -> str:
         """The nodes of a model with one output, whose inputs are values of this graph."""
@@ -115,37 +117,18 @@ class Graph:
         self._constants += added.initializer
         return str(added.output[0].name)
 
-    def label_encoder(self, texts: str, codes: Mapping[str, int], default: int) -> str:
-        """int64 codes of texts, in their shape."""
-        keys, values = list(codes), list(codes.values())
-        return self.add(
-            "LabelEncoder",
-            texts,
-            domain="ai.onnx.ml",
-            keys_strings=keys,
-            values_int64s=values,
-            default_int64=default,
-        )
-
     def model(self, inputs: Mapping[str, str], output: str) -> Any:
         """The model: inputs (N, 1) with their element types, one float64 output (N,)."""
         helper = self._onnx.helper
         infos = [helper.make_tensor_value_info(name, self.type(kind), ["N", 1]) for name, kind in inputs.items()]
         result = helper.make_tensor_value_info(output, self.type("DOUBLE"), ["N"])
         graph = helper.make_graph(self._nodes, "actlab", infos, [result], self._constants)
-        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("ai.onnx.ml", 3)]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
 
 
 def activate(graph: Graph, name: str, z: str, learned: Parameters, width: int) -> str:
-    """(N, H) outputs of an activation for pre-activations z (N, width), width = k H.
-
-    Args:
-        graph: To add nodes to.
-        name: Of a record, or the path of a class.
-        z: Float32.
-        learned: What the layer learned besides its weights.
-        width: Columns of z.
+    """(N, H) outputs of an activation for pre-activations z (N, width = k H) and what the layer learned, in float32.
 
     Raises:
         InputError: there is no ONNX form, and torch's exporter cannot write one.
@@ -155,7 +138,7 @@ def activate(graph: Graph, name: str, z: str, learned: Parameters, width: int) -
         return row.onnx(graph, z, learned)
     key = (name, width)
     if key not in graph.traced:
-        graph.traced[key] = _traced(row, learned, width, graph.opset)
+        graph.traced[key] = _traced(row, learned, width)
     return graph.merge(graph.traced[key], [z, *(graph.single(value) for value in learned.values())])
 
 
@@ -173,99 +156,77 @@ class _Functional(nn.Module):
         return outputs
 
 
-def _traced(row: Activation, learned: Parameters, width: int, opset: int) -> Any:
+def _traced(row: Activation, learned: Parameters, width: int) -> Any:
     """An activation's module as an `onnx.ModelProto` of z (N, width) and what it learned, by torch's exporter."""
     import_onnx("onnxscript")
-    inputs = [torch.from_numpy(np.asarray(value)) for value in learned.values()]
+    inputs = [torch.zeros(3, width), *(torch.from_numpy(np.asarray(value)) for value in learned.values())]
     # the number of rows stays open
-    shapes: dict[str, Any] = {"z": {0: torch.export.Dim("N")}} | ({"learned": ({},) * len(inputs)} if inputs else {})
+    shapes: dict[str, Any] = {"z": {0: torch.export.Dim("N")}} | ({"learned": ({},) * len(learned)} if learned else {})
     module = _Functional(row.build().eval(), list(learned)).eval()
+    try:
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                module, tuple(inputs), dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, verbose=False
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise InputError(
+            f"the activation {row.name!r} cannot be exported: it has no ONNX form of its own, and torch.onnx cannot "
+            f"write one ({reason}); docs/add_an_activation.md says what a class needs"
+        ) from error
+    model = program.model_proto  # type: ignore[union-attr]  # a program, since dynamo is asked for
+    return import_onnx("onnx.inliner").inline_local_functions(model)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without what torch's exporter says of torchvision and of itself."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                (torch.zeros(3, width), *inputs),
-                dynamo=True,
-                dynamic_shapes=shapes,
-                opset_version=opset,
-                verbose=False,
-            )
-    except Exception as error:
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise InputError(
-            f"the activation {row.name!r} cannot be exported: it has no ONNX form of its own, and torch.onnx cannot "
-            f"write one ({reason}); docs/add_an_activation.md says what a class needs"
-        ) from error
+            yield
     finally:
         logger.setLevel(level)
-    model = program.model_proto  # type: ignore[union-attr]  # a program, since dynamo is asked for
-    return import_onnx("onnx.inliner").inline_local_functions(model)
-
-
-DEFAULT_OPSET = 18
-OUTPUT = "prediction"
 
 
 def export_file(
-    ckpt_path: str | Path,
-    output_path: str | Path,
-    opset: int = DEFAULT_OPSET,
-    overwrite: bool = False,
-    allow_code: bool = False,
+    ckpt_path: str | Path, output_path: str | Path, overwrite: bool = False, allow_code: bool = False
 ) -> None:
-    """`actlab export`: write the model of a checkpoint as ONNX.
+    """`actlab export`: write the model of a checkpoint as ONNX, whole or not at all.
 
     Raises:
-        InputError: a path or the model cannot be used, or the extra `onnx` is not installed.
+        InputError: a path or the model cannot be used, the extra `onnx` is not installed, an activation has no ONNX
+            form, or the file cannot be written.
     """
     output = check_output(Path(output_path), [Path(ckpt_path)], overwrite)
-    export_onnx(load(ckpt_path, allow_code), output, opset)
+    model = to_onnx(load(ckpt_path, allow_code))
+    write_atomically(output, lambda temporary: temporary.write_bytes(model.SerializeToString()))
 
 
-def export_onnx(ensemble: Ensemble, path: str | Path, opset: int = DEFAULT_OPSET) -> None:
-    """Write the model to `path`, whole or not at all.
-
-    Args:
-        ensemble: The model.
-        path: Of the file to write.
-        opset: Version of the operators of ONNX, at least 18.
+def to_onnx(ensemble: Ensemble) -> Any:
+    """The model as an `onnx.ModelProto`.
 
     Raises:
-        InputError: the extra is not installed, the opset is not supported, an activation has no ONNX form, or the file
-            cannot be written.
+        InputError: the extra is not installed, or an activation has no ONNX form.
     """
-    model = to_onnx(ensemble, opset)
-    write_atomically(Path(path), lambda temporary: temporary.write_bytes(model.SerializeToString()))
-
-
-def to_onnx(ensemble: Ensemble, opset: int = DEFAULT_OPSET) -> Any:
-    """The model as an `onnx.ModelProto`; arguments and errors as in `export_onnx`."""
     onnx = import_onnx()
-    newest = onnx.defs.onnx_opset_version()
-    if not DEFAULT_OPSET <= opset <= newest:
-        raise InputError(f"opset must be between {DEFAULT_OPSET} and {newest}, got opset={opset}")
-    graph = Graph(opset)
+    graph = Graph()
     columns = Columns.add(graph, ensemble)
     blocks = {preprocessor: columns.features(graph, preprocessor) for preprocessor in ensemble.preprocessors}
     outputs = [
         _network(graph, one, blocks[one.preprocessor], columns.encoding(one.preprocessor)) for one in ensemble.members
     ]
-    names = [column.name for column in ensemble.schema.columns]
-    output = OUTPUT if OUTPUT not in names else f"{OUTPUT} of actlab"
+    kinds = {column.name: "DOUBLE" if column.kind == "numeric" else "STRING" for column in ensemble.schema.columns}
+    output = OUTPUT if OUTPUT not in kinds else f"{OUTPUT} of actlab"
     _mean(graph, ensemble, outputs, output)
-    model = graph.model(_inputs(ensemble.schema), output)
+    model = graph.model(kinds, output)
     model.producer_name, model.producer_version = "actlab", __version__
     onnx.helper.set_model_props(model, _facts(ensemble))
     onnx.checker.check_model(model)
     return model
-
-
-def _inputs(schema: Schema) -> dict[str, str]:
-    return {column.name: "DOUBLE" if column.kind == "numeric" else "STRING" for column in schema.columns}
 
 
 def _facts(ensemble: Ensemble) -> dict[str, str]:
@@ -385,14 +346,15 @@ def _known(ensemble: Ensemble, name: str) -> tuple[str, ...]:
 
 def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
     """(N, 1) int64: the position in `known`, then one number for missing texts, then one for all others."""
-    codes = dict.fromkeys(["", *(text.strip() for text in missing)], len(known)) | {
-        text: i for i, text in enumerate(known)
-    }
+    codes = dict.fromkeys(["", *(text.strip() for text in missing)], len(known))
+    codes |= {text: i for i, text in enumerate(known)}
     for i, text in enumerate(known):
         # as in reading a CSV: where a column has gaps, programs write integer codes as 3.0
         if re.fullmatch(r"[+-]?\d+", text):
             codes.setdefault(f"{text}.0", i)
-    return graph.label_encoder(name, codes, default=len(known) + 1)
+    keys, values = list(codes), list(codes.values())
+    facts: dict[str, Any] = {"keys_strings": keys, "values_int64s": values, "default_int64": len(known) + 1}
+    return graph.add("LabelEncoder", name, domain="ai.onnx.ml", **facts)
 
 
 def _ranks(graph: Graph, column: Column, missing: Sequence[str]) -> str:
@@ -421,7 +383,8 @@ def _log1p(graph: Graph, x: str) -> str:
 def _network(graph: Graph, one: TrainedNetwork, features: str, encoding: NDArray[np.float64]) -> str:
     """(N, 1) float32: one member's standardised prediction."""
     state = {name: value.detach().cpu().to(torch.float32).numpy() for name, value in one.state.items()}
-    learned = {name for name in state if not name.startswith(("weight_", "bias_"))}
+    # in one order for all networks, as what torch's exporter wrote once takes them
+    learned = sorted(name for name in state if not name.startswith(("weight_", "bias_")))
 
     def linear(depth: int, signal: str) -> str:
         weight = state[f"weight_{depth}"].T

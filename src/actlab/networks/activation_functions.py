@@ -44,15 +44,7 @@ def elu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 def selu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
     """From the outputs, which saves the exponential."""
-    return aten.elu_backward(
-        gradient,
-        1.6732632423543772848170429916717,
-        1.0507009873554804934193349852946,
-        1.0,
-        True,
-        h,
-        grad_input=gradient,
-    )
+    return aten.elu_backward(gradient, 1.6732632423543772, 1.0507009873554805, 1.0, True, h, grad_input=gradient)
 
 
 def gelu(gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
@@ -148,6 +140,7 @@ def by_prelu(gradient: Tensor, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def snake(z: Tensor, own: Tensor) -> Tensor:
+    # 1e-9 as in BigVGAN's implementation: the frequency may cross zero
     return z + torch.sin(own * z).square() / (own + 1e-9)
 
 
@@ -209,8 +202,7 @@ class Snake(nn.Module):
         self.frequency = nn.Parameter(torch.ones(()))
 
     def forward(self, z: Tensor) -> Tensor:
-        # 1e-9 as in BigVGAN's implementation: the frequency may cross zero
-        return z + torch.sin(self.frequency * z).square() / (self.frequency + 1e-9)
+        return snake(z, self.frequency)
 
 
 class PReLU(nn.Module):
