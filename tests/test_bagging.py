@@ -63,7 +63,7 @@ def test_the_models_networks_train_on_all_rows_outside_their_fold(small_csv: str
     for network, other in zip(found, alone, strict=False):
         torch.testing.assert_close(network.test_predictions, other.test_predictions, rtol=1e-4, atol=1e-5)
     # their preprocessing knows the rows that the comparison's networks had for validation
-    ensemble = networks.ensemble(found, {}, {}, {})
+    ensemble = networks.ensemble(found, {}, {})
     assert len(ensemble.preprocessors) == 2
     outside = np.setdiff1d(np.arange(120), networks.splits[Split(0, 0, 0)].test)
     scaler = fit_target(networks.table.target, outside, "log")

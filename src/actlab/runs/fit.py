@@ -4,38 +4,31 @@ The split is the first of the comparison's protocol: its test fold is never look
 """
 
 import shutil
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from actlab import activations
 from actlab.config import Configuration, differences
-from actlab.data.splits import SplitRows, make_splits
+from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.data.target import Target
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Member, Split
-from actlab.model.ensemble import Ensemble, load, save
+from actlab.model.ensemble import Ensemble, load
 from actlab.printed_tables import Table as PrintedTable
 from actlab.printed_tables import TableColumn, print_table, text_column
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
-from actlab.run_files import (
-    CurveRecord,
-    MemberRecord,
-    RunDirectory,
-    jsonable,
-    to_frame,
-    write_frame,
-    write_json,
-)
+from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, snapshots_in, train_in_waves
 from actlab.runs.experiment import choose_directory, show_warnings
 from actlab.runs.model_building import RunNetworks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress
-from actlab.runs.results import pre_activation_frame, versions
-from actlab.settings import DataSettings
+from actlab.runs.results import versions, write_pre_activations
+from actlab.settings import CompareSettings, DataSettings
 
 SPLIT = Split(0, 0, 0)
 Part = Literal["validation", "test"]
@@ -94,17 +87,13 @@ def _write(
             f"all {len(result.outcomes)} networks diverged at learning_rate={result.setting.learning_rate}; "
             "try a smaller one"
         )
-    score = networks.score(trained)
-    scores = {"test_score": score, "sha256": networks.table.content_hash}
-    save(networks.ensemble(trained, jsonable(configuration.to_dict()), scores, versions()), run.checkpoint)
-    write_frame(run.predictions, networks.predictions(trained))
-    bins = pre_activation_frame(trained, networks)
-    write_frame(run.pre_activations, bins)
+    scores = networks.write_model(run, trained, jsonable(configuration.to_dict()), versions())
+    bins = write_pre_activations(run, trained, networks)
     summary = {"metric": networks.target.metric, "ensemble": scores, "versions": versions()}
     write_comparison(run, frame, curves, summary, None, health, bins)
     write_json(run.summary, summary)
     write_report(run.path)
-    return score
+    return float(scores["test_score"])
 
 
 def _refuse_finished(run: RunDirectory, configuration: Configuration) -> None:
@@ -146,8 +135,7 @@ def score(configuration: Configuration, part: Part) -> float:
 
 
 def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
-    from actlab.settings import CompareSettings
-
+    """Of each row that some member has in its part, by these members alone, on the scale trained on."""
     assert table.target is not None
     if part == "validation" and any(one.member.epochs for one in ensemble.members):
         raise InputError(
@@ -156,19 +144,14 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
         )
     splits = shipped_splits(table.n_rows, CompareSettings(**ensemble.config["compare"]), ensemble.config["seed"])
     total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
-    for member in ensemble.members:
-        rows = _part(splits[member.member.split], part)
-        alone = Ensemble((member,), ensemble.schema, ensemble.metric, {}, (), {}, {})
-        predicted = alone.predict(table.features.iloc[rows])
-        total[rows] += ensemble.target.forward(predicted)
+    for one in ensemble.members:
+        rows: np.ndarray = getattr(splits[one.member.split], part)
+        alone = replace(ensemble, members=(one,), residuals=())
+        total[rows] += alone.predict_by_fold(table.features.iloc[rows])[one.fold].mean
         count[rows] += 1
     seen = count > 0
     residuals: np.ndarray = ensemble.target.forward(table.target)[seen] - total[seen] / count[seen]
     return residuals
-
-
-def _part(rows: SplitRows, part: Part) -> np.ndarray:
-    return rows.validation if part == "validation" else rows.test
 
 
 def _print(members: list[Member], scores: list[tuple[float, float]], ensemble: float, metric: str) -> None:

@@ -27,9 +27,10 @@ from actlab.data.table import Table
 from actlab.data.target import Target, TargetScaler, fit_target
 from actlab.members import FoldKey, Split
 from actlab.model.checkpoint import write_checkpoint
-from actlab.model.ensemble import Ensemble, FoldResiduals, fold_prediction
+from actlab.model.ensemble import Ensemble, FoldResiduals, fold_prediction, save
 from actlab.networks.population import Outcome
 from actlab.networks.trained import TrainedNetwork
+from actlab.run_files import RunDirectory, write_frame
 from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, snapshots_in, train_in_waves
 from actlab.settings import CompareSettings
 from actlab.verdict.summary import PAIR
@@ -114,11 +115,7 @@ class RunNetworks:
         ]
 
     def train_again(
-        self,
-        chosen: pd.DataFrame,
-        settings: Mapping[int, Setting],
-        size: int,
-        callbacks: Sequence[pl.Callback] = (),
+        self, chosen: pd.DataFrame, settings: Mapping[int, Setting], size: int, callbacks: Sequence[pl.Callback] = ()
     ) -> list[TrainedNetwork]:
         """New networks of the rows of `summary.choose`, `size` each, on all rows outside their folds.
 
@@ -127,12 +124,10 @@ class RunNetworks:
         mean on these is scored as honestly as that of the first ones.
         """
         evaluation = self.evaluation
-        usable = chosen[np.isfinite(chosen.val)]
+        usable = chosen.loc[np.isfinite(chosen.val), ["trial", *PAIR, "best_epoch"]]
         members = [
             make_member(trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, length_of(best_epoch))
-            for trial, repeat, fold, best_epoch in zip(
-                usable.trial, usable.repeat, usable.fold, usable.best_epoch, strict=True
-            )
+            for trial, repeat, fold, best_epoch in usable.itertuples(index=False, name=None)
             for inner in range(size)
         ]
         wider = replace(evaluation, protocol=replace(evaluation.protocol, inner=max(size, evaluation.protocol.inner)))
@@ -196,22 +191,27 @@ class RunNetworks:
         return pd.concat(frames, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
 
     def ensemble(
-        self,
-        networks: Sequence[TrainedNetwork],
-        config: dict[str, Any],
-        scores: dict[str, Any],
-        versions: dict[str, str],
+        self, networks: Sequence[TrainedNetwork], config: dict[str, Any], versions: dict[str, str]
     ) -> Ensemble:
-        """The networks as a model, ready to be saved."""
+        """The networks as a model."""
         return Ensemble(
             members=tuple(replace(network, test_predictions=None) for network in networks),
             schema=self.table.schema,
             metric=self.target.metric,
             config=config,
             residuals=self.residuals(networks),
-            scores=scores,
+            scores={"test_score": self.score(networks), "sha256": self.table.content_hash},
             versions=versions,
         )
+
+    def write_model(
+        self, run: RunDirectory, networks: Sequence[TrainedNetwork], config: dict[str, Any], versions: dict[str, str]
+    ) -> dict[str, Any]:
+        """best.ckpt and predictions.csv; returns the scores that the checkpoint names."""
+        ensemble = self.ensemble(networks, config, versions)
+        save(ensemble, run.checkpoint)
+        write_frame(run.predictions, self.predictions(networks))
+        return ensemble.scores
 
 
 def ship(
@@ -273,7 +273,7 @@ def scores_by_activation(networks: RunNetworks, chosen: pd.DataFrame, settings: 
 
 def fold_keys(chosen: pd.DataFrame) -> list[FoldKey]:
     """Every (repeat, fold), in order."""
-    return [(int(repeat), int(fold)) for repeat, fold in sorted(set(map(tuple, chosen[PAIR].to_numpy().tolist())))]
+    return sorted(set(chosen[PAIR].itertuples(index=False, name=None)))
 
 
 def best_activations(scores: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:

@@ -40,7 +40,6 @@ from actlab.diagnostics.measures import (
     step_costs,
 )
 from actlab.members import Split, derive_seed
-from actlab.model.ensemble import save
 from actlab.networks.trained import TrainedNetwork
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
@@ -188,11 +187,15 @@ def searched_values(setting: Setting) -> dict[str, str | float]:
     return {"hidden": hidden, "dropout": setting.dropout, "weight_decay": setting.weight_decay, "init": setting.init}
 
 
-def pre_activation_frame(own: Sequence[TrainedNetwork], networks: RunNetworks) -> pd.DataFrame:
+def write_pre_activations(
+    run: RunDirectory, own: Sequence[TrainedNetwork], networks: RunNetworks
+) -> pd.DataFrame | None:
     """pre_activations.csv: histograms of some networks of a run, each on its own inner-validation rows.
 
-    Of more than `MAX_NETWORKS` evenly spaced ones.
+    Of more than `MAX_NETWORKS` evenly spaced ones; None of none.
     """
+    if not own:
+        return None
     shown = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, MAX_NETWORKS).astype(int))]
     limit = n_rows(len(shown), max(max(network.member.hidden, default=1) for network in shown))
 
@@ -201,7 +204,9 @@ def pre_activation_frame(own: Sequence[TrainedNetwork], networks: RunNetworks) -
         rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
         return torch.from_numpy(network.preprocessor.transform(networks.table.features.iloc[rows]))
 
-    return to_frame(bin_records((network, inputs(network)) for network in shown), BinRecord)
+    bins = to_frame(bin_records((network, inputs(network)) for network in shown), BinRecord)
+    write_frame(run.pre_activations, bins)
+    return bins
 
 
 @dataclass(frozen=True)
@@ -261,8 +266,9 @@ class ResultFiles:
             summary["importances"] = importance_shares(self.study)
         summary["versions"] = versions()
         if networks:
-            self._save(networks, summary)
-        bins = self._pre_activations(chosen[chosen.activation == summary["winner"]])
+            self.networks.write_model(self.run, networks, jsonable(self.configuration.to_dict()), versions())
+        winner = self.networks.load_chosen(chosen[chosen.activation == summary["winner"]], self.settings)
+        bins = write_pre_activations(self.run, winner, self.networks)
         searched = {number: searched_values(setting) for number, setting in self.settings.items()}
         write_comparison(self.run, members, records[CURVES], summary, searched, records[HEALTH], bins)
         draw_study(self.study, self.run.figures)
@@ -324,22 +330,6 @@ class ResultFiles:
             | {"val_score": float(scores[number])}
             for number, setting in self.settings.items()
         ]
-
-    def _pre_activations(self, winner: pd.DataFrame) -> pd.DataFrame | None:
-        """Histograms of the winner's networks; None where it has none that is finite."""
-        networks = self.networks.load_chosen(winner, self.settings)
-        if not networks:
-            return None
-        bins = pre_activation_frame(networks, self.networks)
-        write_frame(self.run.pre_activations, bins)
-        return bins
-
-    def _save(self, networks: Sequence[TrainedNetwork], summary: Mapping[str, Any]) -> None:
-        """The networks as a model, and their out-of-fold predictions."""
-        write_frame(self.run.predictions, self.networks.predictions(networks))
-        scores = {"test_score": summary["ensemble"]["test_score"], "sha256": self.table.content_hash}
-        config = jsonable(self.configuration.to_dict())
-        save(self.networks.ensemble(networks, config, scores, versions()), self.run.checkpoint)
 
     def _header(self) -> dict[str, Any]:
         configuration, table = self.configuration, self.table
