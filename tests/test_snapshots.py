@@ -14,6 +14,7 @@ import torch
 from actlab.data.table import Table, read_table
 from actlab.diagnostics.health import HealthMonitor
 from actlab.networks import snapshots
+from actlab.networks.machine import is_accelerated
 from actlab.networks.module import PopulationModule
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate, snapshots_in
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
@@ -119,6 +120,18 @@ def test_an_interrupted_population_goes_on_to_the_last_bit(
         pd.testing.assert_frame_equal(*(pd.DataFrame(map(vars, m.of(trial))) for m in (monitor, whole[1])))
     again.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not is_accelerated(), reason="there is no accelerator")
+@pytest.mark.parametrize("epoch", [1, 9, 20])
+def test_a_population_on_an_accelerator_goes_on_to_the_last_bit(
+    tmp_path: Path, evaluation: Evaluation, table: Table, epoch: int
+) -> None:
+    there = replace(evaluation, trainer={**evaluation.trainer, "accelerator": "auto"})
+    undisturbed = evaluate(SETTINGS, there, table)
+    interrupt(tmp_path, there, table, epoch)
+    assert_same(evaluate(SETTINGS, there, table, (), snapshots_in(tmp_path, there, table)), undisturbed)
 
 
 def test_what_another_process_took_over_is_left_out(
