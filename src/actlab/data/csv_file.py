@@ -53,13 +53,12 @@ class CsvFile:
 
 
 class Block(NamedTuple):
-    """Consecutive data rows, column by column.
+    """Consecutive data rows: by name the (n_rows,) texts of a column, and the line of the file where each row ends.
 
-    `columns` holds the texts (n_rows,) of each name of the header, `lines` the number of the line in the file (from 1,
-    the header included) at which each row ends.
+    Lines are counted from 1, the header included.
     """
 
-    columns: Sequence[Sequence[str]]
+    texts: dict[str, Sequence[str]]
     lines: np.ndarray
 
 
@@ -103,8 +102,9 @@ def iterate_blocks(csv_file: CsvFile, n_rows: int) -> Iterator[Block]:
                     f"{csv_file.path}, line {line}: {n_cells} where the header has {n_columns}; correct the line (a "
                     "cell that holds a delimiter must stand in double quotes)"
                 )
-        lines, texts = zip(*block, strict=True)
-        yield Block(list(zip(*texts, strict=True)), np.array(lines, dtype=np.int64))
+        lines, rows_of_block = zip(*block, strict=True)
+        columns = zip(*rows_of_block, strict=True)
+        yield Block(dict(zip(csv_file.names, columns, strict=True)), np.array(lines, dtype=np.int64))
     if is_empty:
         raise InputError(f"{csv_file.path} has a header but no data row; add rows")
 
@@ -120,16 +120,15 @@ def readable(path: str) -> Iterator[None]:
     """Turn what the operating system says about `path` into an `InputError`."""
     try:
         yield
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; check the path (the current folder is {Path.cwd()})") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a directory; name a CSV file") from None
-    except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied; change its permissions") from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read: {error}") from None
+        said: dict[type[Exception], str] = {
+            FileNotFoundError: f"does not exist; check the path (the current folder is {Path.cwd()})",
+            IsADirectoryError: "is a directory; name a CSV file",
+            PermissionError: "cannot be read: permission denied; change its permissions",
+        }
+        raise InputError(f"{path} {said.get(type(error), f'cannot be read: {error}')}") from None
 
 
 def _scan_bytes(path: str) -> tuple[str, str, list[str]]:

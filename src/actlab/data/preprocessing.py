@@ -2,8 +2,8 @@
 
 scikit-learn does the fitting; what a `Preprocessor` keeps is its numbers. Each column has one rule:
 
-- numeric and ordinal (its rank): log1p if heavily skewed, scaling, median for missing cells, a bound on far-out values,
-  and a 0/1 indicator where some training rows are missing;
+- numeric and ordinal (its rank): log1p if heavily skewed, scaling, median for missing entries, a bound on far-out
+  values, and a 0/1 indicator where some training rows are missing;
 - categorical: one 0/1 column per category of the training rows, one for missing if seen there, and beyond
   `MAX_CATEGORIES` one for all others. A category never seen is all zeros, or `other` where that column exists.
 """
@@ -70,9 +70,9 @@ class NumberRule:
         """One name per input column."""
         return (self.name, f"{self.name} (missing)") if self.has_indicator else (self.name,)
 
-    def write(self, cells: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out` (B, 1 or 2) from (B,) cells."""
-        x = ranks_of(cells, self.ranks) if self.ranks else np.clip(cells.astype(np.float64), -HUGE, HUGE)
+    def write(self, entries: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` (B, 1 or 2) from (B,) entries of the column."""
+        x = _numbers(entries, self.ranks)
         is_missing = np.isnan(x)
         if self.is_log:
             x = np.log1p(np.maximum(x, 0.0))
@@ -110,14 +110,11 @@ class CategoryRule:
         slots = [*self.categories, *(["(missing)"] * self.has_missing), *(["(other)"] * self.has_other)]
         return tuple(f"{self.name}={slot}" for slot in slots)
 
-    def write(self, cells: np.ndarray, out: np.ndarray) -> None:
-        """Set the ones of `out` (B, n_slots), all zeros so far, from (B,) cells."""
+    def write(self, entries: np.ndarray, out: np.ndarray) -> None:
+        """Set the ones of `out` (B, n_slots), all zeros so far, from (B,) entries of the column."""
         n_known = len(self.categories)
         other = n_known + self.has_missing if self.has_other else -1
-        codes, texts = pd.factorize(cells)
-        slot_of = {text: slot for slot, text in enumerate(self.categories)}
-        # the last entry is for missing cells, which factorize gives the code -1
-        slots = np.array([*(slot_of.get(text, other) for text in texts), n_known if self.has_missing else -1])[codes]
+        slots = _places(entries, self.categories, other, n_known if self.has_missing else -1)
         rows = np.flatnonzero(slots >= 0)
         out[rows, slots[rows]] = 1.0
 
@@ -127,11 +124,17 @@ class CategoryRule:
         return None if self.has_other else self.categories
 
 
-def ranks_of(cells: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
-    """Return (B,) float64 positions in `order`, NaN for everything else."""
-    codes, texts = pd.factorize(cells)
-    rank_of = {text: float(rank) for rank, text in enumerate(order)}
-    return np.array([*(rank_of.get(text, np.nan) for text in texts), np.nan])[codes]
+def _numbers(entries: np.ndarray, ranks: tuple[str, ...]) -> np.ndarray:
+    """Return (B,) float64 positions in the order of categories, or the numbers themselves; NaN where missing."""
+    return _places(entries, ranks, np.nan, np.nan) if ranks else np.clip(entries.astype(np.float64), -HUGE, HUGE)
+
+
+def _places(entries: np.ndarray, known: tuple[str, ...], other: float, missing: float) -> np.ndarray:
+    """Return (B,) positions in `known`, and what to take for other texts and for missing ones."""
+    codes, texts = pd.factorize(entries)
+    place_of = {text: place for place, text in enumerate(known)}
+    # the last entry is for missing ones, which factorize gives the code -1
+    return np.array([*(place_of.get(text, other) for text in texts), missing])[codes]
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Preprocessor:
         return len(self.feature_names)
 
     def transform(self, features: pd.DataFrame) -> np.ndarray:
-        """Return (N, F) float32 inputs, C-contiguous and finite, whatever the cells hold.
+        """Return (N, F) float32 inputs, C-contiguous and finite, whatever the columns hold.
 
         Args:
             features: N rows with the columns of the schema: float64 with NaN, or text with None.
@@ -166,8 +169,8 @@ class Preprocessor:
         columns = [features[rule.name].to_numpy() for rule in self.rules]
         for start in range(0, len(features), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
-            for rule, cells, own in zip(self.rules, columns, inputs, strict=True):
-                rule.write(cells[rows], own[rows])
+            for rule, entries, own in zip(self.rules, columns, inputs, strict=True):
+                rule.write(entries[rows], own[rows])
         return out
 
     def unseen(self, features: pd.DataFrame) -> dict[str, list[str]]:
@@ -221,11 +224,10 @@ def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, s
 def _fit_numbers(
     columns: Sequence[Column], features: pd.DataFrame, rows: np.ndarray, settings: DataSettings
 ) -> Iterator[NumberRule]:
-    """One rule per column, from the cells of some rows; NaN where missing."""
+    """One rule per column, from some rows."""
     x = np.empty((len(rows), len(columns)))
     for i, column in enumerate(columns):
-        cells = features[column.name].to_numpy()[rows]
-        x[:, i] = ranks_of(cells, column.categories) if column.categories else np.clip(cells, -HUGE, HUGE)
+        x[:, i] = _numbers(features[column.name].to_numpy()[rows], column.categories)
     may_log = np.array([settings.log_skewed and not column.categories for column in columns], dtype=bool)
     is_missing = np.isnan(x)
     is_empty = np.asarray(is_missing.all(axis=0))
@@ -268,9 +270,9 @@ def _fit_scaling(x: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarra
     return centre, np.where(is_constant, 0.0, 1.0 / np.where(is_constant, 1.0, np.maximum(scale, TINY_SCALE)))
 
 
-def _fit_categories(name: str, cells: np.ndarray) -> CategoryRule:
-    is_missing = pd.isna(cells)
-    codes, texts = pd.factorize(cells[~is_missing], sort=True)
+def _fit_categories(name: str, entries: np.ndarray) -> CategoryRule:
+    is_missing = pd.isna(entries)
+    codes, texts = pd.factorize(entries[~is_missing], sort=True)
     if len(texts) == 0:
         return CategoryRule(name, (), True, False)
     left_out = _rare(codes) if len(texts) > MAX_CATEGORIES + 1 else frozenset()

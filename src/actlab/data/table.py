@@ -238,15 +238,14 @@ def _read_raw(csv_file: CsvFile, na_values: Sequence[str]) -> dict[str, RawColum
 
     As NumPy's variable-width texts, of 16 bytes up to 15 characters: a list of Python's own takes 60 bytes a cell.
     """
-    parts: list[list[np.ndarray]] = [[] for _ in csv_file.names]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in csv_file.names}
     lines = []
     for block in iterate_blocks(csv_file, max(1, BLOCK_CELLS // len(parts))):
         lines.append(block.lines)
-        for part, texts in zip(parts, block.columns, strict=True):
-            part.append(np.array(texts, dtype=np.dtypes.StringDType()))
-    all_lines, missing = np.concatenate(lines), missing_texts(na_values)
-    parts.reverse()
-    return {name: RawColumn(name, np.concatenate(parts.pop()), all_lines, csv_file, missing) for name in csv_file.names}
+        for name, texts in block.texts.items():
+            parts[name].append(np.array(texts, dtype=np.dtypes.StringDType()))
+    file = (np.concatenate(lines), csv_file, missing_texts(na_values))
+    return {name: RawColumn(name, np.concatenate(parts.pop(name)), *file) for name in csv_file.names}
 
 
 def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
@@ -419,11 +418,10 @@ def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
 def _tables(csv_file: CsvFile, schema: Schema, chunk_rows: int | None, warnings: list[str]) -> Iterator[Table]:
     warned, missing = set[str](), missing_texts(schema.na_values)
     for block in iterate_blocks(csv_file, chunk_rows or sys.maxsize):
-        texts = dict(zip(csv_file.names, block.columns, strict=True))
         columns = []
         for column in schema.columns:
-            if column.name in texts:
-                raw = RawColumn(column.name, texts[column.name], block.lines, csv_file, missing)
+            if column.name in block.texts:
+                raw = RawColumn(column.name, block.texts[column.name], block.lines, csv_file, missing)
                 columns.append(read_column(column, raw))
             else:
                 columns.append(_absent(column, len(block.lines)))
@@ -431,7 +429,7 @@ def _tables(csv_file: CsvFile, schema: Schema, chunk_rows: int | None, warnings:
                 warned.add(column.name)
                 warnings += columns[-1].warnings
         ids = None
-        if schema.id in texts:
-            ids = pd.Series(list(texts[schema.id]), dtype=object, name=schema.id)
+        if schema.id in block.texts:
+            ids = pd.Series(list(block.texts[schema.id]), dtype=object, name=schema.id)
         yield Table(_frame(columns), None, ids, schema, tuple(warnings), csv_file.sha256)
         warnings = []

@@ -22,7 +22,7 @@ def write(folder: Path, content: bytes | str) -> str:
 def cells(path: str, n_rows: int = 1000) -> list[list[str]]:
     """All data rows of a file, read in blocks of `n_rows`."""
     csv_file = open_csv(path)
-    return [list(row) for block in iterate_blocks(csv_file, n_rows) for row in zip(*block.columns, strict=True)]
+    return [list(row) for block in iterate_blocks(csv_file, n_rows) for row in zip(*block.texts.values(), strict=True)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "latin-1"])
