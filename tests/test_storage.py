@@ -1,24 +1,27 @@
-"""The queue of cells: torn files heal, locks of the dead do not hold, and every cell is completed once."""
+"""Where studies are kept: torn files heal, locks of the dead do not hold, and a database may go away for a while."""
 
+import errno
 import os
 import resource
-import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from actlab.engine import storage as journals
-from actlab.engine.optuna_private import trial_id
-from actlab.engine.storage import FileLock
-from actlab.engine.study import CELL, PLACE, Cell, Study, open_storage
+from actlab.engine import storage as storages
+from actlab.engine.storage import FileLock, retrying
+from actlab.engine.study import CELL, Cell, Study, open_storage
 from actlab.errors import InputError
 
 CELLS = [Cell(f"cell {number}", number) for number in range(6)]
@@ -31,110 +34,6 @@ def open_study(journal: Path) -> Study:
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     return tmp_path / "study.journal"
-
-
-def numbers(study: Study, *states: TrialState) -> list[int]:
-    return [trial.user_attrs[PLACE] for trial in study.trials(*states)]
-
-
-def test_a_queued_cell_is_claimed_once_and_in_the_order_of_the_results(journal: Path) -> None:
-    first, second = open_study(journal), open_study(journal)
-    assert first.enqueue_missing(reversed(CELLS)) == 6
-    assert second.enqueue_missing(CELLS) == 0
-    assert list(first.claim(4)) == [0, 1, 2, 3]
-    assert list(second.claim(4)) == [4, 5]
-    assert first.claim(4) == {}
-
-
-def test_many_threads_claim_every_cell_once(journal: Path) -> None:
-    open_study(journal).enqueue_missing(CELLS)
-    claimed: list[int] = []
-
-    def work() -> None:
-        study = open_study(journal)
-        while own := study.claim(1):
-            claimed.extend(own)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(claimed) == [0, 1, 2, 3, 4, 5]
-
-
-def test_a_cell_that_was_queued_twice_is_done_once(journal: Path) -> None:
-    study, other = open_study(journal), open_study(journal)
-    study.enqueue_missing(CELLS[:1])
-    study.optuna.add_trial(CELLS[0].trial())
-    (trial,) = study.claim(5).values()
-    assert other.claim(5) == {}
-    study.complete(trial, 1.0, {})
-    assert numbers(study, TrialState.COMPLETE) == [0]
-    assert numbers(study, TrialState.WAITING, TrialState.RUNNING) == []
-
-
-def test_of_two_workers_that_hold_one_cell_none_completes_it_unseen(journal: Path) -> None:
-    study, other = open_study(journal), open_study(journal)
-    for one in (study, other):
-        one.optuna.add_trial(CELLS[0].trial())
-    # as after a lost lock: both trials run before either worker looks
-    held = other.storage.get_all_trials(0)[1]
-    assert other.storage.set_trial_state_values(trial_id(held), TrialState.RUNNING)
-    assert study.claim(5) == {}
-
-
-def test_a_trial_that_was_given_up_for_dead_cannot_be_completed(journal: Path) -> None:
-    study, other = open_study(journal), open_study(journal)
-    study.enqueue_missing(CELLS[:1])
-    (late,) = study.claim(1).values()
-    other._fail(trial_id(late))
-    assert other.enqueue_missing(CELLS[:1]) == 1
-    (again,) = other.claim(1).values()
-    study.complete(late, 1.0, {"members": []})
-    other.complete(again, 2.0, {})
-    assert study.done()["cell 0"].value == 2.0
-    assert numbers(study, TrialState.COMPLETE) == [0]
-
-
-def test_released_trials_can_be_queued_again_at_once(journal: Path) -> None:
-    study = open_study(journal)
-    study.enqueue_missing(CELLS)
-    study.release(list(study.claim(2).values()))
-    assert study.enqueue_missing(CELLS) == 2
-    assert list(study.claim(2)) == [0, 1]
-
-
-CLAIM_AND_SAY = """
-import sys, time
-from pathlib import Path
-from actlab.engine.study import Study, open_storage
-study = Study(open_storage(Path(sys.argv[1])), "actlab")
-print(*study.claim(2), flush=True)
-time.sleep(60)
-"""
-
-
-def test_what_a_killed_worker_was_doing_comes_back_and_what_a_live_one_does_stays(journal: Path) -> None:
-    study = open_study(journal)
-    study.enqueue_missing(CELLS)
-    live = study.claim(2)
-    worker = subprocess.Popen([sys.executable, "-c", CLAIM_AND_SAY, str(journal)], stdout=subprocess.PIPE, text=True)
-    with worker:
-        assert worker.stdout is not None
-        assert worker.stdout.readline().split() == ["2", "3"]
-        assert study.enqueue_missing(CELLS) == 0
-        worker.send_signal(signal.SIGKILL)
-    assert study.enqueue_missing(CELLS) == 2
-    assert list(live) == [0, 1]
-    assert sorted(numbers(study, TrialState.RUNNING)) == [0, 1]
-
-
-def test_trials_of_another_tool_are_left_alone(journal: Path) -> None:
-    study = open_study(journal)
-    study.optuna.enqueue_trial({"x": 1})
-    assert study.claim(5) == {}
-    assert len(study.trials(TrialState.WAITING)) == 1
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code":', b'{"op_code":8,"worker_id":"a"}', b"\x00" * 100_000])
@@ -181,7 +80,7 @@ def test_a_queue_a_claim_and_a_trial_wait_for_the_disk_once_each(
 ) -> None:
     study, synced = open_study(journal), []
     # what is on the disk after each wait
-    monkeypatch.setattr(journals.os, "fsync", lambda descriptor: synced.append(journal.read_bytes().count(b"\n")))
+    monkeypatch.setattr(storages.os, "fsync", lambda descriptor: synced.append(journal.read_bytes().count(b"\n")))
     n_lines = journal.read_bytes().count(b"\n")
     study.enqueue_missing(CELLS)
     assert synced == [n_lines + 6]
@@ -201,11 +100,11 @@ def test_a_disk_that_fails_at_the_end_of_many_writes_is_told_and_the_next_write_
     def fail(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journals.os, "fsync", fail)
+    monkeypatch.setattr(storages.os, "fsync", fail)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
         study.enqueue_missing(CELLS)
     synced: list[int] = []
-    monkeypatch.setattr(journals.os, "fsync", synced.append)
+    monkeypatch.setattr(storages.os, "fsync", synced.append)
     assert study.enqueue_missing(CELLS) == 0
     assert len(synced) == 1
     assert list(study.claim(6)) == [0, 1, 2, 3, 4, 5]
@@ -252,11 +151,11 @@ def test_a_lock_of_another_optuna_process_is_respected_until_it_is_released(jour
 def test_a_lock_that_another_optuna_process_left_behind_is_broken_after_its_grace(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "FOREIGN_GRACE_S", 0.3)
+    monkeypatch.setattr(storages, "FOREIGN_GRACE_S", 0.3)
     study = open_study(journal)
     JournalFileOpenLock(str(journal)).acquire()
     study.enqueue_missing(CELLS[:1])
-    assert numbers(study) == [0]
+    assert [trial.user_attrs[CELL] for trial in study.trials()] == ["cell 0"]
 
 
 def test_a_file_lock_excludes_and_ends_with_its_process(tmp_path: Path) -> None:
@@ -276,6 +175,39 @@ def test_a_file_lock_excludes_and_ends_with_its_process(tmp_path: Path) -> None:
     with FileLock(path):
         assert not FileLock(path).acquire(is_blocking=False)
     assert FileLock(path).acquire(is_blocking=False)
+
+
+def test_a_file_lock_excludes_other_threads_and_waits_for_them(tmp_path: Path) -> None:
+    lock, got = FileLock(tmp_path / "lock"), []
+    lock.acquire()
+    waiting = FileLock(lock.path)
+    thread = threading.Thread(target=lambda: got.append(waiting.acquire()))
+    thread.start()
+    thread.join(0.2)
+    assert got == []
+    assert not waiting.is_held
+    lock.release()
+    thread.join()
+    assert got == [True]
+    assert waiting.is_held
+    waiting.release()
+    # it does not end with the object that took it
+    FileLock(lock.path).acquire()
+    assert not FileLock(lock.path).acquire(is_blocking=False)
+
+
+def test_a_lock_that_cannot_be_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"not_there.*cannot be written: No such file or directory"):
+        FileLock(tmp_path / "not_there" / "lock").acquire()
+
+    def refuse(descriptor: int, **_: Any) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(storages, "lock_descriptor", refuse)
+    lock = FileLock(tmp_path / "lock")
+    with pytest.raises(InputError, match=r"file system without file locks \(No locks available\)"):
+        lock.acquire()
+    assert not lock.is_held
 
 
 @pytest.mark.parametrize(("url", "says"), [
@@ -300,3 +232,58 @@ def test_a_journal_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> N
     with pytest.raises(InputError):
         open_study(tmp_path / "study.journal")
     tmp_path.chmod(0o700)
+
+
+AWAY: list[Callable[[], SQLAlchemyError]] = [
+    lambda: sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed the connection")),
+    lambda: sqlalchemy.exc.InterfaceError("SELECT 1", {}, Exception("connection already closed")),
+    lambda: sqlalchemy.exc.PendingRollbackError("Can't reconnect until invalid transaction is rolled back"),
+    lambda: sqlalchemy.exc.DatabaseError("SELECT 1", {}, Exception("the connection is lost")),
+]
+REFUSED: list[Callable[[], SQLAlchemyError]] = [
+    lambda: sqlalchemy.exc.ProgrammingError("SELECT x", {}, Exception('column "x" does not exist')),
+    lambda: sqlalchemy.exc.DataError("INSERT", {}, Exception("value too long")),
+    lambda: sqlalchemy.exc.IntegrityError("INSERT", {}, Exception("duplicate key")),
+]
+
+
+class Flaky:
+    """Fails a number of times, as Optuna does: the database's error is the cause of a `StorageInternalError`."""
+
+    def __init__(self, error: SQLAlchemyError, n_failures: int) -> None:
+        self.error, self.n_failures, self.n_calls = error, n_failures, 0
+
+    def __call__(self) -> str:
+        self.n_calls += 1
+        if self.n_calls <= self.n_failures:
+            raise StorageInternalError("An exception is raised during the commit.") from self.error
+        return "answer"
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storages.time, "sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("make", AWAY)
+def test_a_call_is_repeated_until_the_server_is_back(make: Callable[[], SQLAlchemyError]) -> None:
+    call = Flaky(make(), 3)
+    assert retrying(call.__call__)() == "answer"
+    assert call.n_calls == 4
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("make", REFUSED)
+def test_a_refusal_is_not_asked_again(make: Callable[[], SQLAlchemyError]) -> None:
+    call = Flaky(make(), 1)
+    with pytest.raises(StorageInternalError):
+        retrying(call.__call__)()
+    assert call.n_calls == 1
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_server_that_stays_away_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storages, "RETRY_S", -1.0)
+    with pytest.raises(InputError, match=r"did not answer for .* what it holds is safe"):
+        retrying(Flaky(AWAY[0](), 1).__call__)()
