@@ -1,17 +1,11 @@
 """What is measured besides health: convergence, costs of a step, pre-activations, what networks represent.
 
-How soon a member's training loss came down: epochs and seconds to fixed shares of the target's variance.
-
-The levels are the same for every activation, so that times are compared at equal losses and never at equal epochs.
-
-What a training step costs under each activation: measured time of the activation alone and of the network.
-
-Where the pre-activations of networks lie, hidden layer by hidden layer, before and after training.
-
-A histogram says at a glance what the shares of `health` sum up: units that a ReLU has left behind, or a sigmoid driven
-into its flat ends. The same bins before and after, so that the two can be laid over each other.
-
-What networks compute, checked by value: whether one is affine, and that maxout contains ReLU and leaky ReLU.
+- How soon a member's training loss came down to fixed shares of the target's variance. These are the same for every
+  activation, so that times are compared at equal losses and never at equal epochs.
+- What a training step costs under each activation: the activation alone, and the whole network.
+- Histograms of pre-activations, hidden layer by hidden layer, before and after training in the same bins. They say at a
+  glance what the shares of `health` sum up: units that a ReLU has left behind, or a sigmoid driven into its flat ends.
+- What networks compute, checked by value: whether one is affine, and that maxout contains ReLU and leaky ReLU.
 """
 
 import math
@@ -19,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,18 +21,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actlab import activations
-from actlab.members import Member, Split
+from actlab.members import Member, MemberKey, Split
 from actlab.networks.adamw import RowAdamW
-from actlab.networks.network import Regressor, stack_states
+from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
 from actlab.networks.trained import TrainedNetwork, stack_of
+
+Values = NDArray[np.float64]
+Moment = Literal["start", "best"]
 
 # Shares of the variance of the (log) target that the network explains on the rows it trains on, in training.
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 @dataclass(frozen=True)
-class ConvergenceRecord:
+class ConvergenceRecord(MemberKey):
     """When the training loss of one member first reached a level; nan where it never did.
 
     Args:
@@ -47,12 +44,6 @@ class ConvergenceRecord:
         seconds: That epoch times the member's mean seconds an epoch, its share of the population's time.
     """
 
-    trial: int
-    activation: str
-    learning_rate: float
-    repeat: int
-    fold: int
-    inner: int
     r2: float
     epoch: float
     seconds: float
@@ -67,13 +58,10 @@ def convergence_records(outcomes: Sequence[Outcome], target_sd: float) -> list[C
     """
     records = []
     for outcome in outcomes:
-        member = outcome.member
         for r2 in LEVELS:
             epoch = first_epoch_at(outcome.train_curve, target_sd * math.sqrt(1 - r2))
             seconds = epoch * outcome.seconds / max(outcome.epochs, 1)
-            where = (member.split.repeat, member.split.fold, member.split.inner)
-            rate = member.learning_rate
-            records.append(ConvergenceRecord(member.trial, member.activation, rate, *where, r2, epoch, seconds))
+            records.append(ConvergenceRecord(*outcome.member.key, r2, epoch, seconds))
     return records
 
 
@@ -87,8 +75,7 @@ N_MEMBERS = 8
 N_STEPS = 2
 
 
-@dataclass(frozen=True)
-class StepCost:
+class StepCost(NamedTuple):
     """Microseconds a member and step, one entry for each round; entry i of two activations is the same round.
 
     `activation_us` is the forward and backward pass of all hidden layers' activations alone, `network_us` a whole step
@@ -110,56 +97,46 @@ def step_costs(
         batch_size: Rows of a step.
         n_rounds: Times that every activation has its turn.
     """
-    alone = {name: _activation_step(name, hidden, n_features, batch_size) for name, hidden in widths.items()}
-    whole = {name: _network_step(name, hidden, n_features, batch_size) for name, hidden in widths.items()}
+    steps = {name: _steps(name, hidden, n_features, batch_size) for name, hidden in widths.items()}
+    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in widths}
     with _one_thread():
-        for step in (*alone.values(), *whole.values()):
-            step()
-        rounds = [
-            ({n: _fastest(s) for n, s in alone.items()}, {n: _fastest(s) for n, s in whole.items()})
-            for _ in range(n_rounds)
-        ]
-    return {
-        name: StepCost(tuple(first[name] for first, _ in rounds), tuple(second[name] for _, second in rounds))
-        for name in widths
-    }
+        for alone, whole in steps.values():
+            alone()
+            whole()
+        for place in (0, 1) * n_rounds:
+            for name, own in steps.items():
+                times[name][place].append(_fastest(own[place]))
+    return {name: StepCost(tuple(alone), tuple(whole)) for name, (alone, whole) in times.items()}
 
 
-def _stack(name: str, hidden: tuple[int, ...], n_features: int) -> Regressor:
+def _steps(
+    name: str, hidden: tuple[int, ...], n_features: int, batch_size: int
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Forward and backward pass of the activations alone, and a step of the whole network, on random numbers."""
     members = [Member(0, name, 1e-3, Split(0, 0, inner), 0, hidden) for inner in range(N_MEMBERS)]
-    return Regressor(members, [n_features] * N_MEMBERS)
-
-
-def _activation_step(name: str, hidden: tuple[int, ...], n_features: int, batch_size: int) -> Callable[[], Any]:
-    stack = _stack(name, hidden, n_features)
+    stack = Regressor(members, [n_features] * N_MEMBERS)
+    optimizer = RowAdamW(stack)
     generator = torch.Generator().manual_seed(0)
-    k = stack.row.width_factor
-    shapes = [(N_MEMBERS, batch_size, k * units) for units in hidden]
-    inputs = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
 
-    def step() -> None:
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(N_MEMBERS, batch_size, *shape, generator=generator)
+
+    inputs = [drawn(stack.row.width_factor * units).requires_grad_() for units in hidden]
+    features, targets = drawn(n_features), drawn()
+
+    def activations_alone() -> None:
         for depth, z in enumerate(inputs):
             outputs = stack.activate(depth, z)
             torch.autograd.grad(outputs, z, torch.ones_like(outputs))
 
-    return step
-
-
-def _network_step(name: str, hidden: tuple[int, ...], n_features: int, batch_size: int) -> Callable[[], Any]:
-    stack = _stack(name, hidden, n_features)
-    optimizer = RowAdamW(stack)
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(N_MEMBERS, batch_size, n_features, generator=generator)
-    targets = torch.randn(N_MEMBERS, batch_size, generator=generator)
-
-    def step() -> None:
+    def whole_network() -> None:
         (stack(features) - targets).square().mean(dim=1).sum().backward()
         optimizer.step()
 
-    return step
+    return activations_alone, whole_network
 
 
-def _fastest(step: Callable[[], Any]) -> float:
+def _fastest(step: Callable[[], None]) -> float:
     """Microseconds a member of the fastest of some calls."""
     times = []
     for _ in range(N_STEPS):
@@ -170,7 +147,7 @@ def _fastest(step: Callable[[], Any]) -> float:
 
 
 @contextmanager
-def _one_thread() -> Any:
+def _one_thread() -> Iterator[None]:
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -182,13 +159,9 @@ def _one_thread() -> Any:
 def median_costs(costs: Mapping[str, StepCost]) -> dict[str, dict[str, float]]:
     """Activation to its median microseconds, as summary.json holds them."""
     return {
-        name: {"activation_us": _median(cost.activation_us), "network_us": _median(cost.network_us)}
+        name: {key: sorted(values)[len(values) // 2] for key, values in cost._asdict().items()}
         for name, cost in costs.items()
     }
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 N_BINS = 40
@@ -211,7 +184,7 @@ class BinRecord:
     """
 
     layer: int
-    moment: Literal["start", "best"]
+    moment: Moment
     low: float
     high: float
     count: int
@@ -231,12 +204,11 @@ def bin_records(networks: Iterable[tuple[TrainedNetwork, Tensor]]) -> list[BinRe
     Args:
         networks: Each with the inputs (B, F) to look at.
     """
-    start: dict[int, list[NDArray[np.float64]]] = {}
-    best: dict[int, list[NDArray[np.float64]]] = {}
+    start: dict[int, list[Values]] = {}
+    best: dict[int, list[Values]] = {}
     for network, features in networks:
-        n_features = [features.shape[1]]
-        initial = Regressor([network.member], n_features)
-        trained = Regressor([network.member], n_features, stack_states([network.state]))
+        trained = stack_of([network])
+        initial = Regressor([network.member], [network.n_features])
         for stack, found in ((initial.to(trained.first_weight.dtype), start), (trained, best)):
             for layer, values in enumerate(_pre_activations(stack, features), start=1):
                 found.setdefault(layer, []).append(values)
@@ -244,25 +216,22 @@ def bin_records(networks: Iterable[tuple[TrainedNetwork, Tensor]]) -> list[BinRe
 
 
 @torch.no_grad()
-def _pre_activations(stack: Regressor, features: Tensor) -> list[NDArray[np.float64]]:
-    found: list[NDArray[np.float64]] = []
+def _pre_activations(stack: Regressor, features: Tensor) -> list[Values]:
+    found: list[Values] = []
     stack.eval().activation.to(stack.first_weight)
     stack(features.to(stack.first_weight), lambda depth, z, signal: found.append(z.double().flatten().numpy()))
     return found
 
 
-def _layer(
-    layer: int, start: Sequence[NDArray[np.float64]], best: Sequence[NDArray[np.float64]]
-) -> Iterator[BinRecord]:
-    values = {"start": np.concatenate(start), "best": np.concatenate(best)}
+def _layer(layer: int, start: Sequence[Values], best: Sequence[Values]) -> Iterator[BinRecord]:
+    values: dict[Moment, Values] = {"start": np.concatenate(start), "best": np.concatenate(best)}
     ends = np.array([np.quantile(own, (TAIL, 1 - TAIL)) for own in values.values()])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     if not low < high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, N_BINS + 1)
-    moments: tuple[Literal["start", "best"], ...] = ("start", "best")
-    for moment in moments:
-        counts, _ = np.histogram(values[moment].clip(low, high), edges)
+    for moment, own in values.items():
+        counts, _ = np.histogram(own.clip(low, high), edges)
         for place, count in enumerate(counts.tolist()):
             yield BinRecord(layer, moment, float(edges[place]), float(edges[place + 1]), count)
 
@@ -293,7 +262,7 @@ def _deviation(network: TrainedNetwork) -> float:
 def maxout_error(name: str) -> float:
     """The largest difference between an activation and the maxout of z and f'(-1) z, on numbers around zero.
 
-    Zero for ReLU (pieces z and 0) and leaky ReLU (pieces z and 0.01 z): the network with weights (W, c W) is theirs.
+    Zero for ReLU (of z and 0) and leaky ReLU (of z and 0.01 z): the maxout network with weights (W, c W) is theirs.
     """
     z = torch.linspace(-50, 50, 2001).view(1, -1, 1)
     module = activations.get(name).build().eval()
