@@ -22,7 +22,7 @@ from actlab.networks import snapshots
 from actlab.networks.population import mean_score
 from actlab.runs import experiment as experiments
 from actlab.runs import results
-from actlab.runs.compare_search import Search, first_rates, search, suggest
+from actlab.runs.compare_search import Search, first_learning_rates, search, suggest
 from actlab.runs.evaluate import setting_of
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
@@ -87,11 +87,11 @@ def test_the_better_part_goes_on_and_a_trial_alone_always_does() -> None:
 
 
 def test_a_search_begins_at_powers_of_ten_near_the_middle_of_the_range() -> None:
-    assert first_rates(3e-4, 3e-2) == [1e-2, 1e-3]
-    assert first_rates(1e-5, 1e-2) == [1e-3, 1e-4]
-    assert first_rates(1e-3, 1e-2) == [1e-2, 1e-3]
-    assert first_rates(2e-3, 2e-2) == [1e-2]
-    assert first_rates(2e-3, 8e-3) == [pytest.approx(4e-3)]
+    assert first_learning_rates(3e-4, 3e-2) == [1e-2, 1e-3]
+    assert first_learning_rates(1e-5, 1e-2) == [1e-3, 1e-4]
+    assert first_learning_rates(1e-3, 1e-2) == [1e-2, 1e-3]
+    assert first_learning_rates(2e-3, 2e-2) == [1e-2]
+    assert first_learning_rates(2e-3, 8e-3) == [pytest.approx(4e-3)]
 
 
 @pytest.mark.parametrize(("n_trials", "n_swept"), [(1, 1), (2, 2), (4, 2), (5, 3), (8, 4), (20, 4)])

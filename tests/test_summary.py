@@ -10,14 +10,14 @@ import pytest
 from actlab.run_files import MemberRecord, to_frame
 from actlab.verdict.paired_tests import corrected_interval, corrected_resampled_t, holm
 from actlab.verdict.summary import (
-    cells_of,
     choose,
     comparison_of,
     comparison_with_winner,
     expected_best,
-    favourite_rate,
+    favourite_learning_rate,
     fold_ratio,
     is_at_edge,
+    per_pair,
     scores_of,
     summarise,
     winner_row,
@@ -152,13 +152,13 @@ def test_a_row_of_the_ranking_by_hand(hand_made: pd.DataFrame) -> None:
 
 def test_the_last_expected_best_is_the_mean_of_the_ranking() -> None:
     members = random_members(["relu"])
-    assert expected_best(cells_of(members))[-1] == pytest.approx(choose(members).score.mean())
+    assert expected_best(per_pair(members))[-1] == pytest.approx(choose(members).score.mean())
 
 
 @pytest.mark.parametrize(("rate", "is_edge"), [(0.001, True), (0.01, False), (0.1, True), (0.07, False), (0.09, True)])
 def test_a_rate_at_an_end_of_the_range_is_flagged(rate: float, is_edge: bool) -> None:
     chosen = pd.DataFrame({"learning_rate": [rate, rate, 0.02], "val": [1.0, 1.0, 0.5]})
-    assert favourite_rate(chosen) == rate
+    assert favourite_learning_rate(chosen) == rate
     assert is_at_edge(chosen, RATES) is is_edge
 
 

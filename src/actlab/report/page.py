@@ -59,7 +59,7 @@ from actlab.report.words import (
 )
 from actlab.run_files import to_yaml, write_atomically, write_text
 from actlab.verdict.paired_tests import corrected_interval
-from actlab.verdict.summary import rows_by_activation, scores_of
+from actlab.verdict.summary import fold_ratio, rows_by_activation, scores_of
 
 DPI = 160
 
@@ -349,7 +349,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> Table:
     scores = [scores_of(run.chosen) for run in (a, b)]
     decimals = decimals_for(a.ranking[0]["mean"] or 0.1)
     score, signed = f",.{decimals}f", f"+,.{decimals}f"
-    is_paired, ratio = are_paired(a, b), _test_train_ratio(a)
+    is_paired, ratio = are_paired(a, b), fold_ratio(a.summary)
     columns = (
         text_column("activation"),
         *(TableColumn("rate A", three_digits), TableColumn("mean A", score)),
@@ -368,11 +368,6 @@ def score_table(a: FinishedRun, b: FinishedRun) -> Table:
             first, second = (row.get("mean") for row in own)
             rows.append([name, *settings, second - first if is_number(first) and is_number(second) else None, None])
     return Table.of(columns, rows, name="pair-table", note=PAIRED if is_paired else UNPAIRED)
-
-
-def _test_train_ratio(run: FinishedRun) -> float:
-    folds = int((run.summary.get("protocol") or {}).get("folds", 5))
-    return 1 / (folds - 1)
 
 
 def changed(a: FinishedRun, b: FinishedRun) -> list[str]:

@@ -310,13 +310,7 @@ def one_line(result: ArticleResult) -> str:
 
 
 def article(
-    csv: str,
-    target: str,
-    seed: int = 0,
-    seeds: int | None = None,
-    echo: Echo = print,
-    *,
-    id_column: str | None = "Id",
+    csv: str, target: str, seed: int = 0, seeds: int | None = None, echo: Echo = print, *, id_column: str | None = "Id"
 ) -> list[ArticleResult]:
     """Run the experiment and print it as it goes: each epoch for `seed`, one line a network for the seeds after it.
 

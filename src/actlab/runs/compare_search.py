@@ -1,8 +1,7 @@
 """`actlab compare` and `actlab search`: which trials there are, and what each is.
 
-`actlab compare`: every activation at every learning rate with equal budgets, and the answer.
-
-`actlab search`: an Optuna study over activation and learning rate together, in batches that train as populations.
+`compare` tries every activation at every learning rate with equal budgets. `search` is an Optuna study over activation
+and learning rate together, in batches that train as populations.
 """
 
 import json
@@ -45,23 +44,10 @@ class Compare(Experiment):
 
     @cached_property
     def cells(self) -> list[Cell]:
-        grid = self.configuration.compare
         names = [variant.label for variant in variants_of(self.configuration)]
-        distributions = {
-            "activation": CategoricalDistribution(names),
-            # a float on a log axis, not a category: that is how Optuna's plots should show it
-            "learning_rate": FloatDistribution(min(grid.learning_rates), max(grid.learning_rates), log=True),
-        }
-        pairs = [(name, rate) for name in names for rate in grid.learning_rates]
-        return [
-            Cell(
-                json.dumps({"activation": name, "learning_rate": rate}),
-                number,
-                {"activation": name, "learning_rate": rate},
-                distributions,
-            )
-            for number, (name, rate) in enumerate(pairs)
-        ]
+        space = space_of(names, self.learning_rates)
+        params = [{"activation": name, "learning_rate": rate} for name in names for rate in self.learning_rates]
+        return [Cell(json.dumps(own), number, own, space) for number, own in enumerate(params)]
 
     @property
     def batch(self) -> int:
@@ -102,9 +88,9 @@ class Search(Experiment):
     @cached_property
     def cells(self) -> list[Cell]:
         n_trials = max(self.configuration.search.n_trials, len(self.study.done()))
-        space = space_of(self.configuration)
-        names, limits = candidates(self.configuration), self.configuration.search.learning_rate
-        first = [{"activation": name, "learning_rate": rate} for rate in first_rates(*limits) for name in names]
+        names = candidates(self.configuration)
+        space, rates = space_of(names, self.learning_rates), first_learning_rates(*self.learning_rates)
+        first = [{"activation": name, "learning_rate": rate} for rate in rates for name in names]
         # every activation once; then the sampler has two fifths of the trials at least
         n_first = max(len(names), 3 * self.configuration.search.n_trials // 5)
         swept = [Cell(f"trial {number}", number, params, space) for number, params in enumerate(first[:n_first])]
@@ -149,16 +135,16 @@ def candidates(configuration: Configuration) -> list[str]:
     return configuration.search.activations or configuration.compare.activations
 
 
-def space_of(configuration: Configuration) -> dict[str, BaseDistribution]:
-    """What every search varies, as Optuna describes it."""
-    lowest, highest = configuration.search.learning_rate
+def space_of(names: list[str], learning_rates: list[float]) -> dict[str, BaseDistribution]:
+    """What every study varies, as Optuna describes it; from all learning rates, or from the ends of their range."""
     return {
-        "activation": CategoricalDistribution(candidates(configuration)),
-        "learning_rate": FloatDistribution(lowest, highest, log=True),
+        "activation": CategoricalDistribution(names),
+        # a float on a log axis, not a category: that is how Optuna's plots should show it
+        "learning_rate": FloatDistribution(min(learning_rates), max(learning_rates), log=True),
     }
 
 
-def first_rates(lowest: float, highest: float) -> list[float]:
+def first_learning_rates(lowest: float, highest: float) -> list[float]:
     """Where a search begins: the (at most two) powers of ten nearest the middle of the range, the higher one first.
 
     Two rates, so that an activation is not written off for one that does not suit it; the higher first, for its trials

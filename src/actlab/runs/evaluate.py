@@ -66,15 +66,8 @@ class Setting:
     @classmethod
     def of(cls, activation: str, model: ModelSettings, optimizer: OptimizerSettings, name: str = "") -> "Setting":
         """The setting that these sections of the configuration describe."""
-        return cls(
-            activation,
-            optimizer.learning_rate,
-            optimizer.weight_decay,
-            tuple(model.hidden),
-            model.dropout,
-            model.init,
-            name,
-        )
+        rate, decay = optimizer.learning_rate, optimizer.weight_decay
+        return cls(activation, rate, decay, tuple(model.hidden), model.dropout, model.init, name)
 
     @property
     def label(self) -> str:
@@ -216,13 +209,8 @@ class Evaluation:
     @classmethod
     def of(cls, configuration: Configuration) -> "Evaluation":
         """What all trials of a configuration share."""
-        return cls(
-            configuration.data,
-            configuration.compare,
-            configuration.optimizer,
-            configuration.trainer,
-            configuration.seed,
-        )
+        asked = configuration
+        return cls(asked.data, asked.compare, asked.optimizer, asked.trainer, asked.seed)
 
 
 @dataclass(frozen=True)
@@ -258,19 +246,10 @@ def member_record(outcome: Outcome) -> MemberRecord:
 
 def _curve_record(result: TrialResult, epoch: int) -> CurveRecord:
     running = [outcome for outcome in result.outcomes if outcome.epochs >= epoch]
-    train = [outcome.train_curve[epoch - 1] for outcome in running]
-    val = [outcome.val_curve[epoch - 1] for outcome in running]
-    return CurveRecord(
-        result.number,
-        result.setting.label,
-        result.setting.learning_rate,
-        epoch,
-        len(running),
-        statistics.fmean(train),
-        statistics.pstdev(train),
-        statistics.fmean(val),
-        statistics.pstdev(val),
-    )
+    curves = ([o.train_curve[epoch - 1] for o in running], [o.val_curve[epoch - 1] for o in running])
+    spreads = (number for values in curves for number in (statistics.fmean(values), statistics.pstdev(values)))
+    setting = result.setting
+    return CurveRecord(result.number, setting.label, setting.learning_rate, epoch, len(running), *spreads)
 
 
 def evaluate(

@@ -30,15 +30,7 @@ from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
-from actlab.runs.evaluate import (
-    Evaluation,
-    TrialResult,
-    count_features,
-    evaluate,
-    setting_of,
-    snapshots_in,
-    target_sd,
-)
+from actlab.runs.evaluate import Evaluation, TrialResult, count_features, evaluate, setting_of, snapshots_in, target_sd
 from actlab.runs.model_building import RunNetworks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import ResultFiles, attributes_of, versions
@@ -291,20 +283,8 @@ class Experiment(ABC):
             cell.place: setting_of(trial.params, self.configuration, self.n_features)
             for cell, trial in zip(self.cells, trials, strict=True)
         }
-        results = ResultFiles(
-            self.command,
-            self.configuration,
-            self.run,
-            self.table,
-            self.splits,
-            self.networks,
-            self.learning_rates,
-            self.is_equal_budget,
-            self.study.optuna,
-            trials,
-            settings,
-        )
-        return results.write()
+        how = (self.command, self.configuration, self.run, self.networks, self.learning_rates, self.is_equal_budget)
+        return ResultFiles(*how, self.study.optuna, trials, settings).write()
 
     def _run_workers(self) -> None:
         own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)

@@ -23,8 +23,6 @@ import torch
 from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
-from actlab.data.splits import SplitRows
-from actlab.data.table import Table
 from actlab.data.target import Target
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.diagnostics.measures import (
@@ -39,7 +37,7 @@ from actlab.diagnostics.measures import (
     n_rows,
     step_costs,
 )
-from actlab.members import Split, derive_seed
+from actlab.members import derive_seed
 from actlab.networks.trained import TrainedNetwork
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
@@ -217,9 +215,7 @@ class ResultFiles:
         command: `compare` or `search`.
         configuration: What was asked for.
         run: Where the files go.
-        table: The data.
-        splits: Its splits.
-        networks: The trained networks.
+        networks: The trained networks, with the data and splits that they were trained on.
         learning_rates: Those tried, or the ends of their range.
         is_equal_budget: Whether comparisons between activations are fair.
         study: For Optuna's own figures.
@@ -230,8 +226,6 @@ class ResultFiles:
     command: str
     configuration: Configuration
     run: RunDirectory
-    table: Table
-    splits: Mapping[Split, SplitRows]
     networks: RunNetworks
     learning_rates: list[float]
     is_equal_budget: bool
@@ -245,21 +239,19 @@ class ResultFiles:
         records = frames(trial.user_attrs for trial in self.trials)
         for key, frame in records.items():
             write_frame(getattr(self.run, key), frame)
-        members, asked = records[MEMBERS], self.configuration.compare
-        summary = self._header()
-        baseline = baseline_of(asked.baseline, variants_of(self.configuration))
-        rates, ratio = self.learning_rates, fold_ratio(summary)
-        summary |= summarise(members, ratio, baseline, rates, self.is_equal_budget, asked.rope)
+        members, asked, summary = records[MEMBERS], self.configuration, self._header()
+        baseline, ratio = baseline_of(asked.compare.baseline, variants_of(asked)), fold_ratio(summary)
+        summary |= summarise(members, ratio, baseline, self.learning_rates, self.is_equal_budget, asked.compare.rope)
         chosen = choose(members)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
-            networks, summary["ensemble"] = ship(self.networks, chosen, self.settings, asked, [progress])
-        references = list(reference_predictions(self.table, self.splits, self.configuration.data))
+            networks, summary["ensemble"] = ship(self.networks, chosen, self.settings, asked.compare, [progress])
+        references = list(reference_predictions(self.networks.table, self.networks.splits, asked.data))
         summary["references"] = mean_scores(references)
         if self.is_equal_budget:
             ridge = {(found.repeat, found.fold): found.score for found in references if found.name == "ridge"}
             summary |= self._claims(records, ratio, summary["rope"], ridge)
-            if asked.confirm:
+            if asked.compare.confirm:
                 summary["confirmation"] = self._confirmation(members, summary)
         else:
             summary["trials"] = self._trial_rows(members)
@@ -279,11 +271,7 @@ class ResultFiles:
         return dict(jsonable(summary))
 
     def _claims(
-        self,
-        records: Mapping[str, pd.DataFrame],
-        ratio: float,
-        rope: float,
-        ridge: Mapping[tuple[int, int], float],
+        self, records: Mapping[str, pd.DataFrame], ratio: float, rope: float, ridge: Mapping[tuple[int, int], float]
     ) -> dict[str, Any]:
         """`claims`, `health` and `costs` of summary.json, for a run in which every activation had the same trials.
 
@@ -332,8 +320,8 @@ class ResultFiles:
         ]
 
     def _header(self) -> dict[str, Any]:
-        configuration, table = self.configuration, self.table
-        some = next(iter(self.splits.values()))
+        configuration, table = self.configuration, self.networks.table
+        some = next(iter(self.networks.splits.values()))
         return {
             "metric": Target.of(configuration.data.target_transform).metric,
             "command": self.command,

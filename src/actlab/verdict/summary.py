@@ -32,7 +32,7 @@ EDGE_SHARE = 0.05
 Scores = dict[str, npt.NDArray[np.float64]]
 
 
-def cells_of(members: pd.DataFrame) -> pd.DataFrame:
+def per_pair(members: pd.DataFrame) -> pd.DataFrame:
     """One row for each trial and (repeat, fold): learning_rate, and `val`, `score` and `best_epoch`, its inner splits
     averaged.
 
@@ -63,9 +63,9 @@ def choose(members: pd.DataFrame) -> pd.DataFrame:
         the mean test score of the chosen trial's members of that fold (nan when none of the activation's trials has
         finite scores).
     """
-    cells = cells_of(members)
-    cells["order"] = cells.val.where(np.isfinite(cells.val), math.inf)
-    best = cells.sort_values(["activation", *PAIR, "order", "trial"]).groupby(["activation", *PAIR]).head(1)
+    tried = per_pair(members)
+    tried["order"] = tried.val.where(np.isfinite(tried.val), math.inf)
+    best = tried.sort_values(["activation", *PAIR, "order", "trial"]).groupby(["activation", *PAIR]).head(1)
     best.loc[~np.isfinite(best.val), "score"] = math.nan
     return best.drop(columns="order").reset_index(drop=True)
 
@@ -82,7 +82,7 @@ def summarise(
     members: pd.DataFrame,
     test_train_ratio: float,
     baseline: str,
-    rates_tried: list[float],
+    learning_rates_tried: list[float],
     is_equal_budget: bool,
     rope_share: float = 0.01,
 ) -> dict[str, Any]:
@@ -97,14 +97,14 @@ def summarise(
         test_train_ratio: Rows in the test fold over rows outside it, for the corrected tests.
         baseline: The activation that every other one is also compared with; its score sets the region of practical
             equivalence (the winner's where the baseline is not in the run).
-        rates_tried: The learning rates, or the two ends of the searched range, for `edge_of_range`.
+        learning_rates_tried: The learning rates, or the two ends of the searched range, for `edge_of_range`.
         is_equal_budget: Whether every activation was given the same trials; only then are there comparisons.
         rope_share: Half-width of the region of practical equivalence, as a share of that score.
     """
-    chosen, cells = choose(members), cells_of(members)
-    found = scores_of(chosen)
-    order = ranking(found)
-    scores = {name: found[name] for name in order}
+    chosen, tried = choose(members), per_pair(members)
+    scores = scores_of(chosen)
+    order = ranking(scores)
+    scores = {name: scores[name] for name in order}
     winner = order[0]
     rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
 
@@ -118,8 +118,8 @@ def summarise(
         "ranking": [
             _ranking_row(_only(members, name), _only(chosen, name), test_train_ratio)
             | {
-                "edge_of_range": is_at_edge(_only(chosen, name), rates_tried),
-                "expected_best": expected_best(_only(cells, name)),
+                "edge_of_range": is_at_edge(_only(chosen, name), learning_rates_tried),
+                "expected_best": expected_best(_only(tried, name)),
             }
             for name in order
         ],
@@ -142,7 +142,7 @@ def _ranking_row(members: pd.DataFrame, chosen: pd.DataFrame, test_train_ratio: 
     counts = chosen.learning_rate.value_counts().sort_index()
     return {
         "activation": str(members.activation.iloc[0]),
-        "learning_rate": favourite_rate(chosen),
+        "learning_rate": favourite_learning_rate(chosen),
         "mean": interval.mean,
         "sd": interval.sd,
         "ci_low": interval.ci_low,
@@ -158,7 +158,7 @@ def _ranking_row(members: pd.DataFrame, chosen: pd.DataFrame, test_train_ratio: 
     }
 
 
-def expected_best(cells: pd.DataFrame) -> list[float]:
+def expected_best(tried: pd.DataFrame) -> list[float]:
     """Expected test score of one activation after n of its settings were tried and the best by validation kept.
 
     Entry n - 1 is the mean over (repeat, fold) of `significance.expected_best_after`, for n = 1 to the number of
@@ -167,22 +167,22 @@ def expected_best(cells: pd.DataFrame) -> list[float]:
     """
     folds = [
         expected_best_after(rows.val.to_numpy(dtype=np.float64), rows.score.to_numpy(dtype=np.float64))
-        for _, rows in cells.groupby(PAIR, sort=True)
+        for _, rows in tried.groupby(PAIR, sort=True)
     ]
     n_settings = min(len(fold) for fold in folds)
     return [float(np.mean([fold[n] for fold in folds])) for n in range(n_settings)]
 
 
-def favourite_rate(chosen: pd.DataFrame) -> float:
+def favourite_learning_rate(chosen: pd.DataFrame) -> float:
     """The learning rate chosen in most folds; of equals, the one with the better validation score."""
     tally = chosen.groupby("learning_rate").agg(count=("val", "size"), val=("val", "mean"))
     return float(tally.sort_values(["count", "val"], ascending=[False, True]).index[0])
 
 
-def is_at_edge(chosen: pd.DataFrame, rates_tried: list[float]) -> bool:
+def is_at_edge(chosen: pd.DataFrame, learning_rates_tried: list[float]) -> bool:
     """Whether the favourite rate is (nearly) the lowest or highest tried, so that a better one may lie outside."""
-    low, high = math.log(min(rates_tried)), math.log(max(rates_tried))
-    position, margin = math.log(favourite_rate(chosen)), EDGE_SHARE * (high - low) + 1e-9
+    low, high = math.log(min(learning_rates_tried)), math.log(max(learning_rates_tried))
+    position, margin = math.log(favourite_learning_rate(chosen)), EDGE_SHARE * (high - low) + 1e-9
     return position <= low + margin or position >= high - margin
 
 
