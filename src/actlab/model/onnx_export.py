@@ -93,8 +93,8 @@ class Graph:
         self._constants.append(self._onnx.numpy_helper.from_array(value, name))
         return name
 
-    def double(self, value: float) -> str:
-        """A float64 scalar."""
+    def double(self, value: float | Sequence[float]) -> str:
+        """A float64 tensor, mostly a scalar."""
         return self.constant(np.array(value, dtype=np.float64))
 
     def single(self, value: float | NDArray[np.float32]) -> str:
@@ -288,21 +288,16 @@ class Columns:
             return graph.add("Concat", *self.shared, axis=1)
         rules = [rule for rule in _by_name(preprocessor, self.numbers) if isinstance(rule, NumberRule)]
 
-        def row(values: Sequence[float]) -> str:
-            return graph.constant(np.array(values, dtype=np.float64))
-
-        def flags(values: Sequence[bool]) -> str:
-            return graph.constant(np.array(values, dtype=np.bool_))
-
-        value = graph.add("Where", flags([rule.is_log for rule in rules]), self.log, self.x)
-        value = graph.add("Sub", value, row([rule.centre for rule in rules]))
-        value = graph.add("Mul", value, row([rule.factor for rule in rules]))
-        value = graph.add("Where", self.is_missing, row([rule.fill for rule in rules]), value)
-        value = graph.add("Max", value, row([rule.low for rule in rules]))
-        value = graph.add("Min", value, row([rule.high for rule in rules]))
+        value = graph.add("Where", graph.constant(np.array([rule.is_log for rule in rules])), self.log, self.x)
+        value = graph.add("Sub", value, graph.double([rule.centre for rule in rules]))
+        value = graph.add("Mul", value, graph.double([rule.factor for rule in rules]))
+        value = graph.add("Where", self.is_missing, graph.double([rule.fill for rule in rules]), value)
+        value = graph.add("Max", value, graph.double([rule.low for rule in rules]))
+        value = graph.add("Min", value, graph.double([rule.high for rule in rules]))
         third = graph.add("Div", value, graph.double(SMOOTH_BOUND))
         root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", third, third), graph.double(1.0)))
-        smooth = graph.add("Where", flags([rule.is_smooth for rule in rules]), graph.add("Div", value, root), value)
+        is_smooth = graph.constant(np.array([rule.is_smooth for rule in rules]))
+        smooth = graph.add("Where", is_smooth, graph.add("Div", value, root), value)
         return graph.add("Concat", graph.add("Cast", smooth, to=graph.type("FLOAT")), *self.shared, axis=1)
 
     def encoding(self, preprocessor: Preprocessor) -> NDArray[np.float64]:
