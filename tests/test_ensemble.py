@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from actlab.activations import ACTIVATIONS
 from actlab.data.target import PLAIN
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, describe, from_checkpoint, load, save, to_checkpoint
+from actlab.model.prediction import predict_file
 from actlab.networks.network import Regressor, stack_states
 from actlab.settings import DataSettings
 from small_ensembles import houses, make_ensemble
@@ -195,6 +197,34 @@ def test_lightning_takes_the_file_as_ckpt_path(ensemble: Ensemble, saved: Path) 
     with warnings.catch_warnings(action="ignore"):  # Lightning's advice on loaders and GPUs
         (scores,) = pl.Trainer(**quiet).test(Tester(), ckpt_path=str(saved), verbose=False)
     assert scores["test/first"] == pytest.approx(ensemble.predict(ROWS.iloc[:1])[0], rel=1e-6)
+
+
+# what version 0.1.0 wrote, before a trained network was one class, and what it predicted
+FORMAT_2 = Path(__file__).parent / "data" / "format_2"
+
+
+def test_a_file_of_an_earlier_version_predicts_what_it_predicted(tmp_path: Path) -> None:
+    predict_file(FORMAT_2 / "best.ckpt", FORMAT_2 / "rows.csv", tmp_path / "out.csv", 0.8, warn=lambda text: None)
+    found, expected = (pd.read_csv(path) for path in (tmp_path / "out.csv", FORMAT_2 / "predictions.csv"))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-6)
+
+
+def test_the_file_has_the_form_that_it_had() -> None:
+    def compare(one: object, other: object) -> None:
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            assert torch.equal(one, other)
+        elif isinstance(one, dict) and isinstance(other, dict):
+            compare(sorted(one), sorted(other))
+            for key, value in one.items():
+                compare(value, other[key])
+        elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+            for pair in zip(one, other, strict=True):
+                compare(*pair)
+        else:
+            assert repr(one) == repr(other)
+
+    written = torch.load(FORMAT_2 / "best.ckpt", weights_only=True)
+    compare(written["actlab"], to_checkpoint(load(FORMAT_2 / "best.ckpt"))["actlab"])
 
 
 # Each makes a file that must not load, from the bytes of a good one; with what the message must say.

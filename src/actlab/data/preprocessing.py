@@ -8,7 +8,7 @@ scikit-learn does the fitting; what a `Preprocessor` keeps is its numbers. Each 
   `MAX_CATEGORIES` one for all others. A category never seen is all zeros, or `other` where that column exists.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -173,12 +173,12 @@ class Preprocessor:
                 rule.write(entries[rows], own[rows])
         return out
 
-    def unseen(self, features: pd.DataFrame) -> dict[str, list[str]]:
-        """Column to its categories that the training rows did not hold, for columns that have any."""
+    def unseen(self, cells: pd.DataFrame | Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+        """Of the columns given, column to its categories that the training rows did not hold, where it has any."""
         found = {
-            rule.name: sorted(set(map(str, pd.factorize(features[rule.name].to_numpy())[1])) - set(rule.known))
+            rule.name: sorted(set(map(str, pd.factorize(np.asarray(cells[rule.name]))[1])) - set(rule.known))
             for rule in self.rules
-            if rule.known is not None
+            if rule.known is not None and rule.name in cells
         }
         return {name: texts for name, texts in found.items() if texts}
 

@@ -137,9 +137,9 @@ def _predict(
     ensemble: Ensemble, tables: Iterator[Table], interval: float | None, warnings: Warnings
 ) -> Iterator[Columns]:
     """For each table its id (where there is one), predictions, and lower and upper ends where they are asked for."""
-    unseen = Unseen(ensemble)
+    warned: set[str] = set()
     for table in tables:
-        for text in [*table.warnings, *unseen.warnings(table.features)]:
+        for text in [*table.warnings, *_unseen(ensemble, table.features, warned)]:
             warnings.add(text)
         by_fold = ensemble.predict_by_fold(table.features)
         columns: Columns = {"prediction": ensemble.combine(by_fold)}
@@ -177,42 +177,18 @@ def harmless(text: str) -> str:
     return f"'{text}" if FORMULA.match(text) and not PLAIN.fullmatch(text) else text
 
 
-class Unseen:
-    """Finds categories that no member of an ensemble saw in training.
-
-    Args:
-        ensemble: The model.
-    """
-
-    def __init__(self, ensemble: Ensemble) -> None:
-        self._preprocessors = ensemble.preprocessors
-        self._columns = {column.name: column.kind for column in ensemble.schema.columns}
-        self._warned: set[str] = set()
-
-    def warnings(self, features: pd.DataFrame) -> list[str]:
-        """One sentence for each column that has such categories for the first time."""
-        distinct = self._distinct(features)
-        found = [preprocessor.unseen(distinct) for preprocessor in self._preprocessors]
-        sentences = []
-        for name, texts in found[0].items():
-            unknown = [text for text in texts if all(text in other.get(name, ()) for other in found[1:])]
-            if unknown and name not in self._warned:
-                self._warned.add(name)
-                sentences.append(
-                    f"column {shown(name)} has values that the model never saw in training, taken as none of its "
-                    f"categories: {listed(unknown)}"
-                )
-        return sentences
-
-    def _distinct(self, features: pd.DataFrame) -> pd.DataFrame:
-        """The distinct texts of each column, padded with None; columns of numbers and those warned of are empty."""
-        texts = {
-            name: pd.unique(features[name].to_numpy())
-            for name, kind in self._columns.items()
-            if kind != "numeric" and name not in self._warned
-        }
-        length = max(map(len, texts.values()), default=0)
-        empty = {name: np.full(length, np.nan if kind == "numeric" else None) for name, kind in self._columns.items()}
-        for name, distinct in texts.items():
-            empty[name][: len(distinct)] = distinct
-        return pd.DataFrame(empty)
+def _unseen(ensemble: Ensemble, features: pd.DataFrame, warned: set[str]) -> Iterator[str]:
+    """A sentence for each column with categories that no member saw in training; columns in `warned` had theirs."""
+    distinct = {
+        column.name: pd.unique(features[column.name].to_numpy())
+        for column in ensemble.schema.columns
+        if column.kind != "numeric" and column.name not in warned
+    }
+    first, *others = [preprocessor.unseen(distinct) for preprocessor in ensemble.preprocessors]
+    for name, texts in first.items():
+        if unknown := [text for text in texts if all(text in other.get(name, ()) for other in others)]:
+            warned.add(name)
+            yield (
+                f"column {shown(name)} has values that the model never saw in training, taken as none of its "
+                f"categories: {listed(unknown)}"
+            )
