@@ -17,13 +17,13 @@ from matplotlib.text import Text
 from actlab.data.target import LOG, PLAIN
 from actlab.report.drawing import Row, look, robust_range, short, style
 from actlab.report.finished import FinishedRun, read_finished
-from actlab.report.page import KINDS, draw, svg, write_figures
+from actlab.report.page import RECIPES, draw, svg, write_figures
 from actlab.report.training_figures import out_of_fold
 from actlab.report.words import short_number
 from synthetic_runs import ORDER, make_run
 
 OF_SEARCHES = ("importances", "slices")
-NAMES = [kind.name for kind in KINDS if kind.name not in OF_SEARCHES]
+NAMES = [recipe.name for recipe in RECIPES if recipe.name not in OF_SEARCHES]
 
 
 @pytest.fixture(scope="module")

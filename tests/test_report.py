@@ -18,7 +18,7 @@ from actlab.errors import InputError
 from actlab.report.finished import read_finished
 from actlab.report.page import are_paired, changed, page, score_table, write_report, write_side_by_side
 from actlab.report.tables import confirmation_table, trials_table
-from actlab.report.words import answer, command
+from actlab.report.words import answer, repeat_command
 from synthetic_runs import make_run
 
 EVIL = "<script>alert(1)</script>"
@@ -195,7 +195,8 @@ def test_a_fit_shows_its_networks(tmp_path: Path) -> None:
 def test_repeating_names_the_stored_configuration(tmp_path: Path) -> None:
     run = read_finished(make_run(tmp_path / "my run", 1, 1, 1))
     again = f"'{tmp_path}/my run-again'"
-    assert command(run) == f"actlab compare --config '{tmp_path}/my run/config.yaml' --out {again}"
+    said = repeat_command(run.directory, run.command)
+    assert said == f"actlab compare --config '{tmp_path}/my run/config.yaml' --out {again}"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def is_quantity(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number and no truth value, which Python takes for one."""
+    return is_number(value) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class TableCell:
     """One entry.

@@ -1,13 +1,9 @@
-"""What all figures share: a look for each activation, type size, colours, labels, intervals in rows.
+"""What all figures share: the look of each activation, type size, colours that a page can turn dark, axes, intervals.
 
-One look for each activation, the same in every figure of every run: colour, marker and line.
-
-Colours are those of Okabe & Ito (2008) and Tol (2021) that colour-blind readers tell apart and that show on white and
-on black. Eight colours cannot tell all activations apart, so the marker and the line differ as well, and figures name
-their rows and panels besides. The arms of an activation, which differ in another setting, have its colour and line, and
-markers of their own.
-
-What all figures share: type size, colours that a page can turn dark, labels, and intervals in rows.
+An activation has one look in every figure of every run. The colours are those of Okabe & Ito (2008) and Tol (2021) that
+colour-blind readers tell apart and that show on white and on black. Eight colours cannot tell all activations apart, so
+the marker and the line differ as well, and figures name their rows and panels besides. The arms of an activation, which
+differ in another setting, have its colour and line, and markers of their own.
 """
 
 import math
@@ -20,7 +16,9 @@ from typing import Any
 import numpy as np
 from matplotlib import style as styles
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from actlab.activations import BY_NAME
 from actlab.report.words import short_number
@@ -59,6 +57,8 @@ def look(name: str) -> Look:
 
 # Each stands for one role and for nothing else: the report replaces them by colours of the page.
 INK, PAPER, GRID, MUTED = "#222221", "#fffffe", "#d9d9d8", "#6f6f6e"
+# Text on a coloured cell, whose colour no page changes.
+ON_DARK, ON_LIGHT = "#ffffff", "#000000"
 # Inches: a column of text, which a phone can still show.
 WIDTH = 5.4
 ROW = 0.235
@@ -115,6 +115,39 @@ def short(activation: str) -> str:
     return name if len(name) <= 24 else f"{name[:23]}…"
 
 
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """A label on the left of each row, from top to bottom."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def place_ticks(axis: Axis, ticks: Sequence[float], labels: Sequence[str]) -> None:
+    """Only these ticks, whatever the scale would add between them."""
+    axis.set_ticks(ticks, labels)
+    axis.set_ticks([], minor=True)
+
+
+def panels_of(figure: Figure, n: int, n_columns: int, *, sharex: bool) -> NDArray[Any]:
+    """Axes (rows, columns) for `n` panels with one y axis; those left over in the last row are hidden."""
+    n_columns = min(n_columns, n)
+    panels = figure.subplots(math.ceil(n / n_columns), n_columns, sharex=sharex, sharey=True, squeeze=False)
+    for axes in panels.flat[n:]:
+        axes.set_visible(False)
+    return panels
+
+
+def mark(axes: Axes, x: float, y: float, look: Look, **style: Any) -> None:
+    """An activation's marker."""
+    axes.plot([x], [y], marker=look.marker, color=look.colour, linestyle="none", zorder=3, **style)
+
+
+def write_in_cell(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """A text in the middle of a heat map's cell."""
+    # not in the layout: it lies within its cell, and measuring hundreds of them takes seconds
+    axes.text(x, y, text, ha="center", va="center", in_layout=False, **style)
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a forest plot: a point with an interval, a label on the left and words on the right."""
@@ -132,30 +165,15 @@ def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes:
     """Rows from top to bottom; what lies beyond a robust range, which `includes` a value, ends in an arrow."""
     left, right = robust_range(rows, includes)
     axes.set_xlim(left, right)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
     axes.grid(True, axis="x")
-    words = axes.twinx()
-    words.set_ylim(axes.get_ylim())
-    words.set_yticks(range(len(rows)), [row.words for row in rows])
-    words.tick_params(axis="y", length=0)
-    words.spines["left"].set_visible(False)
+    for side, labels in ((axes, [row.label for row in rows]), (axes.twinx(), [row.words for row in rows])):
+        label_rows(side, labels)
+        side.spines["left"].set_visible(False)
     for y, row in enumerate(rows):
         _interval(axes, y, row, left, right)
-    for x, heading, side in ((0.0, headings[0], "right"), (1.0, headings[1], "left")):
-        shift = -6 if side == "right" else 6
-        axes.annotate(
-            heading,
-            (x, 1),
-            (shift, 3),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha=side,
-            va="bottom",
-            color=MUTED,
-        )
+    for heading, x, shift, align in ((headings[0], 0.0, -6, "right"), (headings[1], 1.0, 6, "left")):
+        place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": align, "va": "bottom"}
+        axes.annotate(heading, (x, 1), (shift, 3), color=MUTED, **place)
 
 
 def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
@@ -171,22 +189,11 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
                 axes.plot([edge], [y], marker=marker, color=colour, markersize=5, clip_on=False, zorder=3)
     if left <= row.value <= right:
         face = colour if row.is_filled else PAPER
-        axes.plot(
-            [row.value],
-            [y],
-            marker=row.look.marker,
-            color=colour,
-            markerfacecolor=face,
-            markersize=5.5,
-            linestyle="none",
-            zorder=3,
-        )
+        mark(axes, row.value, y, row.look, markerfacecolor=face, markersize=5.5)
     else:
-        x, side = (left, "left") if row.value < left else (right, "right")
-        axes.annotate(
-            f"at {short_number(row.value)}", (x, y), (8 if side == "left" else -8, 0), textcoords="offset points",
-            ha=side, va="center", color=MUTED,
-        )  # fmt: skip
+        x, shift, side = (left, 8, "left") if row.value < left else (right, -8, "right")
+        place: Any = {"textcoords": "offset points", "ha": side, "va": "center"}
+        axes.annotate(f"at {short_number(row.value)}", (x, y), (shift, 0), color=MUTED, **place)
 
 
 def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[float, float]:

@@ -1,14 +1,10 @@
-"""Figures of a search, and Optuna's own figures of a study.
-
-Figures of a search: which parameter mattered, and the score by each of them.
-
-Optuna's own figures of a study: which parameter matters, and the score by learning rate and activation.
-"""
+"""Figures of a search (which parameter mattered, the score by each of them), and Optuna's own figures of its study."""
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from actlab.report.drawing import INK, PALETTE, ROW, look, sheet, short
+from actlab.printed_tables import is_number, is_quantity
+from actlab.report.drawing import INK, PALETTE, ROW, label_rows, look, panels_of, place_ticks, sheet, short
 from actlab.report.finished import FinishedRun
 from actlab.report.words import three_digits
 from actlab.run_files import write_atomically
@@ -36,7 +33,7 @@ NOT_PARAMETERS = ("trial", "activation", "val_score")
 Trial = Mapping[str, Any]
 
 
-def words(parameter: str) -> str:
+def _title(parameter: str) -> str:
     """A parameter as an axis names it."""
     return {"hidden": "hidden layers", "init": "initial weights"}.get(parameter, parameter.replace("_", " "))
 
@@ -49,15 +46,12 @@ def importances(run: FinishedRun) -> Figure | None:
     rows = sorted(shares.items(), key=lambda entry: -entry[1])
     figure = sheet(0.6 + ROW * len(rows))
     axes = figure.add_subplot()
-    places = range(len(rows))
-    axes.barh(places, [share for _, share in rows], height=0.6, color=PALETTE[0])
-    for place, (_, share) in zip(places, rows, strict=True):
+    axes.barh(range(len(rows)), [share for _, share in rows], height=0.6, color=PALETTE[0])
+    for place, (_, share) in enumerate(rows):
         axes.annotate(f"{share:.0%}", (share, place), (4, 0), textcoords="offset points", va="center", color=INK)
-    axes.set_yticks(places, [words(name) for name, _ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    label_rows(axes, [_title(name) for name, _ in rows])
     axes.set_xlim(0, 1.15 * max(share for _, share in rows) or 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
     axes.set_xlabel("share of the variance of validation scores explained (fANOVA)")
     return figure
@@ -65,7 +59,7 @@ def importances(run: FinishedRun) -> Figure | None:
 
 def slices(run: FinishedRun) -> Figure | None:
     """Validation score of every trial by each parameter that was searched, a mark an activation."""
-    trials = [trial for trial in run.summary.get("trials") or [] if _is_score(trial.get("val_score"))]
+    trials = [trial for trial in run.summary.get("trials") or [] if is_number(trial.get("val_score"))]
     parameters = [name for name in (trials[0] if trials else ()) if _is_drawn(name, trials)]
     if not parameters:
         return None
@@ -73,11 +67,9 @@ def slices(run: FinishedRun) -> Figure | None:
     n_rows = math.ceil(len(parameters) / PANELS_A_ROW)
     legend_rows = math.ceil(len(names) / LEGEND_COLUMNS)
     figure = sheet(2.5 * n_rows + 0.22 * legend_rows + 0.1)
-    panels = figure.subplots(n_rows, min(PANELS_A_ROW, len(parameters)), sharey=True, squeeze=False)
+    panels = panels_of(figure, len(parameters), PANELS_A_ROW, sharex=False)
     for axes, parameter in zip(panels.flat, parameters, strict=False):
         _slice(axes, parameter, trials, names)
-    for axes in panels.flat[len(parameters) :]:
-        axes.set_visible(False)
     scores = np.array([trial["val_score"] for trial in trials])
     best = float(scores.min())
     panels[0, 0].set_ylim(best * 0.97, max(min(float(scores.max()), best * 3), best * 1.05) * 1.03)
@@ -93,11 +85,9 @@ def _slice(axes: Axes, parameter: str, trials: Sequence[Trial], names: Sequence[
     for name in names:
         own = [trial for trial in trials if trial["activation"] == name]
         x = [levels.index(str(trial[parameter])) if levels else float(trial[parameter]) for trial in own]
-        style = look(name)
-        axes.scatter(
-            x, [t["val_score"] for t in own], s=20, marker=style.marker, color=style.colour, alpha=0.8, linewidth=0,
-            label=short(name),
-        )  # fmt: skip
+        y, own_look = [trial["val_score"] for trial in own], look(name)
+        style: Any = {"marker": own_look.marker, "color": own_look.colour, "alpha": 0.8, "linewidth": 0}
+        axes.scatter(x, y, s=20, label=short(name), **style)
     if levels:
         axes.set_xticks(range(len(levels)), [short(level) for level in levels], rotation=90)
         axes.set_xlim(-0.6, len(levels) - 0.4)
@@ -105,7 +95,7 @@ def _slice(axes: Axes, parameter: str, trials: Sequence[Trial], names: Sequence[
         _logarithmic(axes, [float(trial[parameter]) for trial in trials])
     else:
         axes.locator_params(axis="x", nbins=4)
-    axes.set_xlabel(words(parameter))
+    axes.set_xlabel(_title(parameter))
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="y")
 
@@ -116,12 +106,7 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
     decades = [10.0**power for power in range(math.ceil(low), math.floor(high) + 1)]
     axes.set_xscale("log")
     ticks = decades[:: math.ceil(len(decades) / 4)] if decades else [min(values), max(values)]
-    axes.set_xticks(ticks, [three_digits(tick) for tick in ticks])
-    axes.set_xticks([], minor=True)
-
-
-def _is_score(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    place_ticks(axes.xaxis, ticks, [three_digits(tick) for tick in ticks])
 
 
 def _is_drawn(parameter: str, trials: Sequence[Trial]) -> bool:
@@ -132,7 +117,7 @@ def _is_drawn(parameter: str, trials: Sequence[Trial]) -> bool:
 
 
 def _is_numeric(parameter: str, trials: Sequence[Trial]) -> bool:
-    return all(_is_score(trial.get(parameter)) and not isinstance(trial[parameter], bool) for trial in trials)
+    return all(is_quantity(trial.get(parameter)) for trial in trials)
 
 
 def _place_in(order: Sequence[str]) -> Any:
@@ -156,13 +141,14 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
         from matplotlib import pyplot as plt
 
         for name, draw in _drawings(_finite(study)).items():
-            path = directory / f"{name}.png"
+            paths.append(directory / f"{name}.png")
             # Optuna sets a style of its own for the whole process
             with style.context("default"):
-                figure = _figure_of(draw())
-                _save(figure, path)
+                # it returns one axes, or an array of them
+                figure = np.ravel(draw())[0].figure
+                save = partial(figure.savefig, format="png", dpi=DPI, bbox_inches="tight")
+                write_atomically(paths[-1], save)
                 plt.close(figure)
-            paths.append(path)
     return paths
 
 
@@ -173,15 +159,14 @@ def _drawings(study: optuna.Study) -> dict[str, Callable[[], Any]]:
     drawings: dict[str, Callable[[], Any]] = {}
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     parameters = sorted({name for trial in complete for name in trial.params})
+    varied = _varied(complete)
     # the names of categories overlap under Optuna's panels
     numeric = [name for name in parameters if all(isinstance(trial.params.get(name), float) for trial in complete)]
     if numeric and len(complete) > 1:
         drawings["optuna_slice"] = lambda: figures.plot_slice(study, params=numeric)
-    varied = varied_parameters(complete)
-    if len(varied) > 1 and len(complete) > 3:
-        drawings["optuna_learning_rate_by_activation"] = lambda: figures.plot_rank(
-            study, params=["learning_rate", "activation"]
-        )
+    if _has_importances(complete):
+        pair = ["learning_rate", "activation"]
+        drawings["optuna_learning_rate_by_activation"] = lambda: figures.plot_rank(study, params=pair)
         drawings["optuna_importances"] = lambda: figures.plot_param_importances(
             study, evaluator=_evaluator(), params=varied
         )
@@ -197,14 +182,17 @@ def importance_shares(study: optuna.Study) -> dict[str, float]:
     """
     study = _finite(study)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    varied = varied_parameters(complete)
-    if len(varied) < 2 or len(complete) < 4:
+    if not _has_importances(complete):
         return {}
-    found = optuna.importance.get_param_importances(study, evaluator=_evaluator(), params=varied)
+    found = optuna.importance.get_param_importances(study, evaluator=_evaluator(), params=_varied(complete))
     return {name: float(share) for name, share in found.items()}
 
 
-def varied_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
+def _has_importances(trials: Sequence[FrozenTrial]) -> bool:
+    return len(_varied(trials)) > 1 and len(trials) > 3
+
+
+def _varied(trials: Sequence[FrozenTrial]) -> list[str]:
     """Parameters that not all trials have the same value of."""
     parameters = sorted({name for trial in trials for name in trial.params})
     return [name for name in parameters if len({trial.params.get(name) for trial in trials}) > 1]
@@ -250,13 +238,3 @@ def _finite(study: optuna.Study) -> optuna.Study:
             )
             copy.add_trial(bare)
     return copy
-
-
-def _save(figure: Any, path: Path) -> None:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight"))
-
-
-def _figure_of(axes: Any) -> Any:
-    """Optuna returns one axes, or an array of them."""
-    first = axes.flat[0] if hasattr(axes, "flat") else axes
-    return first.figure

@@ -1,15 +1,8 @@
-"""`actlab report`: a run, or two side by side, as one HTML file that works offline.
-
-The figures of a run: which there are, what each shows in words, and their files.
-
-SVG files as parts of an HTML page: names of their own, colours of the page, a text alternative.
-
-`actlab report`: a run as one HTML file that works offline, made from the run's files alone, without torch.
+"""`actlab report`: a run, or two side by side, as an HTML file that works offline, made from files, without torch.
 
 Everything that comes from a CSV reaches the page through Jinja's escaping; the only script is our own, and the page's
-Content-Security-Policy lets no other run, whatever a column is called.
-
-`actlab report A B`: two runs on one page, with paired differences where both scored the same rows.
+Content-Security-Policy lets no other run, whatever a column is called. Figures are SVG inside the page: they get names
+of their own, colours of the page and a text alternative.
 """
 
 import base64
@@ -17,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -47,13 +40,13 @@ from actlab.report.words import (
     alternative,
     answer,
     caption,
-    command,
     data_facts,
     decimals_for,
     fit_answer,
     missing,
     protocol,
     remarks,
+    repeat_command,
     three_digits,
     title,
 )
@@ -65,30 +58,30 @@ DPI = 160
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of figure: its file name, and the function that draws it or says None where the run has no data."""
+class FigureRecipe:
+    """A figure's file name, and the function that draws it or says None where the run has no data."""
 
     name: str
     draw: Callable[[FinishedRun], Figure | None]
 
 
 # In reading order. A new figure is a row here.
-KINDS: tuple[Kind, ...] = (
-    Kind("ranking", score_figures.ranking),
-    Kind("learning_rates", score_figures.rates),
-    Kind("importances", search_figures.importances),
-    Kind("slices", search_figures.slices),
-    Kind("differences", score_figures.differences),
-    Kind("curves", training_figures.curves),
-    Kind("health", training_figures.health),
-    Kind("predictions", training_figures.predictions),
+RECIPES = (
+    FigureRecipe("ranking", score_figures.ranking),
+    FigureRecipe("learning_rates", score_figures.rates),
+    FigureRecipe("importances", search_figures.importances),
+    FigureRecipe("slices", search_figures.slices),
+    FigureRecipe("differences", score_figures.differences),
+    FigureRecipe("curves", training_figures.curves),
+    FigureRecipe("health", training_figures.health),
+    FigureRecipe("predictions", training_figures.predictions),
 )
 
 
 def draw(run: FinishedRun) -> dict[str, Figure]:
     """Every figure that the run has data for, by name, in reading order."""
     with style():
-        drawn = {kind.name: kind.draw(run) for kind in KINDS}
+        drawn = {recipe.name: recipe.draw(run) for recipe in RECIPES}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
@@ -103,25 +96,26 @@ def svg(figure: Figure) -> str:
 
 
 def write_figures(run: FinishedRun, figures: dict[str, Figure]) -> dict[str, str]:
-    """PNG and SVG of each figure into the run's `figures`; returns the SVG texts.
+    """PNG and SVG of each figure into the run's `figures`, where those that it has no data for go; returns SVG texts.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
-    texts = {name: svg(figure) for name, figure in figures.items()}
-    for name, figure in figures.items():
-        write_text(run.directory.figures / f"{name}.svg", texts[name])
-        _write_png(run.directory.figures / f"{name}.png", figure)
-    for kind in KINDS:
-        if kind.name not in figures:
+    for recipe in RECIPES:
+        if recipe.name not in figures:
             for suffix in ("png", "svg"):
-                (run.directory.figures / f"{kind.name}.{suffix}").unlink(missing_ok=True)
-    return texts
+                (run.directory.figures / f"{recipe.name}.{suffix}").unlink(missing_ok=True)
+    return {name: write_figure(figure, run.directory.figures / name) for name, figure in figures.items()}
 
 
-def _write_png(path: Path, figure: Figure) -> None:
+def write_figure(figure: Figure, path: Path) -> str:
+    """PNG and SVG of a figure, their endings put to `path`; returns the SVG text."""
+    text = svg(figure)
+    write_text(path.with_suffix(".svg"), text)
     with style():
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
+        save = partial(figure.savefig, format="png", dpi=DPI)
+        write_atomically(path.with_suffix(".png"), save)
+    return text
 
 
 # A role's colour in a file to the page's variable, which has a light and a dark value.
@@ -152,6 +146,7 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     return Markup(body.replace("<svg ", opening, 1))
 
 
+# wide enough as they are on a phone
 NARROW = ("ranking", "differences", "importances")
 UNTESTED = (
     "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
@@ -201,7 +196,7 @@ def page(run: FinishedRun) -> str:
         "claims": evidence_table(run.summary.get("claims") or []),
         "worst": worst_table(run),
         "protocol": protocol(run),
-        "command": command(run),
+        "command": repeat_command(run.directory, run.command),
         "data": data_facts(run),
         "versions": [(name, str(version)) for name, version in (run.summary.get("versions") or {}).items()],
         "configuration": to_yaml(run.config),

@@ -11,14 +11,26 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from actlab.printed_tables import is_number
-from actlab.report.drawing import GRID, INK, MUTED, ROW, Look, Row, forest, look, sheet, short
+from actlab.report.drawing import (
+    GRID,
+    INK,
+    MUTED,
+    ON_DARK,
+    ON_LIGHT,
+    ROW,
+    Look,
+    Row,
+    forest,
+    look,
+    sheet,
+    short,
+    write_in_cell,
+)
 from actlab.report.finished import FinishedRun
 from actlab.report.words import fixed, p_value, score_decimals, short_number, three_digits
 from actlab.verdict.summary import comparison_with_winner, winner_row
 
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
-# Text on a coloured cell, whose colour no page changes.
-ON_DARK, ON_LIGHT = "#ffffff", "#000000"
 
 
 def ranking(run: FinishedRun) -> Figure | None:
@@ -40,10 +52,8 @@ def ranking(run: FinishedRun) -> Figure | None:
     ]
     scores = run.summary.get("references") or {}
     named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
-    named += [(words, scores.get(key)) for key, words in REFERENCES.items()]
-    for words, score in named:
-        if not math.isnan(_number(score)):
-            rows.append(_reference(words, _number(score), decimals))
+    named += [(name, scores.get(key)) for key, name in REFERENCES.items()]
+    rows += [_reference(name, score, decimals) for name, score in named if is_number(score)]
     figure = sheet(0.75 + ROW * len(rows))
     axes = figure.add_subplot()
     forest(axes, rows, ("activation", "mean"))
@@ -55,8 +65,8 @@ def ranking(run: FinishedRun) -> Figure | None:
     return figure
 
 
-def _reference(words: str, score: float, decimals: int) -> Row:
-    return Row(words, score, math.nan, math.nan, Look(MUTED, "D", "-"), fixed(score, decimals), is_filled=False)
+def _reference(name: str, score: float, decimals: int) -> Row:
+    return Row(name, score, math.nan, math.nan, Look(MUTED, "D", "-"), fixed(score, decimals), is_filled=False)
 
 
 def differences(run: FinishedRun) -> Figure | None:
@@ -161,15 +171,12 @@ def _cell(axes: Axes, x: int, y: int, cell: Any, n_chosen: int, colours: Colorma
     red, green, blue, _ = colours(norm(cell.val)) if is_known else (1, 1, 1, 1)
     colour = (ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK) if is_known else MUTED
     lost = "all" if cell.missing == cell.n else f"{cell.missing:.0f}/{cell.n:.0f}"
-    words = f"{lost} diverged" if cell.missing else short_number(cell.val)
+    text = f"{lost} diverged" if cell.missing else short_number(cell.val)
     size, shift = (5.5 if cell.missing else 7), (0.14 if n_chosen else 0)
-    # not in the layout: it lies within its cell, and measuring hundreds of them takes seconds
-    axes.text(x - shift, y, words, ha="center", va="center", color=colour, fontsize=size, in_layout=False)
+    write_in_cell(axes, x - shift, y, text, color=colour, fontsize=size)
     if n_chosen:
         badge = {"boxstyle": "round,pad=0.25", "facecolor": ON_DARK, "edgecolor": ON_LIGHT, "linewidth": 0.6}
-        axes.text(
-            x + 0.3, y, str(n_chosen), ha="center", va="center", color=ON_LIGHT, fontsize=6, bbox=badge, in_layout=False
-        )
+        write_in_cell(axes, x + 0.3, y, str(n_chosen), color=ON_LIGHT, fontsize=6, bbox=badge)
 
 
 def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:

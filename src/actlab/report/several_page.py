@@ -1,12 +1,9 @@
-"""The page of a comparison on several data sets, with its critical-difference diagram.
+"""The page of a comparison on several data sets, made from its files alone, with its critical-difference diagram.
 
-The critical-difference diagram of Demsar (2006): mean ranks on a line, bars over what is not told apart.
-
-The page of a comparison on several data sets, made from its files alone, without torch.
+The diagram is that of Demsar (2006): mean ranks on a line, bars over what is not told apart.
 """
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +12,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actlab.report.drawing import INK, MUTED, PAPER, WIDTH, look, sheet, short, style
-from actlab.report.page import DPI, inline, render, svg
+from actlab.report.drawing import INK, MUTED, PAPER, WIDTH, look, mark, sheet, short, style
+from actlab.report.page import inline, render, write_figure
 from actlab.report.several import (
     FinishedSeveral,
     answer,
@@ -28,7 +25,8 @@ from actlab.report.several import (
     read_several,
     remarks,
 )
-from actlab.run_files import write_atomically, write_text
+from actlab.report.words import repeat_command
+from actlab.run_files import write_text
 
 # Inches: a label's row, a bar's row, and what the axis with its numbers and the critical difference above it take.
 LABEL, BAR, TOP = 0.21, 0.1, 0.62
@@ -87,11 +85,9 @@ def rows_of_bars(groups: Sequence[Sequence[str]], order: Sequence[str]) -> list[
     rows: list[list[Sequence[str]]] = []
     for group in sorted(groups, key=lambda members: order.index(members[0])):
         free = (row for row in rows if order.index(row[-1][-1]) < order.index(group[0]))
-        row = next(free, None)
-        if row is None:
-            rows.append([group])
-        else:
-            row.append(group)
+        if (row := next(free, None)) is None:
+            rows.append(row := [])
+        row.append(group)
     return rows
 
 
@@ -118,27 +114,17 @@ def _draw_difference(axes: Axes, difference: float, line: Line) -> None:
         axes.plot([right], [y], marker=">", color=INK, markersize=5, linestyle="none")
     else:
         axes.plot([right, right], [y - 0.04, y + 0.04], color=INK, linewidth=1.2)
-    words = f"critical difference {difference:.2f}" + (": longer than the line" if is_longer else "")
-    axes.text(left, y - 0.07, words, ha="left", va="bottom", color=INK)
+    label = f"critical difference {difference:.2f}" + (": longer than the line" if is_longer else "")
+    axes.text(left, y - 0.07, label, ha="left", va="bottom", color=INK)
 
 
 def _draw_label(axes: Axes, name: str, x: float, y: float, end: float, rank: str) -> None:
     """A line from a mean rank at `x` down to `y` and out to the activation's name at `end`."""
     own, is_left = look(name), end < x
     axes.plot([x, x, end], [0, y, y], color=own.colour, linewidth=1.0, linestyle="-", zorder=2)
-    axes.plot(
-        [x],
-        [0],
-        marker=own.marker,
-        color=own.colour,
-        markeredgecolor=PAPER,
-        markeredgewidth=0.4,
-        markersize=6,
-        linestyle="none",
-        zorder=3,
-    )
-    words = f"{short(name)}  {rank}" if is_left else f"{rank}  {short(name)}"
-    axes.text(end + (-0.04 if is_left else 0.04), y, words, ha="right" if is_left else "left", va="center", color=INK)
+    mark(axes, x, 0, own, markeredgecolor=PAPER, markeredgewidth=0.4, markersize=6)
+    label = f"{short(name)}  {rank}" if is_left else f"{rank}  {short(name)}"
+    axes.text(end + (-0.04 if is_left else 0.04), y, label, ha="right" if is_left else "left", va="center", color=INK)
 
 
 def alternative(summary: Mapping[str, Any]) -> str:
@@ -181,20 +167,15 @@ def write_several(path: str | Path) -> Path:
         InputError: no such finished comparison there, or it cannot be written.
     """
     several = read_several(path)
-    write_text(several.directory.report, page(several, write_figure(several)))
+    write_text(several.directory.report, page(several, draw_diagram(several)))
     return several.directory.report
 
 
-def write_figure(several: FinishedSeveral) -> str:
+def draw_diagram(several: FinishedSeveral) -> str:
     """The critical-difference diagram as PNG and SVG; returns the SVG's text."""
     with style():
         figure = critical_difference(several.summary)
-    text = svg(figure)
-    file = several.directory.figures / f"{FIGURE}.svg"
-    write_text(file, text)
-    with style():
-        write_atomically(file.with_suffix(".png"), lambda to: figure.savefig(to, format="png", dpi=DPI))
-    return text
+    return write_figure(figure, several.directory.figures / FIGURE)
 
 
 def page(several: FinishedSeveral, svg_text: str) -> str:
@@ -212,7 +193,7 @@ def page(several: FinishedSeveral, svg_text: str) -> str:
         "ranks": ranks_table(summary, note=RANKS_NOTE + (STAR_NOTE if has_star(summary) else "")),
         "data_sets": [_data_set(several, entry) for entry in summary["data_sets"]],
         "method": METHOD,
-        "command": command(several),
+        "command": repeat_command(several.directory, "compare"),
         "versions": [(name, str(version)) for name, version in (summary.get("versions") or {}).items()],
     }
     return render("several.html", content)
@@ -228,10 +209,3 @@ def _data_set(several: FinishedSeveral, entry: dict[str, Any]) -> dict[str, Any]
         "answer": entry["answer"],
         "facts": [(name, f"{value}") for name, value in facts if value is not None] + [("metric", metric_of(entry))],
     }
-
-
-def command(several: FinishedSeveral) -> str:
-    """The command that makes the same numbers again, in a directory of its own."""
-    path = several.directory.path
-    again = path.with_name(f"{path.name}-again")
-    return shlex.join(["actlab", "compare", "--config", str(several.directory.config), "--out", str(again)])

@@ -14,6 +14,7 @@ from actlab.printed_tables import (
     console,
     for_terminal,
     is_number,
+    is_quantity,
     number_cell,
     text_cell,
     text_column,
@@ -214,7 +215,7 @@ def trials_table(summary: Mapping[str, Any]) -> Table | None:
         TableColumn("trial"),
         text_column("activation"),
         TableColumn("rate", three_digits),
-        *(TableColumn(key.replace("_", " "), ".3g", _is_quantity(trials[0].get(key))) for key in varied),
+        *(TableColumn(key.replace("_", " "), ".3g", is_quantity(trials[0].get(key))) for key in varied),
         TableColumn("validation", four_digits),
     )
     best = sorted(trials, key=lambda trial: trial["val_score"] if is_number(trial["val_score"]) else math.inf)
@@ -223,16 +224,12 @@ def trials_table(summary: Mapping[str, Any]) -> Table | None:
             trial["trial"],
             trial["activation"],
             trial["learning_rate"],
-            *(value if _is_quantity(value := trial.get(key)) else str(value) for key in varied),
+            *(value if is_quantity(value := trial.get(key)) else str(value) for key in varied),
             trial["val_score"],
         )
         for trial in best[:N_TRIALS]
     ]
     return Table.of(columns, rows, name="trials-table", note=TRIALS_NOTE)
-
-
-def _is_quantity(value: object) -> bool:
-    return is_number(value) and not isinstance(value, bool)
 
 
 def members_table(run: FinishedRun) -> Table:

@@ -5,11 +5,26 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from actlab.data.target import Target
-from actlab.report.drawing import GRID, INK, MUTED, ROW, WIDTH, look, sheet, short
+from actlab.report.drawing import (
+    GRID,
+    INK,
+    MUTED,
+    ON_DARK,
+    ON_LIGHT,
+    ROW,
+    WIDTH,
+    look,
+    panels_of,
+    place_ticks,
+    sheet,
+    short,
+    write_in_cell,
+)
 from actlab.report.finished import FinishedRun
 from actlab.report.words import short_number
 
@@ -37,27 +52,23 @@ def curves(run: FinishedRun) -> Figure | None:
     shown = {name: frame for name, frame in shown.items() if len(frame)}
     if not shown:
         return None
-    n_columns = min(PANELS_A_ROW, len(shown))
-    n_rows = math.ceil(len(shown) / n_columns)
+    n_rows = math.ceil(len(shown) / PANELS_A_ROW)
     figure = sheet(0.7 + (1.15 if n_rows > 1 else 2.4) * n_rows)
-    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    panels = panels_of(figure, len(shown), PANELS_A_ROW, sharex=True)
     best = next(iter(shown.values()))
     for axes, (name, frame) in zip(panels.flat, shown.items(), strict=False):
         if frame is not best:
             axes.plot(best.epoch, best.val_mean, color=GRID, linewidth=1.6, zorder=1)
         _curve(axes, name, frame)
-    for axes in panels.flat[len(shown) :]:
-        axes.set_visible(False)
     # the last panel of a column has the numbers, also where the row below has none in it
-    for axes in panels.flat[max(0, len(shown) - n_columns) : len(shown)]:
+    for axes in panels.flat[max(0, len(shown) - PANELS_A_ROW) : len(shown)]:
         axes.tick_params(labelbottom=True)
     _score_axis(panels[0, 0], shown)
     last = max(float(frame.epoch.max()) for frame in shown.values())
     panels[0, 0].set_xscale("log")
     panels[0, 0].set_xlim(0.9, 1.1 * last)
     ticks = [tick for tick in (1, 10, 100, 1000, 10000) if tick <= last]
-    panels[0, 0].set_xticks(ticks, [str(tick) for tick in ticks])
-    panels[0, 0].set_xticks([], minor=True)
+    place_ticks(panels[0, 0].xaxis, ticks, [str(tick) for tick in ticks])
     figure.supxlabel("epoch", fontsize=8.5)
     figure.supylabel(run.target.unit, fontsize=8.5)
     return figure
@@ -136,11 +147,9 @@ def health(run: FinishedRun) -> Figure | None:
         badness = np.abs(values) / ceiling if ceiling else np.abs(np.log10(np.clip(values, 1e-6, 1e6))) / 2
         axes.pcolormesh(np.ma.masked_invalid(badness), cmap="Oranges", vmin=0, vmax=1.25)
         for y, x in np.ndindex(*values.shape):
-            words = _health_number(column, float(values[y, x]))
-            is_dark = bool(badness[y, x] > 0.9)
-            colour = "#ffffff" if is_dark else "#000000"
-            place = {"ha": "center", "va": "center", "in_layout": False}
-            axes.text(x + 0.5, y + 0.5, words, fontsize=6.5, color=colour, **place)
+            text = _health_number(column, float(values[y, x]))
+            colour = ON_DARK if badness[y, x] > 0.9 else ON_LIGHT
+            write_in_cell(axes, x + 0.5, y + 0.5, text, fontsize=6.5, color=colour)
         unit = ", %" if column in SHARES else ""
         axes.set_title(f"{heading}{unit}\n({moment})", pad=4)
         axes.set_xticks(np.arange(len(layers)) + 0.5, [str(layer) for layer in layers])
@@ -212,7 +221,7 @@ def predictions(run: FinishedRun) -> Figure | None:
         axes.set_xlabel(f"predicted {target}")
         if is_log:
             axes.set_xscale("log")
-            _plain_ticks(axes, "x", x)
+            _plain_ticks(axes.xaxis, x)
         axes.grid(True)
         _number_worst(axes, x, y)
     ends = [float(min(rows.actual.min(), rows.predicted.min())), float(max(rows.actual.max(), rows.predicted.max()))]
@@ -220,21 +229,19 @@ def predictions(run: FinishedRun) -> Figure | None:
     truth.set_ylabel(f"actual {target}")
     if is_log:
         truth.set_yscale("log")
-        _plain_ticks(truth, "y", rows.actual)
+        _plain_ticks(truth.yaxis, rows.actual)
     rest.axhline(0, color=INK, linewidth=0.8)
     rest.set_ylabel("residual: ln(actual / predicted)" if is_log else f"residual: actual - predicted {target}")
     return figure
 
 
-def _plain_ticks(axes: Axes, which: str, values: "pd.Series[float]") -> None:
+def _plain_ticks(axis: Axis, values: "pd.Series[float]") -> None:
     low, high = float(values.min()), float(values.max())
     ticks: list[float] = []
     for tick in _ticks(low, high):
         if not ticks or math.log(tick / ticks[-1]) > 0.2 * math.log(high / low):
             ticks.append(tick)
-    setter = axes.set_xticks if which == "x" else axes.set_yticks
-    setter(ticks, [_thousands(tick) for tick in ticks])
-    setter([], minor=True)
+    place_ticks(axis, ticks, [_thousands(tick) for tick in ticks])
 
 
 def _thousands(value: float) -> str:

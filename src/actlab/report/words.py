@@ -11,6 +11,7 @@ from typing import Any
 from actlab.data.target import Target
 from actlab.printed_tables import is_number
 from actlab.report.finished import FinishedRun
+from actlab.run_files import RunDirectory
 from actlab.settings import ALPHA
 from actlab.verdict.summary import comparison_with_winner, winner_row
 
@@ -340,12 +341,10 @@ def _rows(p: dict[str, Any]) -> str:
     return ", ".join(f"{n:,} rows {what}" for n, what in parts if n is not None) or "equal for all"
 
 
-def command(run: FinishedRun) -> str:
+def repeat_command(run: RunDirectory, command: str) -> str:
     """The command that makes the same numbers again, in a directory of its own."""
-    path = run.directory.path
-    again = path.with_name(f"{path.name}-again")
-    arguments = ["actlab", run.command, "--config", str(run.directory.config), "--out", str(again)]
-    return shlex.join(arguments)
+    again = run.path.with_name(f"{run.path.name}-again")
+    return shlex.join(["actlab", command, "--config", str(run.config), "--out", str(again)])
 
 
 def data_facts(run: FinishedRun) -> list[tuple[str, str]]:
