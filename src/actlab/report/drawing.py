@@ -150,14 +150,14 @@ def write_in_cell(axes: Axes, x: float, y: float, text: str, **style: Any) -> No
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a forest plot: a point with an interval, a label on the left and words on the right."""
+    """A line of a forest plot: a point with an interval, a label on the left and a note on the right."""
 
     label: str
     value: float
     low: float
     high: float
     look: Look
-    words: str
+    note: str
     is_filled: bool = True
 
 
@@ -166,7 +166,7 @@ def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes:
     left, right = robust_range(rows, includes)
     axes.set_xlim(left, right)
     axes.grid(True, axis="x")
-    for side, labels in ((axes, [row.label for row in rows]), (axes.twinx(), [row.words for row in rows])):
+    for side, labels in ((axes, [row.label for row in rows]), (axes.twinx(), [row.note for row in rows])):
         label_rows(side, labels)
         side.spines["left"].set_visible(False)
     for y, row in enumerate(rows):

@@ -68,7 +68,7 @@ class FigureRecipe:
 # In reading order. A new figure is a row here.
 RECIPES = (
     FigureRecipe("ranking", score_figures.ranking),
-    FigureRecipe("learning_rates", score_figures.rates),
+    FigureRecipe("learning_rates", score_figures.learning_rates),
     FigureRecipe("importances", search_figures.importances),
     FigureRecipe("slices", search_figures.slices),
     FigureRecipe("differences", score_figures.differences),

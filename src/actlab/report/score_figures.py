@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from actlab.printed_tables import is_number
 from actlab.report.drawing import (
@@ -39,17 +41,7 @@ def ranking(run: FinishedRun) -> Figure | None:
         return None
     best = winner_row(run.summary)
     decimals = score_decimals(run.summary)
-    rows = [
-        Row(
-            short(str(row["activation"])),
-            _number(row["mean"]),
-            _number(row.get("ci_low")),
-            _number(row.get("ci_high")),
-            look(str(row["activation"])),
-            fixed(row["mean"], decimals),
-        )
-        for row in run.ranking
-    ]
+    rows = [_row(row, row["mean"], str(row["activation"]), fixed(row["mean"], decimals)) for row in run.ranking]
     scores = run.summary.get("references") or {}
     named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
     named += [(name, scores.get(key)) for key, name in REFERENCES.items()]
@@ -65,6 +57,11 @@ def ranking(run: FinishedRun) -> Figure | None:
     return figure
 
 
+def _row(found: Mapping[str, Any], value: object, name: str, note: str, is_filled: bool = True) -> Row:
+    low, high = (_number(found.get(key)) for key in ("ci_low", "ci_high"))
+    return Row(short(name), _number(value), low, high, look(name), note, is_filled)
+
+
 def _reference(name: str, score: float, decimals: int) -> Row:
     return Row(name, score, math.nan, math.nan, Look(MUTED, "D", "-"), fixed(score, decimals), is_filled=False)
 
@@ -78,24 +75,22 @@ def differences(run: FinishedRun) -> Figure | None:
     for name in run.order:
         found = comparison_with_winner(run.summary, name)
         if found is not None:
-            p, verdict = _number(found.get("p_holm")), str(found["verdict"])
-            words = f"{verdict}, {p_value(p)}" if math.isfinite(p) else verdict
-            value, low, high = (_number(found.get(key)) for key in ("difference", "ci_low", "ci_high"))
-            rows.append(Row(short(name), value, low, high, look(name), words, verdict != "no difference shown"))
+            p, verdict = found.get("p_holm"), str(found["verdict"])
+            note = f"{verdict}, {p_value(p)}" if is_number(p) else verdict
+            rows.append(_row(found, found.get("difference"), name, note, verdict != "no difference shown"))
     if not rows:
         return None
     figure = sheet(0.75 + ROW * len(rows))
     axes = figure.add_subplot()
     forest(axes, rows, ("activation", "verdict, Holm's p"), includes=0.0)
-    rope = _number(run.summary.get("rope"))
-    if math.isfinite(rope):
+    if is_number(rope := run.summary.get("rope")):
         axes.axvspan(-rope, rope, color=GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlabel(f"test {run.target.metric_name} minus that of {short(str(best['activation']))}, 95 % interval")
     return figure
 
 
-def rates(run: FinishedRun) -> Figure | None:
+def learning_rates(run: FinishedRun) -> Figure | None:
     """Mean validation score by activation and learning rate, chosen rates marked: a grid's cells, a search's dots."""
     if not run.is_ranked:
         return None
@@ -151,28 +146,28 @@ def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     columns = sorted(scores.learning_rate.unique())
     best = scores.sort_values("val").drop_duplicates(["activation", "learning_rate"])
     values = np.full((len(run.order), len(columns)), np.nan)
-    cells: dict[tuple[int, int], Any] = {}
-    for cell in best.itertuples():
-        if cell.activation in run.order:
-            x, y = columns.index(cell.learning_rate), run.order.index(str(cell.activation))
-            values[y, x], cells[x, y] = cell.val, cell
+    trials: dict[tuple[int, int], Any] = {}
+    for trial in best[best.activation.isin(run.order)].itertuples():
+        x, y = columns.index(trial.learning_rate), run.order.index(str(trial.activation))
+        values[y, x], trials[x, y] = trial.val, trial
     edges_x, edges_y = np.arange(len(columns) + 1) - 0.5, np.arange(len(run.order) + 1) - 0.5
     mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values), cmap="cividis", norm=norm)
-    axes.set_xticks(range(len(columns)), [three_digits(c) for c in columns])
+    axes.set_xticks(range(len(columns)), [three_digits(column) for column in columns])
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.spines[:].set_visible(False)
     counts = _chosen_counts(run)
-    for (x, y), cell in cells.items():
-        _cell(axes, x, y, cell, counts[str(cell.activation), int(cell.trial)], mesh.cmap, norm)
+    for (x, y), trial in trials.items():
+        _write_trial(axes, x, y, trial, counts[str(trial.activation), int(trial.trial)], mesh.cmap, norm)
 
 
-def _cell(axes: Axes, x: int, y: int, cell: Any, n_chosen: int, colours: Colormap, norm: Normalize) -> None:
-    is_known = math.isfinite(cell.val)
-    red, green, blue, _ = colours(norm(cell.val)) if is_known else (1, 1, 1, 1)
-    colour = (ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK) if is_known else MUTED
-    lost = "all" if cell.missing == cell.n else f"{cell.missing:.0f}/{cell.n:.0f}"
-    text = f"{lost} diverged" if cell.missing else short_number(cell.val)
-    size, shift = (5.5 if cell.missing else 7), (0.14 if n_chosen else 0)
+def _write_trial(axes: Axes, x: int, y: int, trial: Any, n_chosen: int, colours: Colormap, norm: Normalize) -> None:
+    colour = MUTED
+    if math.isfinite(trial.val):
+        red, green, blue, _ = colours(norm(trial.val))
+        colour = ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK
+    lost = "all" if trial.missing == trial.n else f"{trial.missing:.0f}/{trial.n:.0f}"
+    text = f"{lost} diverged" if trial.missing else short_number(trial.val)
+    size, shift = (5.5 if trial.missing else 7), (0.14 if n_chosen else 0)
     write_in_cell(axes, x - shift, y, text, color=colour, fontsize=size)
     if n_chosen:
         badge = {"boxstyle": "round,pad=0.25", "facecolor": ON_DARK, "edgecolor": ON_LIGHT, "linewidth": 0.6}
@@ -181,18 +176,16 @@ def _cell(axes: Axes, x: int, y: int, cell: Any, n_chosen: int, colours: Colorma
 
 def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
     counts = _chosen_counts(run)
-    place = scores.activation.map({name: y for y, name in enumerate(run.order)}).to_numpy(dtype=float)
-    known = np.isfinite(scores.val.to_numpy())
-    rates_ = scores.learning_rate.to_numpy()
-    axes.set_xscale("log")
-    axes.scatter(
-        rates_[known], place[known], c=scores.val[known], cmap="cividis", norm=norm, s=34, linewidth=0, zorder=2
-    )
-    axes.scatter(rates_[~known], place[~known], marker="x", color=MUTED, s=22, linewidth=0.9, zorder=2)
+    y = scores.activation.map({name: place for place, name in enumerate(run.order)}).to_numpy(dtype=float)
+    x, is_known = scores.learning_rate.to_numpy(), np.isfinite(scores.val.to_numpy())
     is_chosen = np.array([counts[a, t] > 0 for a, t in zip(scores.activation, scores.trial, strict=True)])
-    axes.scatter(rates_[is_chosen], place[is_chosen], s=78, facecolor="none", edgecolor=INK, linewidth=1, zorder=3)
+    axes.set_xscale("log")
+    coloured: Any = {"c": scores.val[is_known], "cmap": "cividis", "norm": norm}
+    axes.scatter(x[is_known], y[is_known], s=34, linewidth=0, zorder=2, **coloured)
+    axes.scatter(x[~is_known], y[~is_known], marker="x", color=MUTED, s=22, linewidth=0.9, zorder=2)
+    axes.scatter(x[is_chosen], y[is_chosen], s=78, facecolor="none", edgecolor=INK, linewidth=1, zorder=3)
     axes.xaxis.set_major_formatter(lambda value, _: three_digits(value))
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, axis="y")
     axes.spines["left"].set_visible(False)
 

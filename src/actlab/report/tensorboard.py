@@ -1,12 +1,4 @@
-"""The comparison in TensorBoard, written from a run's frames without torch.
-
-Event files that TensorBoard reads, written without torch and without a thread: whole files, or line by line.
-
-One `Event` holds all scalars of a step, so a value costs its tag and some 10 bytes.
-
-What TensorBoard shows of the hidden layers: their health at three moments, and the winner's pre-activations.
-
-The comparison in TensorBoard, written from a run's frames.
+"""A run in TensorBoard, written without torch and without a thread: its comparison, its figures, and live curves.
 
 What lies under `tensorboard/`, and how large it can get:
 
@@ -47,10 +39,38 @@ COMPARISON_FILE = "events.out.tfevents.2.comparison"
 FIGURES_FILE = "events.out.tfevents.3.figures"
 # Where each of several worker processes writes; no activation's run can have this name.
 WORKER_PREFIX = "@worker-"
+# TensorBoard sorts runs by name and these come after the activations'.
+SETTINGS = "~settings"
+FIGURES = "~figures"
+# Steps of a curve; longer ones are thinned evenly. TensorBoard itself keeps 1000 of a tag.
+MAX_POINTS = 500
+# Hidden layers that are shown, from the inputs on: bounds the number of charts.
+MAX_LAYERS = 12
+# Rows of the HParams tab; some 250 runs make TensorBoard sluggish. The best by validation are kept.
+MAX_SETTINGS = 200
+# Figures that would go beyond this are left out.
+MAX_FIGURES_BYTES = 4_000_000
+# What to put after the `#` of TensorBoard's address: with more than 40 runs, its Custom Scalars tab switches all of
+# them off unless the runs are filtered to fewer, here to the activations (the regular expression ^[^~]).
+FRAGMENT = "custom_scalars&regexInput=%5E%5B%5E~%5D"
+
+MEASURES = ("dead", "saturated", "mean_output", "gradient_ratio")
+MOMENTS = ("start", "best", "end")
+# what names the trial that validation chose for an activation and test fold
+KEYS = ["activation", "repeat", "fold", "trial"]
+
+# step to tag to value
+Points = dict[int, dict[str, float]]
+# step, tag, edges and counts
+Histogram = tuple[int, str, list[float], list[int]]
+# trial to hyper-parameters besides activation and learning rate
+Extra = Mapping[int, Mapping[str, str | float | bool | None]]
 
 
 class EventFile:
-    """One event file, truncated when opened.
+    """An event file that TensorBoard reads, truncated when opened.
+
+    One `Event` holds all scalars of a step, so a value costs its tag and some 10 bytes.
 
     Args:
         path: Its name; must contain `events.out.tfevents`.
@@ -102,8 +122,9 @@ class EventFile:
         """A picture, as the bytes of its PNG file."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        width, height = png_size(png)
-        # the kind of colour: grey, palette, RGB, grey with alpha, RGBA
+        # the header of a PNG file names its size in points, and the kind of colour
+        width, height = struct.unpack(">II", png[16:24])
+        # grey, palette, RGB, grey with alpha, RGBA
         channels = {0: 1, 4: 2, 6: 4}.get(png[25], 3)
         image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
@@ -120,146 +141,9 @@ class EventFile:
         self.records.close()
 
 
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height in points, which the header of a PNG file names."""
-    width, height = struct.unpack(">II", png[16:24])
-    return int(width), int(height)
-
-
 def run_name(activation: str) -> str:
     """A directory name for any activation; different names stay different."""
     return quote(activation, safe=" =+")
-
-
-def margin_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> Any:
-    """Custom-scalars layout: category to chart title to tags, each drawn with the band from `<tag>_low` to
-    `<tag>_high`."""
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
-    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-
-    def chart(title: str, tags: Iterable[str]) -> Any:
-        bands = [
-            layout_pb2.MarginChartContent.Series(value=tag, lower=f"{tag}_low", upper=f"{tag}_high") for tag in tags
-        ]
-        return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=bands))
-
-    layout = layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(title=title, chart=[chart(*entry) for entry in charts.items()])
-            for title, charts in categories.items()
-        ]
-    )
-    tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
-    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)
-    value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=SummaryMetadata(plugin_data=plugin))
-    return Summary(value=[value])
-
-
-# Layers that are shown, from the inputs on: bounds the number of charts.
-MAX_LAYERS = 12
-MEASURES = ("dead", "saturated", "mean_output", "gradient_ratio")
-MOMENTS = ("start", "best", "end")
-
-# what names the trial that validation chose for an activation and test fold
-KEYS = ["activation", "repeat", "fold", "trial"]
-
-# step to tag to value
-Points = dict[int, dict[str, float]]
-# step, tag, edges and counts
-Histogram = tuple[int, str, list[float], list[int]]
-
-
-def health_points(health: pd.DataFrame | None, members: pd.DataFrame, is_ranked: bool) -> dict[str, Points]:
-    """Activation to step to tag to value: means over the networks that the ranking rests on.
-
-    Steps are epochs: 0 for the initial weights, the mean best epoch, and the mean epoch of the end, which is left out
-    where it is the best. Gradients are averaged as ratios (geometric mean), as in the report.
-
-    Args:
-        health: Rows of `HealthRecord`; None or empty gives nothing.
-        members: Rows of `MemberRecord`.
-        is_ranked: Whether validation chose a trial for each fold; otherwise all members count.
-    """
-    if health is None or health.empty:
-        return {}
-    if is_ranked:
-        chosen = choose(members)[KEYS]
-        health, members = health.merge(chosen, on=KEYS), members.merge(chosen, on=KEYS)
-    found: dict[str, Points] = {}
-    for activation, rows in health[health.layer <= MAX_LAYERS].groupby("activation"):
-        steps = _steps(members[members.activation == activation])
-        points = found.setdefault(str(activation), {})
-        for (moment, layer), own in rows.groupby(["moment", "layer"]):
-            values = {f"health_{name}/layer_{layer}": _mean(own[name], name) for name in MEASURES}
-            if moment != "end" or steps["end"] > steps["best"]:
-                points.setdefault(steps[str(moment)], {}).update(values)
-    return found
-
-
-def _steps(members: pd.DataFrame) -> dict[str, int]:
-    best = max(1, round(float(members.best_epoch.mean())))
-    return {"start": 0, "best": best, "end": round(float(members.epochs.mean()))}
-
-
-def _mean(values: "pd.Series[float]", name: str) -> float:
-    """nan, which is not written, where there is no finite value."""
-    array = values.to_numpy(dtype=float)
-    is_ratio = name == "gradient_ratio"
-    array = array[np.isfinite(array) & (array > 0)] if is_ratio else array[np.isfinite(array)]
-    if not len(array):
-        return float("nan")
-    return float(np.exp(np.log(array).mean()) if is_ratio else array.mean())
-
-
-def histograms(bins: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> list[Histogram]:
-    """The winner's pre-activations, a tag a hidden layer, at the steps of its health.
-
-    Args:
-        bins: Rows of `BinRecord`.
-        members: Rows of `MemberRecord`; those of the winner's networks say which epoch was the best.
-        summary: Names the winner; a fit has none, and all its networks count.
-    """
-    if bins is None or bins.empty:
-        return []
-    steps = _steps(of_winner(members, summary))
-    shown = bins[bins.layer <= MAX_LAYERS].sort_values(["layer", "low"])
-    return [
-        (
-            steps[moment],
-            f"pre_activations/layer_{layer}",
-            [*own.low.tolist(), float(own.high.iloc[-1])],
-            own["count"].tolist(),
-        )
-        for moment in MOMENTS
-        for layer, own in shown[shown.moment == moment].groupby("layer")
-    ]
-
-
-def of_winner(members: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of the winner's networks: those that were chosen, or all of a fit."""
-    if not summary.get("ranking"):
-        return members
-    chosen = choose(members)
-    return members.merge(chosen.loc[chosen.activation == summary.get("winner"), KEYS], on=KEYS)
-
-
-# Steps of a curve; longer ones are thinned evenly. TensorBoard itself keeps 1000 of a tag.
-MAX_POINTS = 500
-# Rows of the HParams tab; some 250 runs make TensorBoard sluggish. The best by validation are kept.
-MAX_SETTINGS = 200
-# TensorBoard sorts runs by name and this one comes after the activations'.
-SETTINGS = "~settings"
-FIGURES = "~figures"
-# Figures that would go beyond this are left out.
-MAX_FIGURES_BYTES = 4_000_000
-# What to put after the `#` of TensorBoard's address: with more than 40 runs, its Custom Scalars tab switches all of
-# them off unless the runs are filtered to fewer, here to the activations (the regular expression ^[^~]).
-FRAGMENT = "custom_scalars&regexInput=%5E%5B%5E~%5D"
-
-Extra = Mapping[int, Mapping[str, str | float | bool | None]]
 
 
 def write_comparison(
@@ -288,8 +172,8 @@ def write_comparison(
     """
     _clear(run.tensorboard)
     metric, best = summary["metric"], _best_rates(members, summary)
-    health_of = health_points(health, members, bool(summary.get("ranking")))
-    pictures = histograms(pre_activations, members, summary)
+    health_of = _health_points(health, members, summary)
+    pictures = _histograms(pre_activations, members, summary)
     for place, (activation, learning_rate) in enumerate(best.items()):
         chosen = curves[(curves["activation"] == activation) & (curves["learning_rate"] == learning_rate)]
         points = _merged(curve_points(chosen, metric, activation), health_of.get(activation, {}))
@@ -388,6 +272,66 @@ def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
     return points
 
 
+def _health_points(health: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Points]:
+    """Activation to step to tag to value: means over the networks that the ranking rests on.
+
+    Steps are epochs: 0 for the initial weights, the mean best epoch, and the mean epoch of the end, which is left out
+    where it is the best. Gradients are averaged as ratios (geometric mean), as in the report.
+    """
+    if health is None or health.empty:
+        return {}
+    members = _chosen(members, summary)
+    health = health.merge(members[KEYS].drop_duplicates(), on=KEYS)
+    found: dict[str, Points] = {}
+    for activation, rows in health[health.layer <= MAX_LAYERS].groupby("activation"):
+        steps = _steps(members[members.activation == activation])
+        points = found.setdefault(str(activation), {})
+        for (moment, layer), own in rows.groupby(["moment", "layer"]):
+            values = {f"health_{name}/layer_{layer}": _mean(own[name], name) for name in MEASURES}
+            if moment != "end" or steps["end"] > steps["best"]:
+                points.setdefault(steps[str(moment)], {}).update(values)
+    return found
+
+
+def _steps(members: pd.DataFrame) -> dict[str, int]:
+    best = max(1, round(float(members.best_epoch.mean())))
+    return {"start": 0, "best": best, "end": round(float(members.epochs.mean()))}
+
+
+def _mean(values: "pd.Series[float]", name: str) -> float:
+    """nan, which is not written, where there is no finite value."""
+    array = values.to_numpy(dtype=float)
+    is_ratio = name == "gradient_ratio"
+    array = array[np.isfinite(array) & (array > 0)] if is_ratio else array[np.isfinite(array)]
+    if not len(array):
+        return float("nan")
+    return float(np.exp(np.log(array).mean()) if is_ratio else array.mean())
+
+
+def _histograms(bins: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> list[Histogram]:
+    """The winner's pre-activations, a tag a hidden layer, at the steps of its health; all networks of a fit count."""
+    if bins is None or bins.empty:
+        return []
+    own = _chosen(members, summary)
+    steps = _steps(own[own.activation == summary["winner"]] if summary.get("winner") else own)
+    shown = bins[bins.layer <= MAX_LAYERS].sort_values(["layer", "low"])
+    return [
+        (
+            steps[moment],
+            f"pre_activations/layer_{layer}",
+            [*rows.low.tolist(), float(rows.high.iloc[-1])],
+            rows["count"].tolist(),
+        )
+        for moment in MOMENTS
+        for layer, rows in shown[shown.moment == moment].groupby("layer")
+    ]
+
+
+def _chosen(members: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """The networks that the ranking rests on: of the trials that validation chose; all of a fit."""
+    return members.merge(choose(members)[KEYS], on=KEYS) if summary.get("ranking") else members
+
+
 def _own_tag(activation: str, part: str) -> str:
     # grouped under one heading, after train and val
     return f"zoom/{activation}_{part}"
@@ -403,7 +347,34 @@ def _layout(activations: list[str], metric: str) -> Any:
     }
     titles = {"All activations, each at its best learning rate": together, "One activation": alone}
     # TensorBoard 2.21 shows the charts of a category last first
-    return margin_layout({title: dict(reversed(charts.items())) for title, charts in titles.items()})
+    return _margin_layout({title: dict(reversed(charts.items())) for title, charts in titles.items()})
+
+
+def _margin_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> Any:
+    """Custom-scalars layout: category to chart title to tags, each drawn with the band from `<tag>_low` to
+    `<tag>_high`."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+    def chart(title: str, tags: Iterable[str]) -> Any:
+        bands = [
+            layout_pb2.MarginChartContent.Series(value=tag, lower=f"{tag}_low", upper=f"{tag}_high") for tag in tags
+        ]
+        return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=bands))
+
+    layout = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(title=title, chart=[chart(*entry) for entry in charts.items()])
+            for title, charts in categories.items()
+        ]
+    )
+    tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)
+    value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=SummaryMetadata(plugin_data=plugin))
+    return Summary(value=[value])
 
 
 def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFrame:
