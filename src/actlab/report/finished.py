@@ -107,6 +107,16 @@ def read_finished(path: str | Path) -> FinishedRun:
     return FinishedRun(run, summary)
 
 
+def one_curve(curves: pd.DataFrame) -> pd.DataFrame:
+    """The first trial's rows of curves.csv, by epoch, to where fewer than half of its members still train.
+
+    A mean over the few that are left says who they are and not how training goes on.
+    """
+    rows = curves[curves.trial == curves.trial.min()].sort_values("epoch")
+    kept: pd.DataFrame = rows[rows.members * 2 >= rows.members.max()]
+    return kept
+
+
 def _optional(path: Path, **options: Any) -> pd.DataFrame | None:
     try:
         frame = pd.read_csv(path, **options)

@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from actlab.data.target import Target
+from actlab.report.finished import one_curve
 from actlab.report.words import three_digits
 from actlab.run_files import RunDirectory, write_atomically
 from actlab.verdict.summary import choose
@@ -253,15 +254,12 @@ def write_figures_log(run: RunDirectory) -> None:
 def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
     """Epoch to tag to value, for the trials of one setting: mean, mean - sd and mean + sd.
 
-    Ends where fewer than half of the members still train: a mean over the few that are left says who they are and not
-    how training goes on. Each value has two tags, one shared by all activations and one of its own, because a chart
-    shows every run that has its tag.
+    Each value has two tags, one shared by all activations and one of its own, because a chart shows every run that has
+    its tag.
     """
-    if curves.empty:
-        return {}
-    first_trial = curves[curves["trial"] == curves["trial"].min()].sort_values("epoch")
-    kept = first_trial[first_trial["members"] * 2 >= first_trial["members"].max()]
-    stride = math.ceil(len(kept) / MAX_POINTS)
+    kept = one_curve(curves)
+    stride = math.ceil(len(kept) / MAX_POINTS) or 1
+    row: Any
     points: Points = {}
     for row in kept.iloc[::stride].itertuples():
         values: dict[str, float] = {}

@@ -1,6 +1,7 @@
 """Figures of training: curves, health of the hidden layers, and the ensemble's predictions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from actlab.report.drawing import (
     short,
     write_in_cell,
 )
-from actlab.report.finished import FinishedRun
+from actlab.report.finished import FinishedRun, one_curve
 from actlab.report.words import short_number
 
 PANELS_A_ROW = 4
@@ -81,8 +82,8 @@ def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
     own = run.curves[run.curves.activation == name]
     if favourite is not None:
         own = own[np.isclose(own.learning_rate, favourite, rtol=1e-9)]
-    own = own[own.trial == own.trial.min()].sort_values("epoch")
-    own = own[(own.members * 2 >= own.members.max()) & np.isfinite(own.val_mean)]
+    own = one_curve(own)
+    own = own[np.isfinite(own.val_mean)]
     # evenly on the logarithmic axis that it is drawn on
     places = np.unique(np.geomspace(1, max(1, len(own)), MAX_POINTS).round().astype(int)) - 1
     thinned: pd.DataFrame = own.iloc[places[places < len(own)]]
@@ -91,9 +92,8 @@ def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
 
 def _curve(axes: Axes, name: str, frame: pd.DataFrame) -> None:
     colour = look(name).colour
-    axes.fill_between(
-        frame.epoch, frame.val_mean - frame.val_sd, frame.val_mean + frame.val_sd, color=colour, alpha=0.25, linewidth=0
-    )
+    low, high = frame.val_mean - frame.val_sd, frame.val_mean + frame.val_sd
+    axes.fill_between(frame.epoch, low, high, color=colour, alpha=0.25, linewidth=0)
     axes.plot(frame.epoch, frame.val_mean, color=colour, linewidth=1.4)
     axes.plot(frame.epoch, frame.train_mean, color=colour, linewidth=1.0, linestyle=(0, (3, 1.5)))
     axes.set_title(short(name), pad=2)
@@ -262,5 +262,5 @@ def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> N
         box = Bbox.from_bounds(at[0], at[1], 12, 12)
         if not any(box.overlaps(other) for other in taken):
             taken.append(box)
-            axes.annotate(str(place + 1), (x.iloc[place], y.iloc[place]), (3, 2), textcoords="offset points",
-                          fontsize=7, color=INK)  # fmt: skip
+            style: Any = {"textcoords": "offset points", "fontsize": 7, "color": INK}
+            axes.annotate(str(place + 1), (x.iloc[place], y.iloc[place]), (3, 2), **style)

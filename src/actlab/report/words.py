@@ -106,9 +106,10 @@ def _standing(summary: Mapping[str, Any], winner: str, others: Sequence[str]) ->
     verdicts = {name: comparison_with_winner(summary, name) for name in others}
     if not any(verdicts.values()):
         return f", ahead of {listed(others)} in an order that no test stands behind"
-    unshown = [name for name in others if (verdicts[name] or {}).get("verdict") == "no difference shown"]
-    worse = [name for name in others if (verdicts[name] or {}).get("verdict") == "worse"]
-    better = [name for name in others if (verdicts[name] or {}).get("verdict") == "better"]
+    unshown, worse, better = (
+        [name for name in others if (verdicts[name] or {}).get("verdict") == verdict]
+        for verdict in ("no difference shown", "worse", "better")
+    )
     if len(unshown) == len(others):
         whom = f"any of the other {len(others)} activations" if len(others) > 1 else unshown[0]
         return f", but no difference from {whom} is shown"
