@@ -55,10 +55,11 @@ test: $(STAMP) ## run the tests
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: $(STAMP) ## lint, formatting and types
+check: $(STAMP) ## lint, formatting, types and code that is there twice
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pylint src
 
 bench: $(STAMP) ## measure against what people would use instead, and against the limit
 	@$(BIN)/python -m pip show --quiet skorch 2>/dev/null || $(PIP_INSTALL) -e '.[bench]'

@@ -161,6 +161,27 @@ def test_a_repeated_default_is_found() -> None:
     assert repeated_defaults(config) == ["data.batch_size", "compare.folds"]
 
 
+def modules_of_tree(readme: str) -> list[str]:
+    """Dotted names of the modules that the tree of the README names: package, names, a clause, two spaces between."""
+    tree = readme.partition("src/actlab/\n")[2].partition("\nconfigs/")[0]
+    package, found = "", []
+    for line in tree.splitlines():
+        names, *rest = re.split(r" {2,}", line.strip())
+        if not line.startswith("   "):
+            package = ""
+        if names.endswith("/"):
+            package, names = names.replace("/", "."), rest[0]
+        found += [package + name for name in names.split(", ")]
+    return found
+
+
+def test_the_tree_of_the_readme_names_every_module_once() -> None:
+    package = ROOT / "src" / "actlab"
+    files = [path for path in package.rglob("*.py") if not path.stem.startswith("__")]
+    modules = [".".join(path.relative_to(package).with_suffix("").parts) for path in files]
+    assert sorted(modules_of_tree((ROOT / "README.md").read_text(encoding="utf-8"))) == sorted(modules)
+
+
 def foreign_words(text: str) -> list[str]:
     """What a text says of the machine it was written on; a path or a word counts only where it starts one."""
     return [

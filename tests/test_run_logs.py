@@ -79,7 +79,7 @@ def test_a_fit_logs_curves_health_histograms_its_setting_and_figures(tmp_path: P
         round(members.best_epoch.mean()),
         pytest.approx(np.exp(np.log(ratio).mean()), rel=1e-6),
     )
-    curves = run.read_curves()
+    curves = pd.read_csv(run.curves)
     values = [event.value for event in events.Scalars("val/log_rmse")]
     assert values == pytest.approx(curves.val_mean[curves.members * 2 >= 3].tolist(), rel=1e-6)
     assert events.Tags()["histograms"] == ["pre_activations/layer_1", "pre_activations/layer_2"]

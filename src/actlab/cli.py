@@ -106,18 +106,14 @@ def _fit(arguments: Arguments) -> None:
     fit(configuration)
 
 
-def _validate(arguments: Arguments) -> None:
-    configuration = _configuration("validate", arguments)
-    from actlab.runs.fit import score
+def _score(command: str) -> Callable[[Arguments], None]:
+    def run(arguments: Arguments) -> None:
+        configuration = _configuration(command, arguments)
+        from actlab.runs.fit import score
 
-    score(configuration, "validation")
+        score(configuration, "validation" if command == "validate" else "test")
 
-
-def _test(arguments: Arguments) -> None:
-    configuration = _configuration("test", arguments)
-    from actlab.runs.fit import score
-
-    score(configuration, "test")
+    return run
 
 
 def _predict(arguments: Arguments) -> None:
@@ -239,8 +235,8 @@ COMMANDS: dict[str, Command] = {
     "activations": Command("List the activation functions with formula and source.", _activations),
     "article": Command("Run the teaching experiment to the letter, and say why it misleads.", _article),
     "fit": Command("Train several seeds of one activation.", _fit),
-    "validate": Command("Score a checkpoint on its validation rows.", _validate),
-    "test": Command("Score a checkpoint on its test rows.", _test),
+    "validate": Command("Score a checkpoint on its validation rows.", _score("validate")),
+    "test": Command("Score a checkpoint on its test rows.", _score("test")),
     "predict": Command("Predict a CSV with a checkpoint.", _predict),
     "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
     "search": Command("Search activation and learning rate together with Optuna.", _search),

@@ -115,12 +115,15 @@ class RunDirectory:
         write_text(self.config, to_yaml(content))
 
     def read_members(self) -> pd.DataFrame:
-        """members.csv, a row a member."""
-        return _read_csv(self.members)
+        """members.csv, a row a member.
 
-    def read_curves(self) -> pd.DataFrame:
-        """curves.csv, a row a trial and epoch."""
-        return _read_csv(self.curves)
+        Raises:
+            InputError: it is not there.
+        """
+        try:
+            return pd.read_csv(self.members)
+        except OSError as error:
+            raise _not_a_run(self.members) from error
 
     def read_summary(self) -> dict[str, Any]:
         """summary.json; null stays None.
@@ -137,13 +140,6 @@ class RunDirectory:
         if not isinstance(summary, dict):
             raise InputError(f"{self.summary} is not the summary of a run")
         return summary
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except OSError as error:
-        raise _not_a_run(path) from error
 
 
 def _not_a_run(path: Path) -> InputError:
