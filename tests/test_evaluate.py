@@ -94,7 +94,7 @@ def test_the_test_score_is_the_rmse_of_the_log_predictions(small_csv: str, table
 def test_a_trial_with_a_diverged_member_keeps_its_row_and_has_no_value(small_csv: str, table: Table) -> None:
     wild = Setting("relu_squared", 1e25, 0.0, (16, 8), 0.0, "auto")
     results = evaluate({0: wild, 1: SETTINGS[1]}, evaluation(small_csv), table)
-    assert math.isnan(results[0].value)
+    assert results[0].value == math.inf
     assert all(record.diverged for record in results[0].member_records())
     assert math.isfinite(results[1].value)
 

@@ -58,7 +58,7 @@ class FileLock:
             InputError: the file cannot be made, or its file system has no locks.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
         is_taken = False
@@ -77,10 +77,10 @@ class FileLock:
         return is_taken
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            # closing the only descriptor of this opening ends the lock
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            # the only one of this opening; a thread that waits for it may go on before this one does
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         self.acquire()

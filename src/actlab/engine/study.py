@@ -287,15 +287,13 @@ class Study:
 
     def _take(self, queued: int) -> optuna.Trial | None:
         self.coordinator.announce(queued)
+        signature = {"host": socket.gethostname(), "pid": os.getpid(), "worker": self.coordinator.token}
         with suppress(UpdateFinishedTrialError):
             if self.storage.set_trial_state_values(queued, state=TrialState.RUNNING):
-                self.storage.set_trial_user_attr(queued, OWNER, self._signature())
+                self.storage.set_trial_user_attr(queued, OWNER, signature)
                 return optuna.Trial(self.optuna, queued)
         self.coordinator.forget([queued])
         return None
-
-    def _signature(self) -> dict[str, Any]:
-        return {"host": socket.gethostname(), "pid": os.getpid(), "worker": self.coordinator.token}
 
     def _undisputed(self, claimed: Mapping[int, optuna.Trial]) -> dict[int, optuna.Trial]:
         """Give back what another worker works on too, under another trial number.
@@ -309,22 +307,19 @@ class Study:
         self.release([claimed[place] for place in disputed])
         return {place: trial for place, trial in claimed.items() if place not in disputed}
 
-    def complete(self, trial: optuna.Trial, value: float, attributes: Mapping[str, Any]) -> None:
-        """Store a trial's results; nothing happens if it was given up for dead meanwhile: others do its cell."""
-        self._tell(trial, value, None, attributes)
+    def complete(self, trial: optuna.Trial, value: float, attributes: Mapping[str, Any], pruned: str = "") -> None:
+        """Store a trial's results; nothing happens if it was given up for dead meanwhile: others do its cell.
 
-    def prune(self, trial: optuna.Trial, reason: str, attributes: Mapping[str, Any]) -> None:
-        """Store the results of a trial that was stopped early; its value is the last one it reported."""
-        self._tell(trial, None, TrialState.PRUNED, {**attributes, REASON: reason})
-
-    def _tell(
-        self, trial: optuna.Trial, value: float | None, state: TrialState | None, attributes: Mapping[str, Any]
-    ) -> None:
+        With a reason in `pruned` it was stopped early, and its value is the last one that it reported.
+        """
         try:
             with self._synced_once():
-                for key, content in attributes.items():
+                for key, content in {**attributes, **({REASON: pruned} if pruned else {})}.items():
                     trial.set_user_attr(key, content)
-                self.optuna.tell(trial, value, state)
+                if pruned:
+                    self.optuna.tell(trial, state=TrialState.PRUNED)
+                else:
+                    self.optuna.tell(trial, value)
         except (ValueError, UpdateFinishedTrialError) as error:
             if isinstance(error, InputError):
                 raise

@@ -33,7 +33,7 @@ from actlab.members import Member, Split
 from actlab.networks.machine import accelerator
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import layer_shapes
-from actlab.networks.population import Outcome
+from actlab.networks.population import Outcome, mean_score
 from actlab.networks.snapshots import SnapshotFiles, Snapshots
 from actlab.run_files import CurveRecord, MemberRecord
 from actlab.settings import DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
@@ -223,8 +223,8 @@ class TrialResult:
 
     @property
     def value(self) -> float:
-        """The mean inner-validation score, what studies minimise; nan when a member has none."""
-        return statistics.fmean(outcome.val_score for outcome in self.outcomes)
+        """The mean inner-validation score, what studies minimise; infinite when a member has none."""
+        return mean_score(self.outcomes)
 
     def member_records(self) -> list[MemberRecord]:
         return [replace(member_record(outcome), activation=self.setting.label) for outcome in self.outcomes]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import numpy as np
 import optuna
 
 from actlab.config import Configuration, differences
@@ -345,10 +344,8 @@ class Experiment(ABC):
 
     def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
         attributes = attributes_of(result, monitor, target_sd(self.table, self.configuration.data))
-        if reason := next((outcome.pruned for outcome in result.outcomes if outcome.pruned), ""):
-            self.study.prune(trial, reason, attributes)
-        else:
-            self.study.complete(trial, result.value if np.isfinite(result.value) else np.inf, attributes)
+        pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
+        self.study.complete(trial, result.value, attributes, pruned)
 
 
 def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:
