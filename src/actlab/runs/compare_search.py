@@ -47,7 +47,7 @@ class Compare(Experiment):
         names = [variant.label for variant in variants_of(self.configuration)]
         space = space_of(names, self.learning_rates)
         params = [{"activation": name, "learning_rate": rate} for name in names for rate in self.learning_rates]
-        return [Cell(json.dumps(own), number, own, space) for number, own in enumerate(params)]
+        return [Cell(json.dumps(each), number, each, space) for number, each in enumerate(params)]
 
     @property
     def batch(self) -> int:

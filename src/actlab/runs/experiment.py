@@ -139,8 +139,8 @@ def _without_place(config: dict[str, Any]) -> dict[str, Any]:
 
 # which process wrote the results, as an attribute of the study
 WRITER = "written_by"
-# The most members that train as one population, and so what an interruption can lose: the default comparison is one.
-# In several, threads would run dry at the end of each, when few members are left. A GPU wants them larger still.
+# The most members that train as one population: the default comparison is one. In several, threads would run dry at the
+# end of each, when few members are left. A GPU wants them larger still.
 POPULATION_MEMBERS, GPU_FACTOR = 720, 8
 # how long a worker with nothing to do waits before it looks again
 WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
@@ -186,8 +186,8 @@ class Experiment(ABC):
                 self.run.write_config(configuration.to_dict())
         self.progress: PopulationProgress | None = None
         # workers would write over each other's files
-        own = self.run.tensorboard / f"{WORKER_PREFIX}{worker.index}" if worker is not None else self.run.tensorboard
-        self.live = LiveCurves(own)
+        place = f"{WORKER_PREFIX}{worker.index}" if worker is not None else ""
+        self.live = LiveCurves(self.run.tensorboard / place)
 
     @property
     @abstractmethod
@@ -265,12 +265,12 @@ class Experiment(ABC):
 
     def _is_writer(self) -> bool:
         """The first process that finds everything done writes the results; who comes later says so and leaves."""
-        own = {"host": socket.gethostname(), "directory": str(self.run.path.resolve())}
+        here = {"host": socket.gethostname(), "directory": str(self.run.path.resolve())}
         with self.study.coordinator.lock():
             writer = self.study.optuna.user_attrs.get(WRITER)
             if writer is None:
-                self.study.optuna.set_user_attr(WRITER, own)
-        if writer is None or writer == own:
+                self.study.optuna.set_user_attr(WRITER, here)
+        if writer is None or writer == here:
             return True
         print(f"all trials are done; the results are in {writer['directory']} on {writer['host']}", file=sys.stderr)
         return False
@@ -286,10 +286,12 @@ class Experiment(ABC):
         return ResultFiles(*how, self.study.optuna, trials, settings).write()
 
     def _run_workers(self) -> None:
-        own = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
+        shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
         self.study.enqueue_missing(self.cells)
         with TeamProgress(self.study, len(self.cells), len(self.splits)) as progress:
-            run_workers(_work, (type(self), own), self.configuration.workers, self.run.path / "workers", progress.show)
+            run_workers(
+                _work, (type(self), shared), self.configuration.workers, self.run.path / "workers", progress.show
+            )
 
     def train(self) -> None:
         """Claim trials and train them, one population after the other, until every cell is done."""
@@ -319,7 +321,9 @@ class Experiment(ABC):
         """Train claimed trials as one population and tell the study; interrupted, they go back to the queue."""
         try:
             params = {number: self.propose(number, trial) for number, trial in claimed.items()}
-            settings = {number: setting_of(own, self.configuration, self.n_features) for number, own in params.items()}
+            settings = {
+                number: setting_of(drawn, self.configuration, self.n_features) for number, drawn in params.items()
+            }
             # first, so that members are measured before anything takes them out of training
             monitor = HealthMonitor()
             snapshots = snapshots_in(self.run.weights, self.evaluation, self.table)

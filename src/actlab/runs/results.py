@@ -138,8 +138,8 @@ def confirmation(
     table, snapshots = networks.table, snapshots_in(networks.directory, fresh, networks.table)
     results = evaluate({trial: settings[trial] for trial in trials}, fresh, table, callbacks, snapshots)
     again = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
-    found = scores_of(choose(to_frame(again, MemberRecord)))
-    scores = {name: found[name] for name in names}
+    every = scores_of(choose(to_frame(again, MemberRecord)))
+    scores = {name: every[name] for name in names}
     # a fold has as many rows as before
     comparisons = compare_all(scores, names[0], fold_ratio(summary), summary["rope"]) if len(names) > 1 else ()
     return {
@@ -155,7 +155,7 @@ def confirmation(
 def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
     """Who is trained again beside the winner: those not shown to differ, or no longer if the choice of the winner
     were paid for too, best first; else the runner-up."""
-    unpaid = {found["b"] for found in summary["comparisons"] if (found["p_all_pairs"] or 0.0) >= ALPHA}
+    unpaid = {comparison["b"] for comparison in summary["comparisons"] if (comparison["p_all_pairs"] or 0.0) >= ALPHA}
     order = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != summary["winner"]]
     close = [name for name in order if name in unpaid.union(summary["indistinguishable_from_winner"])]
     return (close or order[:1])[:at_most]
@@ -163,8 +163,8 @@ def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
 
 def first_look(summary: Mapping[str, Any], winner: str, rival: str) -> dict[str, Any]:
     """Difference and verdict that the first comparison gave the same pair, seen from the winner."""
-    found = comparison_of(summary["comparisons"], winner, rival) or {"difference": None, "verdict": None}
-    return {"first_difference": found["difference"], "first_verdict": found["verdict"]}
+    first = comparison_of(summary["comparisons"], winner, rival) or {"difference": None, "verdict": None}
+    return {"first_difference": first["difference"], "first_verdict": first["verdict"]}
 
 
 def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
@@ -249,7 +249,7 @@ class ResultFiles:
         references = list(reference_predictions(self.networks.table, self.networks.splits, asked.data))
         summary["references"] = mean_scores(references)
         if self.is_equal_budget:
-            ridge = {(found.repeat, found.fold): found.score for found in references if found.name == "ridge"}
+            ridge = {(one.repeat, one.fold): one.score for one in references if one.name == "ridge"}
             summary |= self._claims(records, ratio, summary["rope"], ridge)
             if asked.compare.confirm:
                 summary["confirmation"] = self._confirmation(members, summary)
@@ -282,7 +282,7 @@ class ResultFiles:
         costs = self._costs(members)
         chosen = choose(members)
         linear = self.networks.load_chosen(chosen[chosen.activation == "identity"], self.settings)
-        found = Measurements(
+        measured = Measurements(
             members,
             ratio,
             rope,
@@ -293,7 +293,7 @@ class ResultFiles:
             maxout_error={name: maxout_error(name) for name in ("relu", "leaky_relu")},
             ridge=ridge,
         )
-        return {"claims": claims(found), "health": found.context(), "costs": median_costs(costs)}
+        return {"claims": claims(measured), "health": measured.context(), "costs": median_costs(costs)}
 
     def _costs(self, members: pd.DataFrame) -> dict[str, StepCost]:
         """Step costs of every activation, each with the widths of its first trial, at the run's batch size."""

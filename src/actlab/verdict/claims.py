@@ -191,8 +191,8 @@ class Measurements:
         """Means by pair of rows that have one a member, or several (layers, say) that are averaged first."""
         per_member = rows.groupby(MEMBER)[column].agg(_plain_mean)
         everyone = pd.MultiIndex.from_frame(self.members[MEMBER].drop_duplicates().sort_values(MEMBER))
-        found: pd.Series[float] = per_member.reindex(everyone).groupby(level=PAIR).agg(_plain_mean)
-        return found
+        by_pair: pd.Series[float] = per_member.reindex(everyone).groupby(level=PAIR).agg(_plain_mean)
+        return by_pair
 
     def health_of(self, activation: str, column: str, moment: str) -> "pd.Series[float]":
         """A measure of the activation's chosen trials by pair, the mean of all layers."""
@@ -238,20 +238,20 @@ class Measurements:
 
     def context(self) -> dict[str, Any]:
         """Mean measures of every activation, for the reader of a claim to compare with."""
-        found: dict[str, Any] = {}
+        means: dict[str, Any] = {}
         if self.n_layers:
             for column in ("mean_output", "saturated", "dead"):
-                found[column] = {name: _mean(self.health_of(name, column, "best")) for name in self.activations}
+                means[column] = {name: _mean(self.health_of(name, column, "best")) for name in self.activations}
             for moment in ("start", "best"):
                 key = f"gradient_per_layer_{moment}"
-                found[key] = {name: _mean(self.layer_factor(name, moment)) for name in self.activations}
-            found["dead_at_the_end_by_rate"] = {
+                means[key] = {name: _mean(self.layer_factor(name, moment)) for name in self.activations}
+            means["dead_at_the_end_by_rate"] = {
                 name: {f"{rate:g}": _mean(self.dead(name, rate)) for rate in self.learning_rates}
                 for name in self.activations
             }
         if self.ridge and "identity" in self.activations:
-            found["identity_minus_ridge"] = _mean(self.scores("identity") - self.ridge_scores())
-        return found
+            means["identity_minus_ridge"] = _mean(self.scores("identity") - self.ridge_scores())
+        return means
 
     def ridge_scores(self) -> "pd.Series[float]":
         """Ridge's test scores by pair."""
@@ -284,7 +284,7 @@ EXACT = (0.0, 1e-9)
 NEEDS: dict[str, tuple[Callable[[Measurements], bool], str]] = {
     "health": (lambda run: run.n_layers > 0, "the health of this run was not measured"),
     "layers": (lambda run: run.n_layers > 1, "the network has one hidden layer"),
-    "rates": (lambda run: len(run.learning_rates) > 1, "only one learning rate was tried"),
+    "learning rates": (lambda run: len(run.learning_rates) > 1, "only one learning rate was tried"),
     "convergence": (lambda run: run.convergence is not None, "the convergence of this run was not measured"),
     "level": (
         lambda run: math.isfinite(run.level),
@@ -355,7 +355,7 @@ def _step_cost(run: Measurements, place: int, of_what: str) -> Part:
 
 
 def _dying(run: Measurements) -> Part:
-    low, high, needs = run.learning_rates[0], run.learning_rates[-1], ("health", "rates")
+    low, high, needs = run.learning_rates[0], run.learning_rates[-1], ("health", "learning rates")
     what = f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}"
     return _quantity(
         run, what, ("relu",), lambda name: run.dead(name, high) - run.dead(name, low), ("above", DEAD_UNITS), needs
