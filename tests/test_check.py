@@ -1,4 +1,4 @@
-"""The report of `actlab check`: its numbers against pandas, its text for any width and any name."""
+"""What `actlab check` finds, against pandas."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import pytest
 
 from actlab.data.check import check
 from actlab.errors import InputError
-from actlab.report.check_text import render_check
 from actlab.settings import DataSettings
 
 HOUSES = str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv")
@@ -54,46 +53,8 @@ def test_without_a_target_likely_ones_are_suggested(tmp_path: Path) -> None:
     assert report.suggested_targets == ("Price", "b", "a")
     assert report.target is None
     assert report.n_inputs is None
-    assert "--target NAME (numeric: Price, b, a)" in render_check(report)
-
-
-def test_without_any_number_that_is_said(tmp_path: Path) -> None:
-    assert "no numeric column" in render_check(check(DataSettings(csv=write(tmp_path, "a,b\nx,y\nz,w\n"))))
 
 
 def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'prise'"):
         check(DataSettings(csv=write(tmp_path, "a,price\n1,2\n2,3\n"), target="prise"))
-
-
-def test_warnings_and_dates_are_shown(tmp_path: Path) -> None:
-    path = write(tmp_path, "d,k,t,price\n2024-01-31,1,1,2\n1999-12-31 06:00,1,2,3\n")
-    text = render_check(check(DataSettings(csv=path, target="price", target_transform="none")))
-    assert "1999-12-31T06:00:00 to 2024-01-31" in text
-    assert "2 warnings\n" in text
-    assert "column 'k' is the same in every row; left out" in text
-    assert "training uses the plain value" in text
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_the_table_keeps_to_its_width_and_loses_nothing(tmp_path: Path, width: int) -> None:
-    name = "a_very_long_name_" * 8
-    path = write(tmp_path, f"{name},c,price\n1,{'category ' * 20},2\n2,z,3\n")
-    text = render_check(check(DataSettings(csv=path, target="price")), width)
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert max(map(len, rows)) <= width
-    folded = "".join(line.split("|")[1].strip() for line in rows)
-    assert name in folded
-
-
-@pytest.mark.parametrize("name", ["[bold]x[/bold]", "<script>x</script>", "=1+1", ":smile:"])
-def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
-    text = render_check(check(DataSettings(csv=write(tmp_path, f"{name},price\n1,2\n2,3\n"), target="price")))
-    assert name in text
-
-
-def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    path = write(tmp_path, '"a\x1b[31m\nb",price\nx\x07,2\ny,3\n')
-    text = render_check(check(DataSettings(csv=path, target="price")))
-    assert all(line.isprintable() for line in text.splitlines())
-    assert "a\\x1b[31m\\nb" in text

@@ -173,12 +173,12 @@ class Preprocessor:
                 rule.write(entries[rows], own[rows])
         return out
 
-    def unseen(self, cells: pd.DataFrame | Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    def unseen(self, columns: pd.DataFrame | Mapping[str, np.ndarray]) -> dict[str, list[str]]:
         """Of the columns given, column to its categories that the training rows did not hold, where it has any."""
         found = {
-            rule.name: sorted(set(map(str, pd.factorize(np.asarray(cells[rule.name]))[1])) - set(rule.known))
+            rule.name: sorted(set(map(str, pd.factorize(np.asarray(columns[rule.name]))[1])) - set(rule.known))
             for rule in self.rules
-            if rule.known is not None and rule.name in cells
+            if rule.known is not None and rule.name in columns
         }
         return {name: texts for name, texts in found.items() if texts}
 

@@ -21,6 +21,7 @@ from actlab.data.columns import (
     RawColumn,
     ReadColumn,
     Schema,
+    Texts,
     category_name,
     looks_like_dates,
     missing_texts,
@@ -105,10 +106,10 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     ids = None
     id_name = settings.id or _find_id(raw, settings)
     if id_name is not None:
-        ids = _ids(raw[id_name])
+        id_column = raw.pop(id_name)
+        ids = _ids(id_name, id_column.texts)
         if not ids.is_unique:
-            warnings.append(f"{raw[id_name].whole} is the id, but the same in several rows")
-        del raw[id_name]
+            warnings.append(f"{id_column.whole} is the id, but the same in several rows")
     kept, dropped, feature_warnings = _read_features(raw, settings, order)
     warnings += feature_warnings
     if not kept:
@@ -137,8 +138,7 @@ def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Itera
     if chunk_rows is not None and chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
     csv_file = open_csv(path)
-    header_warnings = _compare_header(csv_file, schema)
-    return _tables(csv_file, schema, chunk_rows, [*csv_file.warnings, *header_warnings])
+    return _tables(csv_file, schema, chunk_rows, [*csv_file.warnings, *_compare_header(csv_file, schema)])
 
 
 def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
@@ -169,14 +169,12 @@ def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
             texts = _texts(series[column.name], next(iter(schema.na_values), ""))
             columns.append(read_column(column, RawColumn(column.name, texts, lines, file, missing)))
             warnings += columns[-1].warnings
-    ids = None
-    if schema.id in series:
-        ids = pd.Series(_texts(series[schema.id], ""), dtype=object, name=schema.id)
+    ids = _ids(schema.id, _texts(series[schema.id], "")) if schema.id in series else None
     return Table(_frame(columns), None, ids, schema, tuple(warnings), "")
 
 
 def _own_numbers(column: Column, series: pd.Series, missing: frozenset[str]) -> np.ndarray | None:
-    """The (n_rows,) float64 cells of a numeric column; None where they have to be looked at one by one."""
+    """The (n_rows,) float64 numbers of a numeric column; None where they have to be looked at one by one."""
     if column.kind != "numeric" or not is_numeric_dtype(series) or is_bool_dtype(series):
         return None
     values = series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
@@ -280,7 +278,7 @@ def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | 
     """The first column that is named like an identifier and is a different text or integer in every row."""
     declared = {*settings.categorical, *settings.numeric, *settings.ordinal}
     for name, raw in columns.items():
-        if name in declared or not ID_NAME.fullmatch(name) or not _ids(raw).is_unique:
+        if name in declared or not ID_NAME.fullmatch(name) or not _ids(name, raw.texts).is_unique:
             continue
         parsed = raw.numbers.parsed
         is_whole = bool(np.all(np.isfinite(parsed) & (np.round(parsed) == parsed)))
@@ -289,8 +287,8 @@ def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | 
     return None
 
 
-def _ids(raw: RawColumn) -> pd.Series:
-    return pd.Series(list(raw.texts), dtype=object, name=raw.name)
+def _ids(name: str, texts: Texts) -> pd.Series:
+    return pd.Series(list(texts), dtype=object, name=name)
 
 
 def _read_features(
@@ -428,8 +426,6 @@ def _tables(csv_file: CsvFile, schema: Schema, chunk_rows: int | None, warnings:
             if columns[-1].warnings and column.name not in warned:
                 warned.add(column.name)
                 warnings += columns[-1].warnings
-        ids = None
-        if schema.id in block.texts:
-            ids = pd.Series(list(block.texts[schema.id]), dtype=object, name=schema.id)
+        ids = _ids(schema.id, block.texts[schema.id]) if schema.id in block.texts else None
         yield Table(_frame(columns), None, ids, schema, tuple(warnings), csv_file.sha256)
         warnings = []
