@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from unittest import mock
 
 import pytest
 import torch
 
 from actlab.activations import ACTIVATIONS, Activation, load
-from actlab.data.datamodule import SplitTensors, TabularDataModule, batch_shape
+from actlab.data.datamodule import TabularDataModule
 from actlab.members import Member, Split
 from actlab.networks import compiled as chunks
 from actlab.networks import population
@@ -18,7 +17,6 @@ from actlab.networks.compiled import can_compile, compiled_steps, places_among
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor
 from actlab.networks.population import Outcome
-from actlab.networks.streams import EpochShape, SharedBatches, Streams, masks_of_steps
 from actlab.runs.evaluate import make_trainer
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
@@ -231,46 +229,3 @@ def test_how_many_steps_go_at_once_changes_no_bits(small_csv: str, limits: dict[
             patch.setattr(shared_batches if hasattr(shared_batches, name) else chunks, name, value)
         other = train(small_csv, members("silu", dropout=0.3))
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]
-
-
-def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
-    own = [Member(0, "relu", 0.1, Split(0, 0, i), 0, (7, 5), 0.3, "auto", 0.0) for i in range(3)]
-    shapes = [(6, 7), (6, 5)]
-    stepwise, at_once = Streams(own, "dropout", torch.device("cpu")), Streams(own, "dropout", torch.device("cpu"))
-    stepwise.seed(4)
-    at_once.seed(4)
-    wanted = [stepwise.masks(shapes, 0.3, torch.float32) for _ in range(5)]
-    masks = masks_of_steps(at_once.generators, 5, shapes, 0.3, torch.float32)
-    for step in range(5):
-        for layer in range(2):
-            assert torch.equal(masks[layer][step], wanted[step][layer])
-
-
-def test_shared_batches_are_what_a_stack_would_gather_and_draw_itself(small_csv: str) -> None:
-    data = TabularDataModule(DataSettings(small_csv, "price", batch_size=BATCH), ProtocolSettings(folds=3, inner=1))
-    data.setup()
-    own = [replace(member, split=Split(0, member.split.fold, 0)) for member in members("relu", dropout=0.3)]
-    data.streams = tuple(dict.fromkeys(member.stream for member in own))
-    tensors = SplitTensors(data.data, torch.device("cpu"), torch.float32)
-    steps, batch = batch_shape(len(data.data[own[0].split].rows.training), BATCH)
-    shape, other = EpochShape(steps, batch, (24, 5), 0.3), EpochShape(steps + 1, batch, (24, 5), 0.3)
-    found = SharedBatches([member.stream for member in reversed(own)], tensors)
-    for epoch in (4, 5):
-        assert sorted(found.start(data.order(epoch), [shape, other])) == found.keys
-        # the last stream is no longer in training: it may hold anything
-        for key in found.keys[:-1]:
-            found.fill(key)
-        rows = tensors.flat_rows(data.order(epoch), found.keys[:-1])
-        features, targets = tensors.gather(rows, tensors.features.shape[2])
-        shared = found.of_shape[shape]
-        assert torch.equal(shared.features[:, :-1], features)
-        assert torch.equal(shared.targets[:, :-1], targets)
-        streams = Streams(own, "dropout", torch.device("cpu"))
-        streams.seed(epoch)
-        for step in range(steps):
-            for mask, wanted in zip(shared.masks, streams.masks(shape.dropped, 0.3, torch.float32), strict=True):
-                assert torch.equal(mask[step, :-1], wanted[:-1])
-    found.start(data.order(6), [other])
-    assert list(found.of_shape) == [other]
-    alone = SharedBatches([member.stream for member in own[:3]], tensors)
-    assert alone.start(data.order(6), [shape._replace(dropout=0.0)]) == []

@@ -119,7 +119,7 @@ def can_record(device: torch.device) -> bool:
         probe.add_(1)
 
     try:
-        # the probe lies there before another stream adds to it
+        # the probe lies there before another queue adds to it
         torch.accelerator.synchronize()
         with torch.Stream(device):
             record(work)()
@@ -130,7 +130,7 @@ def can_record(device: torch.device) -> bool:
 
 
 def record(work: Work) -> Work:
-    """Record the kernels that `work` launches on the current stream, without running them; returns their replay.
+    """Record the kernels that `work` launches on the current queue, without running them; returns their replay.
 
     Raises:
         RuntimeError: `work` waits for the device, or memory runs out.

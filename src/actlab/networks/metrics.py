@@ -1,7 +1,7 @@
 """The score: root mean squared error, and log-RMSE, with one value per member.
 
-Shapes: P members, B rows of a batch. log-RMSE is sqrt(mean((ln y_hat - ln y)^2)) with the natural logarithm; libraries
-that say MSLE (scikit-learn, torchmetrics) use ln(1 + y) instead, so their figures differ for small targets.
+log-RMSE is sqrt(mean((ln y_hat - ln y)^2)) with the natural logarithm; libraries that say MSLE (scikit-learn,
+torchmetrics) use ln(1 + y) instead, so their figures differ for small targets. Shapes: P members, B rows of a batch.
 """
 
 from typing import Any

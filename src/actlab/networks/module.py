@@ -25,7 +25,7 @@ from actlab.networks import population as planning
 from actlab.networks.autograd import Piece
 from actlab.networks.machine import keep_freed_memory
 from actlab.networks.metrics import LogRMSE
-from actlab.networks.network import Regressor, stack_states
+from actlab.networks.network import Regressor, stack_states, take_rows
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.streams import SharedBatches
 from actlab.networks.trained import TrainedNetwork
@@ -113,10 +113,13 @@ class PopulationModule(pl.LightningModule):
         self._positions = planning.plan_stacks(
             self.members, data, self.datamodule.settings.batch_size, self._n_threads, stack_bytes
         )
+        self.stacks = nn.ModuleList(self._new_stack(positions) for positions in self._positions)
+
+    def _new_stack(self, positions: Sequence[int], weights: dict[str, Tensor] | None = None) -> Regressor:
+        """Some members with initial weights, or with these."""
+        data, members = self.datamodule.data, [self.members[position] for position in positions]
         width = max(split.n_features for split in data.values())
-        for positions in self._positions:
-            members = [self.members[p] for p in positions]
-            self.stacks.append(Regressor(members, [data[m.split].n_features for m in members], width=width))
+        return Regressor(members, [data[member.split].n_features for member in members], weights, width)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One stock AdamW a stack, made here because the stacks lie on the device only now."""
@@ -169,13 +172,8 @@ class PopulationModule(pl.LightningModule):
         found = [_of_members(stack, position_of) for stack in content["stacks"]]
         left = [stack for stack in found if stack["positions"]]
         self._interrupted, self._positions = [*left], [stack["positions"] for stack in left]
-        self.stacks = nn.ModuleList(self._restored(stack["positions"], stack["weights"]) for stack in left)
+        self.stacks = nn.ModuleList(self._new_stack(stack["positions"], stack["weights"]) for stack in left)
         self._set_streams(self.members[position] for positions in self._positions for position in positions)
-
-    def _restored(self, positions: Sequence[int], weights: dict[str, Tensor]) -> Regressor:
-        members = [self.members[position] for position in positions]
-        widths = [self.datamodule.data[member.split].n_features for member in members]
-        return Regressor(members, widths, weights)
 
     def _set_streams(self, members: Iterable[Member]) -> None:
         """Of members in training: the streams whose batches are made."""
@@ -326,9 +324,8 @@ class PopulationModule(pl.LightningModule):
             outcome.test_score = score
             assert outcome.state is not None
             predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
-            prepared = (data.preprocessor, data.scaler)
             outcome.network = TrainedNetwork(
-                outcome.member, outcome.state, *prepared, outcome.val_score, score, predictions
+                outcome.member, outcome.state, data.preprocessor, data.scaler, outcome.val_score, score, predictions
             )
 
 
@@ -336,17 +333,13 @@ def _of_members(stack: dict[str, Any], position_of: dict[int, int]) -> dict[str,
     """What `StackTraining.to_dict` gave, of the members that have a position here."""
     rows = [row for row, there in enumerate(stack["positions"]) if there in position_of]
     index = torch.tensor(rows, dtype=torch.int64)
-
-    def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.index_select(0, index) for name, value in tensors.items()}
-
     return {
         "positions": [position_of[stack["positions"][row]] for row in rows],
         "outcomes": [stack["outcomes"][row] for row in rows],
-        "weights": own(stack["weights"]),
-        "best": own(stack["best"]),
+        "weights": take_rows(stack["weights"], index),
+        "best": take_rows(stack["best"], index),
         "steps": stack["steps"],
-        "moments": [own(each) for each in stack["moments"]],
+        "moments": [take_rows(each, index) for each in stack["moments"]],
     }
 
 

@@ -10,7 +10,7 @@ for another one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import NamedTuple, TypeVar
@@ -224,7 +224,7 @@ class Regressor(nn.Module):
     def select(self, rows: Sequence[int]) -> "Regressor":
         """A new stack with copies of some members."""
         index = torch.tensor(list(rows), device=self.first_weight.device)
-        kept = {name: value.detach().index_select(0, index) for name, value in self.stacked().items()}
+        kept = take_rows(self.stacked(), index)
         return self._like([self.members[r] for r in rows], [self.n_features[r] for r in rows], kept)
 
     def join(self, other: "Regressor") -> "Regressor":
@@ -274,8 +274,7 @@ class Regressor(nn.Module):
         """Pre-activations (P, B, k H) of a hidden layer, or the outputs (P, B) of the last layer."""
         weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
         if depth == self.n_hidden:
-            # a product and a sum: matrix products with one output column differ in the last bit with the number of
-            # members
+            # matrix products with one output column differ in the last bit with the number of members
             outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
             return outputs
         if signal.dim() == 2:
@@ -292,6 +291,11 @@ class Regressor(nn.Module):
         apply = partial(torch.func.functional_call, module)
         mapped: Tensor = torch.func.vmap(lambda one, signal: apply(one, (signal,)))(own, z)
         return mapped
+
+
+def take_rows(tensors: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    """Copies of some members' rows of stacked tensors."""
+    return {name: value.detach().index_select(0, index) for name, value in tensors.items()}
 
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

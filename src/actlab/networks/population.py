@@ -23,7 +23,7 @@ from actlab.networks.adamw import AdamWState, RowAdamW
 from actlab.networks.autograd import AutogradSteps, Piece, recorder
 from actlab.networks.compiled import Chunks, can_compile, chunk_size
 from actlab.networks.metrics import LogRMSE
-from actlab.networks.network import Regressor, layer_shapes, unstack
+from actlab.networks.network import Regressor, layer_shapes, take_rows, unstack
 from actlab.networks.streams import EpochShape, SharedBatches
 from actlab.networks.trained import TrainedNetwork
 from actlab.settings import OptimizerSettings
@@ -162,8 +162,8 @@ class StackTraining:
 
         def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             # where all train and lie on the processor, nothing is copied: it is about to be written
-            is_whole = len(rows) == self.stack.n_members
-            return {name: (v if is_whole else v.index_select(0, rows)).detach().cpu() for name, v in tensors.items()}
+            kept = tensors if len(rows) == self.stack.n_members else take_rows(tensors, rows)
+            return {name: value.detach().cpu() for name, value in kept.items()}
 
         steps, moments = self.optimizer.state()
         return {
@@ -312,7 +312,7 @@ class StackTraining:
         weights, rows = self.best, [row for row, _ in gone]
         if self.device_queue is not None:
             index = torch.tensor(rows, device=self.sd.device)
-            weights = {name: value.index_select(0, index).cpu() for name, value in weights.items()}
+            weights = {name: value.cpu() for name, value in take_rows(weights, index).items()}
         for place, (row, position) in enumerate(gone):
             outcome = self.outcomes.pop(position)
             if outcome.best_epoch > 0:
@@ -323,7 +323,7 @@ class StackTraining:
     def _shrink(self) -> None:
         """Let go of the members that no longer train."""
         index = torch.tensor(self.rows, device=self.sd.device)
-        self.best = {name: value.index_select(0, index) for name, value in self.best.items()}
+        self.best = take_rows(self.best, index)
         self._set_stack(self.stack.select(self.rows), [(self.optimizer.state(), index)])
 
     def halve(self) -> "StackTraining":
@@ -366,8 +366,8 @@ class StackTraining:
         self._set_stack(self.stack.join(other.stack), everyone)
 
 
-# Weights, gradients and two moments of a stack. Whoever trains a few members at a time has no need of small stacks;
-# larger ones are copied whole whenever a member leaves them, and leave less to share out among threads.
+# Largest weights, gradients and two moments of a stack: larger ones cost more to copy whenever a member leaves, and
+# leave less to share out among threads. That they fit a cache is the business of chunks.
 STACK_BYTES = 32_000_000
 # Members of a stack under which its cost is that of calling the kernels.
 SMALL = 8
@@ -426,7 +426,7 @@ def balanced(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTrain
     """The same members in as many stacks as keep all threads at work, the largest first.
 
     A stack of few members costs nearly as much as a full one, and at the end of a run most are of few members: small
-    ones of one kind go together, while every thread still has two. The last one left is shared out again.
+    ones that fit each other become one, while every thread still has two. A stack too large for its share is halved.
     """
     left: list[StackTraining] = []
     n_stacks = len(stacks)

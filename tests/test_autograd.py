@@ -1,10 +1,9 @@
-"""Steps that an accelerator records and replays, and the random numbers that such steps can draw.
+"""Steps that an accelerator records and replays.
 
 No accelerator is at hand: a recorder that hands the step back lets every replay run as a step that reads its rows, its
 number and its learning rate where a recorded one would. `scripts/bench.py --sections gpu` compares the real thing.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from actlab.data.datamodule import TabularDataModule
-from actlab.members import Member, Split, stream_seed
+from actlab.members import Member, Split
 from actlab.networks import adamw as optimizer
 from actlab.networks import network as regressor
 from actlab.networks import population
@@ -140,53 +139,6 @@ def test_memory_that_runs_out_while_a_step_is_recorded_is_said(calls: list[str])
     with pytest.raises(torch.OutOfMemoryError):
         record(work)
     assert calls[-1] == "end"
-
-
-def splitmix64(seed: int, count: int) -> list[int]:
-    """The reference in Python's own numbers (Steele, Lea & Flood 2014, as Vigna's splitmix64.c)."""
-    mask, words = (1 << 64) - 1, []
-    for i in range(1, count + 1):
-        z = (seed + i * 0x9E3779B97F4A7C15) & mask
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-        words.append(z ^ (z >> 31))
-    return words
-
-
-def test_hashed_streams_are_splitmix64_and_go_on_where_they_stopped() -> None:
-    streams = HashedStreams(MEMBERS[:3], "dropout", CPU)
-    streams.seed(7)
-    drawn = torch.cat([streams.random_bits(5), streams.random_bits(4)], dim=1)
-    for row, key in enumerate(streams.keys):
-        wanted = splitmix64(stream_seed(key, "dropout", 7), 9)
-        assert [value & ((1 << 64) - 1) for value in drawn[row].tolist()] == wanted
-    # known answers of splitmix64.c for the seed 1234567
-    assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
-
-
-def test_hashed_streams_are_uniform_and_independent_of_each_other() -> None:
-    members = [replace(MEMBERS[0], seed=seed) for seed in range(4)]
-    streams = HashedStreams(members, "noise", CPU)
-    uniform = streams.uniform(torch.Size((4, 1 << 16)))
-    assert uniform.shape == (4, 1 << 16)
-    assert 0 <= uniform.min() < uniform.max() < 1
-    # five standard errors
-    error = 5 / math.sqrt(1 << 16)
-    assert (uniform.mean(dim=1) - 0.5).abs().max() < error * math.sqrt(1 / 12)
-    assert (torch.corrcoef(uniform) - torch.eye(4)).abs().max() < error
-    shifted = torch.corrcoef(torch.stack([uniform[0, :-1], uniform[0, 1:]]))
-    assert shifted[0, 1].abs() < error
-    (mask,) = streams.masks([(256, 256)], 0.25, torch.float32)
-    assert mask.unique().tolist() == pytest.approx([0.0, 4 / 3])
-    assert ((mask == 0).float().mean(dim=(1, 2)) - 0.25).abs().max() < error * math.sqrt(0.25 * 0.75)
-
-
-def test_members_of_a_stream_share_hashed_numbers_wherever_they_lie() -> None:
-    alone = HashedStreams(MEMBERS[:1], "noise", CPU).uniform(torch.Size((1, 6, 5)))
-    mixed = HashedStreams([MEMBERS[1], MEMBERS[0], MEMBERS[0]], "noise", CPU).uniform(torch.Size((3, 6, 5)))
-    assert torch.equal(mixed[1], alone[0])
-    assert torch.equal(mixed[2], alone[0])
-    assert not torch.equal(mixed[0], alone[0])
 
 
 def test_stacks_on_a_device_draw_hashed_masks(small_csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
