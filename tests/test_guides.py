@@ -109,7 +109,7 @@ def test_the_readmes_commands_run(folder: Path) -> None:
 
 
 # what holds for every activation and takes little time
-QUICK = ("tests/test_activations.py", "tests/test_initialisation.py", "tests/test_configuration.py")
+QUICK = ("tests/test_activations.py", "tests/test_network.py")
 # Reasons to skip a test that a machine gives, and a new activation does not: they skip the same tests of this checkout.
 OF_THE_MACHINE = r"could not import|not installed|needs Chromium|root may write|glibc's allocator"
 THIS_TEST = "tests/test_guides.py::test_a_record_is_all_that_a_new_activation_needs"
@@ -151,7 +151,9 @@ def run_there(clone: Path, *command: str) -> str:
 def test_a_record_is_all_that_commands_and_quick_tests_need(tmp_path: Path) -> None:
     clone = with_bump(tmp_path)
     assert "bump  " in run_there(clone, sys.executable, "-m", "actlab", "activations")
-    assert "bump" in run_there(clone, sys.executable, "-m", "pytest", "-n", "0", "-vv", *QUICK)
+    code = "from actlab.settings import CompareSettings; print(CompareSettings(activations='all').activations)"
+    assert "'bump'" in run_there(clone, sys.executable, "-c", code)
+    assert "[bump]" in run_there(clone, sys.executable, "-m", "pytest", "-n", "0", "-vv", *QUICK)
 
 
 @pytest.mark.slow
