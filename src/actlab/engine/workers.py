@@ -136,10 +136,11 @@ class _Team:
         deadline = time.monotonic() + STOP_S
         for child in self.children.values():
             try:
-                child.communicate(timeout=max(0.1, deadline - time.monotonic()))
+                child.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.communicate()
+            # closes the pipe to it: while it saves what it has to, that would stop it once more
+            child.communicate()
 
 
 def _follow_parent(lifeline: IO[bytes]) -> None:
