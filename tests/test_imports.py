@@ -66,6 +66,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"several_page"},
     ),
     "runs": (
+        {"progress_bar"},
         {"article", "evaluate", "references"},
         {"model_building"},
         {"progress"},
@@ -82,6 +83,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
 
 # The results on disk and everything that reads them: no training library, whoever imports them.
 LIGHT = (
+    "runs.progress_bar",
     "printed_tables",
     "run_files",
     "data.table",

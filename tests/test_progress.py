@@ -20,17 +20,17 @@ from actlab.engine.study import Cell, Study, open_storage
 from actlab.members import Member, Split
 from actlab.networks.population import Outcome
 from actlab.runs import progress as progress_module
+from actlab.runs import progress_bar
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate
 from actlab.runs.progress import (
-    Leader,
     LiveCurves,
     PopulationProgress,
-    RowProgress,
     TeamProgress,
     expected_member_epochs,
     find_leader,
     scores_of,
 )
+from actlab.runs.progress_bar import Leader, RowProgress
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 
@@ -60,12 +60,13 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def monotonic() -> float:
             return next(ticks)
 
-    monkeypatch.setattr(progress_module, "time", Ticking)
+    for module in (progress_module, progress_bar):
+        monkeypatch.setattr(module, "time", Ticking)
     return
 
 
 def test_several_fits_of_a_run_add_up(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_module, "PLAIN_S", 0)
+    monkeypatch.setattr(progress_bar, "PLAIN_S", 0)
     out = io.StringIO()
     with PopulationProgress(7, 1, Console(file=out)) as progress:
         results = train(data, progress, {0: "relu", 1: "tanh"})
@@ -84,7 +85,7 @@ def test_several_fits_of_a_run_add_up(data: DataSettings, monkeypatch: pytest.Mo
 
 
 def test_plain_output_keeps_its_interval(data: DataSettings, ticking: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_module, "PLAIN_S", 1e9)
+    monkeypatch.setattr(progress_bar, "PLAIN_S", 1e9)
     out = io.StringIO()
     with PopulationProgress(4, console=Console(file=out)) as progress:
         train(data, progress, {0: "relu", 1: "tanh"})
@@ -162,7 +163,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
+    for module in (progress_module, progress_bar):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

@@ -127,7 +127,7 @@ def _predict(arguments: Arguments) -> None:
     options.add_switch("--allow_code", ALLOW_CODE)
     asked = options.parse(arguments)
     from actlab.model.prediction import predict_file
-    from actlab.runs.progress import RowProgress
+    from actlab.runs.progress_bar import RowProgress
 
     with RowProgress() as progress:
         done = predict_file(

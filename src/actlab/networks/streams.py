@@ -10,13 +10,15 @@ Shapes: S streams, P members, B rows of a batch, F input columns, H units.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from actlab.data.datamodule import EpochOrder, SplitTensors
 from actlab.members import Member, Stream, stream_seed
+
+if TYPE_CHECKING:
+    from actlab.data.datamodule import EpochOrder, SplitTensors
 
 # dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
 DROPOUT_LEVELS = 1 << 16
@@ -213,15 +215,18 @@ class SharedBatches:
         data: The rows, on the processor.
     """
 
-    def __init__(self, streams: Sequence[Stream], data: SplitTensors) -> None:
+    def __init__(self, streams: Sequence[Stream], data: "SplitTensors") -> None:
         self.data = data
         self.keys = sorted(set(streams))
         self.place = {key: place for place, key in enumerate(self.keys)}
         self.has_rows = len(streams) >= LEAST_SHARED * len(self.keys)
         self.of_shape: dict[EpochShape, EpochBatches] = {}
+        # here, since the data module brings Lightning along, which prediction does without
+        from actlab.data.datamodule import EpochOrder
+
         self._order = EpochOrder(-1, {})
 
-    def start(self, order: EpochOrder, shapes: Iterable[EpochShape]) -> list[Stream]:
+    def start(self, order: "EpochOrder", shapes: Iterable[EpochShape]) -> list[Stream]:
         """Begin an epoch: make room for what stacks of these shapes share, and forget other shapes.
 
         Returns:

@@ -198,7 +198,8 @@ def _varied(trials: Sequence[FrozenTrial]) -> list[str]:
     return [name for name in parameters if len({trial.params.get(name) for trial in trials}) > 1]
 
 
-def _evaluator() -> optuna.importance.FanovaImportanceEvaluator:
+# in quotes: to name the module imports it, and scikit-learn with it
+def _evaluator() -> "optuna.importance.FanovaImportanceEvaluator":
     return optuna.importance.FanovaImportanceEvaluator(max_depth=FANOVA_DEPTH, seed=0)
 
 
