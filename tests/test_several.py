@@ -24,7 +24,7 @@ from actlab.runs.several import compare_several
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from actlab.verdict.across_data_sets import ranks_frame, summarise_data_sets
 from synthetic_runs import ORDER
-from test_report import EVIL, Page
+from test_page import EVIL, Page
 
 ACTIVATIONS = ["identity", "relu", "tanh", "silu"]
 NAMES = ("one", "two", "three")
