@@ -152,17 +152,6 @@ UNTESTED = (
     "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
     "Run actlab compare for differences with verdicts."
 )
-SECTIONS = {
-    "ranking": "Ranking",
-    "rates": "Learning rates",
-    "search": "Search",
-    "differences": "Differences",
-    "curves": "Training",
-    "members": "Networks",
-    "health": "Inside",
-    "predictions": "Predictions",
-    "method": "Method",
-}
 
 
 def write_report(path: str | Path) -> Path:
@@ -202,23 +191,24 @@ def page(run: FinishedRun) -> str:
         "configuration": to_yaml(run.config),
         "missing": missing(run),
     }
-    content["sections"] = [(id_, name) for id_, name in SECTIONS.items() if _has(id_, content)]
-    return render("report.html", content)
+    return render("report.html", content | {"sections": _sections(content)})
 
 
-def _has(section: str, content: dict[str, Any]) -> bool:
+def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Ids and names of the sections that the page has, in reading order."""
     figures = content["figures"]
-    present = {
-        "ranking": content["ranking"],
-        "rates": figures.get("learning_rates"),
-        "search": content["trials"] or figures.get("slices"),
-        "differences": content["is_ranked"],
-        "curves": figures.get("curves"),
-        "members": content["members"],
-        "health": figures.get("health") or content["claims"],
-        "predictions": figures.get("predictions"),
-    }
-    return bool(present.get(section, True))
+    sections = (
+        ("ranking", "Ranking", content["ranking"]),
+        ("rates", "Learning rates", figures.get("learning_rates")),
+        ("search", "Search", content["trials"] or figures.get("slices")),
+        ("differences", "Differences", content["is_ranked"]),
+        ("curves", "Training", figures.get("curves")),
+        ("members", "Networks", content["members"]),
+        ("health", "Inside", figures.get("health") or content["claims"]),
+        ("predictions", "Predictions", figures.get("predictions")),
+        ("method", "Method", True),
+    )
+    return [(id_, name) for id_, name, found in sections if found]
 
 
 def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]:
