@@ -185,12 +185,12 @@ def test_figures_do_not_depend_on_the_callers_style(large: FinishedRun) -> None:
         assert svg(draw(large)["ranking"]) == expected
 
 
-def test_arms_have_their_activations_colour_and_markers_of_their_own() -> None:
+def test_variants_have_their_activations_colour_and_markers_of_their_own() -> None:
     dropouts = ("dropout=0.0", "dropout=0.1", "dropout=0.2")
     for levels in (("init=auto", "init=torch"), dropouts, ("hidden=64-32", "hidden=256")):
-        arms = [look(f"relu [{level}]") for level in levels]
-        assert {arm.colour for arm in arms} == {look("relu").colour}
-        assert len({arm.marker for arm in arms}) == len(levels)
+        variants = [look(f"relu [{level}]") for level in levels]
+        assert {variant.colour for variant in variants} == {look("relu").colour}
+        assert len({variant.marker for variant in variants}) == len(levels)
 
 
 def test_one_bad_row_does_not_press_the_others_together() -> None:

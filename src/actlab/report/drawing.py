@@ -2,8 +2,8 @@
 
 An activation has one look in every figure of every run. The colours are those of Okabe & Ito (2008) and Tol (2021) that
 colour-blind readers tell apart and that show on white and on black. Eight colours cannot tell all activations apart, so
-the marker and the line differ as well, and figures name their rows and panels besides. The arms of an activation, which
-differ in another setting, have its colour and line, and markers of their own.
+the marker and the line differ as well, and figures name their rows and panels besides. The variants of an activation,
+which differ in another setting, have its colour and line, and markers of their own.
 """
 
 import math
@@ -38,7 +38,7 @@ class Look:
 
 
 def look(name: str) -> Look:
-    """The look of an activation or of one of its arms (`relu [dropout=0.1]`), whatever else is in the figure.
+    """The look of an activation or of one of its variants (`relu [dropout=0.1]`), whatever else is in the figure.
 
     >>> look("relu")
     Look(colour='#1f83c6', marker='o', line='-')
@@ -50,7 +50,7 @@ def look(name: str) -> Look:
     activation, _, levels = name.partition(" [")
     record = BY_NAME.get(activation)
     place = zlib.crc32(activation.encode()) if record is None or record.look is None else record.look
-    # arms of all activations that have the same levels keep the distance that the activations have
+    # variants of all activations that have the same levels keep the distance that the activations have
     marker = place + (zlib.crc32(levels.encode()) if levels else 0)
     return Look(PALETTE[place % len(PALETTE)], MARKERS[marker % len(MARKERS)], LINES[place // 8 % len(LINES)])
 
@@ -109,7 +109,7 @@ def sheet(height: float, width: float = WIDTH) -> Figure:
 
 
 def short(activation: str) -> str:
-    """A name that fits beside a row: the class alone for a dotted path, with the levels of an arm in their brackets."""
+    """A name that fits beside a row: the class alone for a dotted path, with a variant's levels in their brackets."""
     path, bracket, levels = activation.partition(" [")
     name = (path.rpartition(".")[2] or path) + bracket + levels
     return name if len(name) <= 24 else f"{name[:23]}…"

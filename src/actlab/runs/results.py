@@ -152,13 +152,13 @@ def confirmation(
     }
 
 
-def rivals(summary: Mapping[str, Any], at_most: int = MAX_RIVALS) -> list[str]:
+def rivals(summary: Mapping[str, Any]) -> list[str]:
     """Who is trained again beside the winner: those not shown to differ, or no longer if the choice of the winner
     were paid for too, best first; else the runner-up."""
     unpaid = {comparison["b"] for comparison in summary["comparisons"] if (comparison["p_all_pairs"] or 0.0) >= ALPHA}
     order = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != summary["winner"]]
     close = [name for name in order if name in unpaid.union(summary["indistinguishable_from_winner"])]
-    return (close or order[:1])[:at_most]
+    return (close or order[:1])[:MAX_RIVALS]
 
 
 def first_look(summary: Mapping[str, Any], winner: str, rival: str) -> dict[str, Any]:
