@@ -11,7 +11,7 @@ import torch
 from actlab.data.preprocessing import Preprocessor, fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
-from actlab.data.target import LOG, Target, TargetScaler, fit_target
+from actlab.data.target import LOG, TargetScaler, fit_target
 from actlab.members import Member
 from actlab.model.ensemble import Ensemble, FoldResiduals
 from actlab.networks.network import Regressor
@@ -47,10 +47,9 @@ def make_ensemble(
             member = Member(0, activation, 1e-3, split, split.inner, hidden)
             state = Regressor([member], [preprocessor.n_features]).member_state(0)
             members.append(TrainedNetwork(member, perturbed(state), preprocessor, scaler, 0.13, 0.14))
-    metric = Target.of(settings.target_transform).metric
     config = {"data": {"csv": "train.csv", "ordinal": {}}, "optimizer": {"learning_rate": 1e-3}, "seed": 0}
     ensemble = Ensemble(
-        tuple(members), table.schema, metric, config, (), {"test_score": 0.125}, {"actlab": "0.1.0", "torch": "2.13.0"}
+        tuple(members), table.schema, config, (), {"test_score": 0.125}, {"actlab": "0.1.0", "torch": "2.13.0"}
     )
     return replace(ensemble, residuals=tuple(residuals_of(ensemble, table, test_rows)))
 

@@ -132,7 +132,7 @@ def test_an_ensemble_that_makes_no_sense_cannot_be_made(ensemble: Ensemble, chan
 def test_a_saved_ensemble_predicts_the_same_bits(ensemble: Ensemble, saved: Path) -> None:
     again = load(saved)
     np.testing.assert_array_equal(again.predict(ROWS), ensemble.predict(ROWS))
-    assert (again.schema, again.metric, again.config) == (ensemble.schema, ensemble.metric, ensemble.config)
+    assert (again.schema, again.target, again.config) == (ensemble.schema, ensemble.target, ensemble.config)
     assert (again.scores, again.versions) == (ensemble.scores, ensemble.versions)
     assert [one.member for one in again.members] == [one.member for one in ensemble.members]
     for mine, theirs in zip(again.residuals, ensemble.residuals, strict=True):

@@ -81,7 +81,6 @@ class Ensemble:
     Args:
         members: At least one, each of positive weight.
         schema: How files to predict on are read.
-        metric: Of all scores, `log_rmse` or `rmse`.
         config: The resolved configuration of the run, plain types.
         residuals: For prediction intervals; empty where there are none.
         scores: Of the ensemble and its references, plain types.
@@ -90,7 +89,6 @@ class Ensemble:
 
     members: tuple[TrainedNetwork, ...]
     schema: Schema
-    metric: str
     config: dict[str, Any]
     residuals: tuple[FoldResiduals, ...]
     scores: dict[str, Any]
@@ -112,7 +110,7 @@ class Ensemble:
 
     @property
     def target(self) -> Target:
-        """From the target to the scale trained on (`forward`) and back (`inverse`), not standardised."""
+        """The scale trained on, and the name of all scores."""
         return self.members[0].scaler.target
 
     @cached_property
@@ -208,7 +206,7 @@ def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:
         {
             "config": config,
             "config_hash": config_hash(config),
-            "metric": ensemble.metric,
+            "metric": ensemble.target.metric,
             "schema": ensemble.schema.to_dict(),
             "preprocessors": [preprocessor.to_dict() for preprocessor in place],
             "members": members,
@@ -251,7 +249,7 @@ def _read(content: dict[str, Any]) -> Ensemble:
         raise ValueError("its preprocessing does not fit its columns")
     members = tuple(_read_member(entry, preprocessors) for entry in content["members"])
     residuals = tuple(FoldResiduals(**part) for part in content["residuals"])
-    rest = {key: content[key] for key in ("metric", "config", "scores", "versions")}
+    rest = {key: content[key] for key in ("config", "scores", "versions")}
     return Ensemble(members, schema, residuals=residuals, **rest)
 
 
@@ -313,7 +311,7 @@ def describe(ensemble: Ensemble) -> str:
         "folds": len(ensemble.folds),
         "inputs of a network": sorted({preprocessor.n_features for preprocessor in ensemble.preprocessors}),
         "out-of-fold residuals": n_residuals,
-        "metric": ensemble.metric,
+        "metric": ensemble.target.metric,
         "scores": plain(ensemble.scores),
         "settings": config,
         "configuration hash": config_hash(config),

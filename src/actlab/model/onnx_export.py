@@ -235,7 +235,7 @@ def _facts(ensemble: Ensemble) -> dict[str, str]:
     return {
         "target": schema.target or "",
         "id": schema.id or "",
-        "metric": ensemble.metric,
+        "metric": ensemble.target.metric,
         "missing": json.dumps(["", *schema.na_values]),
         "dates": json.dumps([column.name for column in schema.columns if column.format == "iso_date"]),
         "config_hash": config_hash(plain(ensemble.config)),

@@ -130,7 +130,7 @@ def score(configuration: Configuration, part: Part) -> float:
         target = Target.of(data.target_transform)
         residuals = target.forward(table.target) - target.forward(ensemble.predict(table.features))
     value = float(np.sqrt(np.mean(residuals**2)))
-    print(f"{ensemble.metric} {value:.4f} on {len(residuals)} {part} rows of {data.csv}")
+    print(f"{ensemble.target.metric} {value:.4f} on {len(residuals)} {part} rows of {data.csv}")
     return value
 
 

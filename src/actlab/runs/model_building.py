@@ -47,11 +47,6 @@ def shipped_splits(n_rows: int, settings: CompareSettings, seed: int) -> dict[Sp
     return make_splits(n_rows, replace(settings, inner=max(settings.inner, settings.bag)), seed)
 
 
-def length_of(best_epoch: float) -> int:
-    """Epochs of a network that trains without validation rows, from those at which its like were best."""
-    return max(1, round(LENGTH * best_epoch))
-
-
 def networks_of(outcomes: Sequence[Outcome]) -> list[TrainedNetwork]:
     """Those that did not diverge."""
     return [outcome.network for outcome in outcomes if outcome.network is not None]
@@ -74,22 +69,20 @@ class RunNetworks:
         self.target = Target.of(evaluation.data.target_transform)
         self._fitted: dict[Split, tuple[Preprocessor, TargetScaler]] = {}
 
-    def _file(self, number: int) -> Path:
-        return self.directory / f"{number}.pt"
-
     def save(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Write the networks of a trial."""
         networks = networks_of(outcomes)
         for network in networks:
             self._fitted.setdefault(network.member.split, (network.preprocessor, network.scaler))
-        write_checkpoint(self._file(number), [network.to_dict() for network in networks])
+        write_checkpoint(self.directory / f"{number}.pt", [network.to_dict() for network in networks])
 
     def load(self, number: int, setting: Setting) -> list[TrainedNetwork]:
         """The networks of a trial; trained again where the files are on another machine."""
-        if not self._file(number).exists():
+        file = self.directory / f"{number}.pt"
+        if not file.exists():
             (result,) = evaluate({number: setting}, self.evaluation, self.table)
             self.save(number, result.outcomes)
-        found = torch.load(self._file(number), weights_only=True)
+        found = torch.load(file, weights_only=True)
         return [TrainedNetwork.from_dict(one, *self._fit(Split(**one["member"]["split"]))) for one in found]
 
     def _fit(self, split: Split) -> tuple[Preprocessor, TargetScaler]:
@@ -126,7 +119,9 @@ class RunNetworks:
         evaluation = self.evaluation
         usable = chosen.loc[np.isfinite(chosen.val), ["trial", *PAIR, "best_epoch"]]
         members = [
-            make_member(trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, length_of(best_epoch))
+            make_member(
+                trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, max(1, round(LENGTH * best_epoch))
+            )
             for trial, repeat, fold, best_epoch in usable.itertuples(index=False, name=None)
             for inner in range(size)
         ]
@@ -197,7 +192,6 @@ class RunNetworks:
         return Ensemble(
             members=tuple(replace(network, test_predictions=None) for network in networks),
             schema=self.table.schema,
-            metric=self.target.metric,
             config=config,
             residuals=self.residuals(networks),
             scores={"test_score": self.score(networks), "sha256": self.table.content_hash},
@@ -238,7 +232,8 @@ def ship(
     scores = scores_by_activation(networks, chosen, settings)
     keys = fold_keys(chosen)
     inside = best_activations(scores, keys, grid.ensemble)
-    outside = {key: best_activations(scores, [k for k in keys if _is_other(k, key)], grid.ensemble) for key in keys}
+    others = {key: [other for other in keys if other[0] == key[0] and other != key] for key in keys}
+    outside = {key: best_activations(scores, others[key], grid.ensemble) for key in keys}
     own, elsewhere = (rows_of(chosen, names) for names in (dict.fromkeys(keys, inside), outside))
     on_validation = chosen.sort_values("val").groupby(PAIR).head(1)
     wanted = pd.concat([own, elsewhere, on_validation]).drop_duplicates(["trial", *PAIR])
@@ -253,11 +248,6 @@ def ship(
         "test_score_chosen_on_other_folds": networks.score(networks_of_rows(trained, elsewhere)),
         "test_score_chosen_on_validation": networks.score(networks_of_rows(trained, on_validation)),
     }
-
-
-def _is_other(key: FoldKey, own: FoldKey) -> bool:
-    """Another fold of the same repeat."""
-    return key[0] == own[0] and key[1] != own[1]
 
 
 def scores_by_activation(networks: RunNetworks, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def test_the_first_inner_splits_are_the_comparisons_own() -> None:
         assert not set(rows.test) & (set(rows.training) | set(rows.validation))
 
 
-def test_the_score_of_an_endless_bag_is_that_of_its_expectation(small_csv: str, tmp_path: Path) -> None:
+def test_the_score_of_infinitely_many_networks_is_that_of_their_expectation(small_csv: str, tmp_path: Path) -> None:
     """Networks that are a known function plus independent noise: the noise is taken off, whatever their number."""
     table = read_table(DataSettings(csv=small_csv, target="price"))
     assert table.target is not None
