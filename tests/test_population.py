@@ -377,3 +377,13 @@ def test_no_training_run_touches_the_global_random_state(small_csv: str) -> None
 
 def test_the_trainer_is_lightnings_own(small_csv: str) -> None:
     assert isinstance(make_trainer({"max_epochs": 1}, []), pl.Trainer)
+
+
+def test_the_mean_score_on_test_rows_is_logged(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    population = PopulationModule(MIXED[:3], OptimizerSettings())
+    trainer = make_trainer({"max_epochs": 2, "accelerator": "cpu"}, [])
+    trainer.fit(population, datamodule=copy.copy(data))
+    (logged,) = trainer.test(population, datamodule=data, verbose=False)
+    mean = sum(outcome.test_score for outcome in population.outcomes) / 3
+    assert logged == {"test/score": pytest.approx(mean, rel=1e-6)}

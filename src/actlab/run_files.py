@@ -18,18 +18,13 @@ from typing import Any
 import pandas as pd
 
 from actlab.errors import InputError
+from actlab.members import MemberKey
 
 
 @dataclass(frozen=True)
-class MemberRecord:
+class MemberRecord(MemberKey):
     """One row of members.csv. Scores are log-RMSE (RMSE for an untransformed target), nan where there is none."""
 
-    trial: int
-    activation: str
-    learning_rate: float
-    repeat: int
-    fold: int
-    inner: int
     seed: int
     best_epoch: int
     epochs: int
