@@ -93,17 +93,21 @@ def iterate_blocks(csv_file: CsvFile, n_rows: int) -> Iterator[Block]:
     """
     rows = islice(_rows(csv_file.path, csv_file.encoding, csv_file.delimiter), 1, None)
     n_columns, is_empty = len(csv_file.names), True
-    while block := list(islice(rows, n_rows)):
-        is_empty = False
-        for line, row in block:
+    while True:
+        lines, texts = [], []
+        for line, row in islice(rows, n_rows):
             if len(row) != n_columns:
                 n_cells = f"{len(row)} cell{'s' if len(row) != 1 else ''}"
                 raise InputError(
                     f"{csv_file.path}, line {line}: {n_cells} where the header has {n_columns}; correct the line (a "
                     "cell that holds a delimiter must stand in double quotes)"
                 )
-        lines, rows_of_block = zip(*block, strict=True)
-        columns = zip(*rows_of_block, strict=True)
+            lines.append(line)
+            texts.append(row)
+        if not lines:
+            break
+        is_empty = False
+        columns = zip(*texts, strict=True)
         yield Block(dict(zip(csv_file.names, columns, strict=True)), np.array(lines, dtype=np.int64))
     if is_empty:
         raise InputError(f"{csv_file.path} has a header but no data row; add rows")
