@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from actlab.engine.optuna_private import trial_id
 from actlab.engine.study import DONE, Study
 from actlab.networks.module import PopulationModule
-from actlab.networks.population import by_trial, mean_score
+from actlab.networks.population import Outcome, by_trial
 
 # The share of the trials at the first rung, and at later ones, that goes on. A first rung saves the most and may be
 # strict once ranks mean something, which at epoch 8 they do not: of 221 settings of House Prices the best is number 141
@@ -43,24 +43,25 @@ def rungs(max_epochs: int, first: int = FIRST_RUNG, spacing: int = SPACING) -> l
     return steps
 
 
-def n_promoted(n_trials: int, kept: float) -> int:
-    """How many of the trials at a rung go on, at least one; `kept` is the share."""
-    # rounded first: 0.4 * 5 could be a little more than 2
-    return math.ceil(round(n_trials * kept, 6))
+def mean_so_far(outcomes: Sequence[Outcome]) -> float:
+    """Mean of the members' best validation scores so far; infinite where one has none."""
+    # a plain sum, not `fmean`, which can differ in the last bit from what older studies hold of the same trial
+    mean = sum(outcome.val_score for outcome in outcomes) / len(outcomes)
+    return mean if math.isfinite(mean) else math.inf
 
 
 def reason_to_stop(value: float, others: Sequence[float], rung: int, kept: float) -> str:
-    """Why a trial is stopped at a rung; empty where it goes on.
+    """Why a trial is stopped at a rung, an epoch; empty where it goes on.
 
     Args:
         value: Its mean over its members' best validation scores so far.
         others: Those of the other trials at the same rung.
-        rung: The epoch, for the sentence.
-        kept: Share of the trials that goes on.
+        kept: Share of the trials that goes on; at least one does.
     """
     n_trials = len(others) + 1
     rank = 1 + sum(other < value for other in others)
-    if rank <= n_promoted(n_trials, kept):
+    # rounded first: 0.4 * 5 could be a little more than 2
+    if rank <= math.ceil(round(n_trials * kept, 6)):
         return ""
     return f"epoch {rung}: validation score {value:.6g} is number {rank} of {n_trials}"
 
@@ -95,15 +96,13 @@ class RungPruning(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # callbacks come before the module's own hook, where members that are done leave
-        epoch = trainer.current_epoch + 1
-        if epoch in self.steps and isinstance(pl_module, PopulationModule):
-            self._halve(pl_module, epoch)
-
-    def _halve(self, module: PopulationModule, rung: int) -> None:
-        running = module.running
-        trials = by_trial([*module.finished.values(), *running])
+        rung = trainer.current_epoch + 1
+        if rung not in self.steps or not isinstance(pl_module, PopulationModule):
+            return
+        running = pl_module.running
+        trials = by_trial([*pl_module.finished.values(), *running])
         values = {
-            place: mean_score(outcomes)
+            place: mean_so_far(outcomes)
             for place, outcomes in trials.items()
             if len(outcomes) == self.n_splits and not any(outcome.pruned for outcome in outcomes)
         }
@@ -115,7 +114,7 @@ class RungPruning(pl.Callback):
             if reason := reason_to_stop(values[place], others, rung, kept):
                 for outcome in trials[place]:
                     outcome.pruned = reason
-        module.retire(lambda outcome: outcome.pruned)
+        pl_module.retire(lambda outcome: outcome.pruned)
 
     def _elsewhere(self, rung: int) -> list[float]:
         """Values at this very rung of trials that are not of this population."""
