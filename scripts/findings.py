@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actlab.printed_tables import Table, TableColumn, as_markdown
+from actlab.printed_tables import PrintedTable, TableColumn, as_markdown
 from actlab.report.words import answer, decimals_for, duration, fixed, listed, remarks, three_digits
 from actlab.run_files import RunDirectory, write_text
 from actlab.verdict.significance import Comparison, compare_all
@@ -36,7 +36,7 @@ set otherwise."""
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[int] = (0,)) -> list[str]:
     """Markdown rows; columns are right-aligned unless they hold text."""
     columns = [TableColumn(title, is_number=place not in is_text) for place, title in enumerate(header)]
-    return [as_markdown(Table.of(columns, rows)), ""]
+    return [as_markdown(PrintedTable.of(columns, rows)), ""]
 
 
 def span(low: float, high: float) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actlab.printed_tables import Table, TableColumn, as_markdown, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, as_markdown, text_column
 from actlab.report.words import answer, decimals_for, fixed, four_digits, remarks, three_digits
 from actlab.run_files import RunDirectory
 from actlab.verdict.summary import comparison_with_winner
@@ -33,7 +33,7 @@ def ranking(summary: dict[str, Any]) -> str:
         verdict = f"{fixed(found['difference'], decimals)}, {found['verdict']}" if found else "-"
         interval = f"{fixed(row['ci_low'], decimals)} to {fixed(row['ci_high'], decimals)}"
         rows.append([row["activation"], row["learning_rate"], row["mean"], interval, verdict, row["n_parameters"]])
-    return as_markdown(Table.of(columns, rows))
+    return as_markdown(PrintedTable.of(columns, rows))
 
 
 def section(directory: str) -> str:

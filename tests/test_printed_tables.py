@@ -5,7 +5,7 @@ import math
 import pytest
 from jinja2 import Environment, PackageLoader
 
-from actlab.printed_tables import Table, TableColumn, as_markdown, as_text, number_cell, print_table, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, as_markdown, as_text, number_cell, print_table, text_column
 
 COLUMNS = (text_column("name"), TableColumn("score", ".2f"), TableColumn("n", ","), text_column("verdict"))
 ROWS = [
@@ -15,11 +15,11 @@ ROWS = [
 ]
 
 
-def table(note: str = "") -> Table:
-    return Table.of(COLUMNS, ROWS, name="scores", note=note, bold=[0])
+def table(note: str = "") -> PrintedTable:
+    return PrintedTable.of(COLUMNS, ROWS, name="scores", note=note, bold=[0])
 
 
-def as_html(table: Table) -> str:
+def as_html(table: PrintedTable) -> str:
     parts = Environment(loader=PackageLoader("actlab.report"), autoescape=True).get_template("parts.html")
     return str(parts.module.sheet(table))  # type: ignore[attr-defined]
 
@@ -57,7 +57,7 @@ def test_the_note_follows_and_a_column_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("width", [30, 80])
 def test_words_fold_and_numbers_do_not(width: int) -> None:
-    long = Table.of((text_column("a"), TableColumn("b")), [("word " * 20, 1234567)])
+    long = PrintedTable.of((text_column("a"), TableColumn("b")), [("word " * 20, 1234567)])
     lines = as_text(long, width).splitlines()
     assert max(map(len, lines)) <= width
     assert "1234567" in lines[2]
@@ -65,5 +65,5 @@ def test_words_fold_and_numbers_do_not(width: int) -> None:
 
 
 def test_where_there_is_no_terminal_lines_are_as_long_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(Table.of([text_column("a")], [("word-" * 60,)]))
+    print_table(PrintedTable.of([text_column("a")], [("word-" * 60,)]))
     assert max(map(len, capsys.readouterr().out.splitlines())) == 300

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from actlab.printed_tables import Table, TableColumn, as_markdown, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, as_markdown, text_column
 from benchmarks.plans import Bench
 
 
@@ -41,7 +41,7 @@ def medians(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[st
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, the first column to the left and the others to the right."""
-    return as_markdown(Table.of([text_column(head[0]), *map(TableColumn, head[1:])], rows)) + "\n"
+    return as_markdown(PrintedTable.of([text_column(head[0]), *map(TableColumn, head[1:])], rows)) + "\n"
 
 
 def span(found: Mapping[str, float], spec: str = ",.0f") -> str:

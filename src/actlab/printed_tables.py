@@ -96,8 +96,8 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class Table:
-    """What a table says; `Table.of` makes one from plain values.
+class PrintedTable:
+    """What a table says; `PrintedTable.of` makes one from plain values.
 
     Args:
         columns: From left to right.
@@ -120,7 +120,7 @@ class Table:
         name: str = "",
         note: str = "",
         bold: Collection[int] = (),
-    ) -> "Table":
+    ) -> "PrintedTable":
         """A table from values that its columns write; `bold` are the places of rows that stand out, from 0."""
         made = (
             TableRow(tuple(column.cell(value) for column, value in zip(columns, row, strict=True)), place in bold)
@@ -128,7 +128,7 @@ class Table:
         )
         return cls(tuple(columns), tuple(made), name, note)
 
-    def without(self, title: str, note: str | None = None) -> "Table":
+    def without(self, title: str, note: str | None = None) -> "PrintedTable":
         """The same without a column, and with a note of its own where one is given."""
         kept = [place for place, column in enumerate(self.columns) if column.title != title]
         rows = (replace(row, cells=tuple(row.cells[place] for place in kept)) for row in self.rows)
@@ -144,7 +144,7 @@ def console(file: IO[str] | None = None) -> "Console":
     return found if found.is_terminal else Console(file=found.file, width=WIDTH)
 
 
-def print_table(table: Table) -> None:
+def print_table(table: PrintedTable) -> None:
     """To stdout: within a terminal's width; in lines as long as they are where there is no terminal."""
     out = console()
     if out.is_terminal:
@@ -153,7 +153,7 @@ def print_table(table: Table) -> None:
         print(as_text(table, UNBOUNDED))
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(table: PrintedTable) -> str:
     """The lines of Markdown, without the note."""
     head = [column.title for column in table.columns]
     line = ["---:" if column.is_number else "---" for column in table.columns]
@@ -161,7 +161,7 @@ def as_markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(texts)} |" for texts in (head, line, *rows))
 
 
-def as_text(table: Table, width: int = WIDTH, *, has_edges: bool = False) -> str:
+def as_text(table: PrintedTable, width: int = WIDTH, *, has_edges: bool = False) -> str:
     """As on a terminal so wide, without colours; with edges its lines are those of Markdown."""
     from rich.console import Console
 
@@ -172,16 +172,16 @@ def as_text(table: Table, width: int = WIDTH, *, has_edges: bool = False) -> str
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
 
 
-def for_terminal(table: Table, *, has_edges: bool = False) -> "RenderableType":
+def for_terminal(table: PrintedTable, *, has_edges: bool = False) -> "RenderableType":
     """What rich prints, the note under it."""
     from rich import box
     from rich.console import Group
-    from rich.table import Table as RichTable
+    from rich.table import Table
     from rich.text import Text
 
-    drawn = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     if has_edges:
-        drawn = RichTable(box=box.MARKDOWN)
+        drawn = Table(box=box.MARKDOWN)
     for column in table.columns:
         drawn.add_column(
             Text(column.title),

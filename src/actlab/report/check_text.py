@@ -3,7 +3,7 @@
 import numpy as np
 
 from actlab.data.check import CheckReport, ColumnReport
-from actlab.printed_tables import Table, TableColumn, as_text, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, as_text, text_column
 
 
 def render_check(report: CheckReport, width: int = 100) -> str:
@@ -32,7 +32,7 @@ def _head(report: CheckReport) -> list[str]:
     return lines
 
 
-def _table(report: CheckReport) -> Table:
+def _table(report: CheckReport) -> PrintedTable:
     columns = (
         *(text_column(title) for title in ("column", "role", "kind")),
         *(TableColumn(title, can_fold=True) for title in ("missing", "distinct")),
@@ -42,7 +42,7 @@ def _table(report: CheckReport) -> Table:
         (_printable(row.name), row.role, row.kind, row.n_missing, row.n_distinct, _printable(_values(row)))
         for row in report.columns
     )
-    return Table.of(columns, rows)
+    return PrintedTable.of(columns, rows)
 
 
 def _values(column: ColumnReport) -> str:

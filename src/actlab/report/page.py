@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from actlab.config import NOT_COMPARED, differences
 from actlab.errors import InputError
-from actlab.printed_tables import Table, TableColumn, is_number, number_cell, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, is_number, number_cell, text_column
 from actlab.report import optuna_figures as search_figures
 from actlab.report import score_figures, training_figures
 from actlab.report.drawing import GRID, INK, MUTED, PAPER, style
@@ -328,7 +328,7 @@ def are_paired(a: FinishedRun, b: FinishedRun) -> bool:
     return is_known and data[0] == data[1] and all(protocols[0].get(key) == protocols[1].get(key) for key in keys)
 
 
-def score_table(a: FinishedRun, b: FinishedRun) -> Table:
+def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
     """Rates and means of every activation of either run, in A's order, and the difference where both have it."""
     rows_of = [rows_by_activation(run.summary) for run in (a, b)]
     scores = [scores_of(run.chosen) for run in (a, b)]
@@ -352,7 +352,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> Table:
         else:
             first, second = (row.get("mean") for row in own)
             rows.append([name, *settings, second - first if is_number(first) and is_number(second) else None, None])
-    return Table.of(columns, rows, name="pair-table", note=PAIRED if is_paired else UNPAIRED)
+    return PrintedTable.of(columns, rows, name="pair-table", note=PAIRED if is_paired else UNPAIRED)
 
 
 def changed(a: FinishedRun, b: FinishedRun) -> list[str]:

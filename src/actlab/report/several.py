@@ -10,7 +10,7 @@ from rich.text import Text
 
 from actlab.data.target import Target
 from actlab.errors import InputError
-from actlab.printed_tables import Table, TableColumn, console, for_terminal, number_cell, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, console, for_terminal, number_cell, text_column
 from actlab.report.words import decimals_for, fixed, listed, p_value
 from actlab.run_files import RunDirectory
 
@@ -188,7 +188,7 @@ def has_star(summary: Mapping[str, Any]) -> bool:
     return any(verdict == "worse" for verdicts in summary["verdicts"].values() for verdict in verdicts.values())
 
 
-def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: str = "") -> Table:
+def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: str = "") -> PrintedTable:
     """Activations by mean rank, with score and rank on the first `n_shown` data sets, or on all."""
     names = [str(entry["name"]) for entry in summary["data_sets"]][:n_shown]
     columns = (
@@ -204,7 +204,7 @@ def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: st
         rows.append((activation, mean, *(number_cell(*found) for found in ranks)))
     best = min(summary["mean_ranks"].values())
     bold = [place for place, name in enumerate(summary["activations"]) if summary["mean_ranks"][name] == best]
-    return Table.of(columns, rows, name="ranks-table", note=note, bold=bold)
+    return PrintedTable.of(columns, rows, name="ranks-table", note=note, bold=bold)
 
 
 def _terminal_note(summary: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import IO, Any
 from rich.text import Text
 
 from actlab.printed_tables import (
-    Table,
+    PrintedTable,
     TableCell,
     TableColumn,
     Tone,
@@ -71,13 +71,13 @@ def print_answer(summary: Mapping[str, Any], file: IO[str] | None = None) -> Non
         out.print(for_terminal(claims_table(claims)))
 
 
-def terminal_ranking(summary: Mapping[str, Any]) -> Table:
+def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
     """The ranking in a line of 100 columns for each activation."""
     is_at_edge = any(row.get("edge_of_range") for row in summary["ranking"])
     return ranking_table(summary).without("place", note=EDGE_NOTE if is_at_edge else "")
 
 
-def ranking_table(summary: Mapping[str, Any]) -> Table:
+def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
     """The ranking, best first; `difference` is the paired one from the winner, with its verdict."""
     decimals = score_decimals(summary)
     score = f",.{decimals}f"
@@ -109,7 +109,7 @@ def ranking_table(summary: Mapping[str, Any]) -> Table:
         for place, row in enumerate(summary["ranking"], start=1)
     ]
     bold = [place for place, row in enumerate(summary["ranking"]) if row["activation"] == summary.get("winner")]
-    return Table.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
+    return PrintedTable.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
 
 
 def _rate(row: Mapping[str, Any]) -> TableCell:
@@ -147,7 +147,7 @@ def _signed_interval(comparison: Mapping[str, Any], signed: str) -> TableCell:
     return number_cell(low, f"{low:{signed}} to {high:{signed}}")
 
 
-def differences_table(summary: Mapping[str, Any]) -> Table | None:
+def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     """Each activation against the winner and, where tested, against the baseline that was named before."""
     order = [str(row["activation"]) for row in summary["ranking"]]
     found = {name: comparison for name in order if (comparison := comparison_with_winner(summary, name))}
@@ -179,10 +179,10 @@ def differences_table(summary: Mapping[str, Any]) -> Table | None:
         for name, row in zip(found, rows, strict=True):
             other = comparison_of(with_baseline, name, baseline) or {}
             row.append("the baseline" if name == baseline else _verdict(other.get("verdict", "–")))
-    return Table.of(columns, rows, name="differences-table", note=DIFFERENCES_NOTE)
+    return PrintedTable.of(columns, rows, name="differences-table", note=DIFFERENCES_NOTE)
 
 
-def confirmation_table(summary: Mapping[str, Any]) -> Table | None:
+def confirmation_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     """Winner and closest rivals, trained again with fresh seeds and folds; seen from the rival, as all differences."""
     again = (summary.get("confirmation") or {}).get("comparisons")
     if not again:
@@ -201,10 +201,10 @@ def confirmation_table(summary: Mapping[str, Any]) -> Table | None:
         verdict = _verdict(now["verdict"])
         first = -first if is_number(first) else None
         rows.append((stated["b"], first, now["difference"], _signed_interval(now, signed), verdict))
-    return Table.of(columns, rows, name="confirmation-table", note=CONFIRMATION_NOTE)
+    return PrintedTable.of(columns, rows, name="confirmation-table", note=CONFIRMATION_NOTE)
 
 
-def trials_table(summary: Mapping[str, Any]) -> Table | None:
+def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     """The best trials of a search, with the parameters that differ between its trials."""
     trials: list[Mapping[str, Any]] = list(summary.get("trials") or [])
     if not trials:
@@ -229,18 +229,18 @@ def trials_table(summary: Mapping[str, Any]) -> Table | None:
         )
         for trial in best[:N_TRIALS]
     ]
-    return Table.of(columns, rows, name="trials-table", note=TRIALS_NOTE)
+    return PrintedTable.of(columns, rows, name="trials-table", note=TRIALS_NOTE)
 
 
-def members_table(run: FinishedRun) -> Table:
+def members_table(run: FinishedRun) -> PrintedTable:
     """The networks of a fit, one row each."""
     counts = [TableColumn(title, ".0f") for title in ("seed", "best epoch", "epochs")]
     scores = [TableColumn(title, short_number) for title in ("validation", "test")]
     shown = run.members[["seed", "best_epoch", "epochs", "val_score", "test_score"]]
-    return Table.of([*counts, *scores], shown.itertuples(index=False), name="members-table")
+    return PrintedTable.of([*counts, *scores], shown.itertuples(index=False), name="members-table")
 
 
-def worst_table(run: FinishedRun) -> Table | None:
+def worst_table(run: FinishedRun) -> PrintedTable | None:
     """The rows with the largest residuals, numbered as in the figure and named by the id column where there is one."""
     if run.predictions is None:
         return None
@@ -256,10 +256,10 @@ def worst_table(run: FinishedRun) -> Table | None:
     )
     off = worst.predicted / worst.actual if is_log else worst.residual
     values = zip(worst[name], worst.actual, worst.predicted, off, strict=True)
-    return Table.of(columns, [(place, *row) for place, row in enumerate(values, start=1)], name="worst-table")
+    return PrintedTable.of(columns, [(place, *row) for place, row in enumerate(values, start=1)], name="worst-table")
 
 
-def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
+def claims_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable:
     """One row a claim, its parts under it: the value with its interval, what the claim asks of it, and the verdict."""
     columns = (
         text_column("claim"),
@@ -273,7 +273,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
         bold.append(len(rows))
         rows.append((claim["claim"], "", "", _claim_verdict(claim["verdict"])))
         rows += [_part_row(part) for part in claim.get("parts") or []]
-    return Table.of(columns, rows, bold=bold)
+    return PrintedTable.of(columns, rows, bold=bold)
 
 
 def _claim_verdict(verdict: str) -> TableCell:
@@ -290,7 +290,7 @@ def _part_row(part: Mapping[str, Any]) -> tuple[object, ...]:
     return text_cell(f"  {part['what']}{why}", "faint"), measured, asked, _claim_verdict(part["verdict"])
 
 
-def evidence_table(claims: Sequence[Mapping[str, Any]]) -> Table | None:
+def evidence_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable | None:
     """One row a claim, with a line for each quantity that was measured for it."""
     if not claims:
         return None
@@ -299,7 +299,7 @@ def evidence_table(claims: Sequence[Mapping[str, Any]]) -> Table | None:
     for claim in claims:
         lines = [_evidence(part) for part in claim.get("parts") or []] or [claim.get("reason") or ""]
         rows.append((claim["claim"], "\n".join(lines), _verdict(claim["verdict"])))
-    return Table.of(columns, rows, name="claims", note=CLAIMS_NOTE)
+    return PrintedTable.of(columns, rows, name="claims", note=CLAIMS_NOTE)
 
 
 def _evidence(part: Mapping[str, Any]) -> str:

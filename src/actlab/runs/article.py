@@ -23,7 +23,7 @@ from actlab.activations import get
 from actlab.data.csv_file import readable, shown
 from actlab.errors import InputError
 from actlab.networks.metrics import log_rmse
-from actlab.printed_tables import Table, TableColumn, as_text, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, as_text, text_column
 from actlab.settings import require
 
 TITLES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "ReLU", "leaky_relu": "LeakyReLU"}
@@ -238,7 +238,7 @@ def render(results: Sequence[ArticleResult], data: ArticleData) -> str:
         last = _span([result.test_losses[-1] for result in good], ".3f")
         outputs = _span([end for result in good for end in result.output_range])
         rows.append((title, f"{len(own) - len(good)} of {len(own)}", last, outputs))
-    table = Table.of([text_column("activation"), *map(TableColumn, titles)], rows)
+    table = PrintedTable.of([text_column("activation"), *map(TableColumn, titles)], rows)
     return "\n".join(["", as_text(table), "", "Why these figures mislead:", *_caveats(results, data)])
 
 

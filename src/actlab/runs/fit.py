@@ -18,8 +18,7 @@ from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.model.ensemble import Ensemble, load
-from actlab.printed_tables import Table as PrintedTable
-from actlab.printed_tables import TableColumn, print_table, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, print_table, text_column
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
