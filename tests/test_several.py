@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from actlab.config import Configuration, DataSets
-from actlab.engine.storage import open_journal
+from actlab.engine.storage import SafeJournalStorage
 from actlab.errors import InputError
 from actlab.report import several_page as rank_figure
 from actlab.report.several import answer, print_several, read_several, remarks, score_and_rank
@@ -232,7 +232,7 @@ def test_in_a_database_studies_are_called_by_comparison_and_data_set(
     def note(self: Compare) -> None:
         seen.append(self.study.optuna.study_name)
 
-    monkeypatch.setattr("actlab.runs.experiment.open_storage", lambda journal, url: open_journal(journal))
+    monkeypatch.setattr("actlab.runs.experiment.open_storage", lambda journal, url: SafeJournalStorage(journal))
     monkeypatch.setattr(Compare, "execute", note)
     asked = data_sets(tables, tmp_path / "all", NAMES[:2])
     shared = {name: replace(own, storage="postgresql+psycopg://host/db") for name, own in asked.configurations.items()}

@@ -38,8 +38,7 @@ class FileLock:
 
     `filelock.FileLock` is something else: it lets its thread in once more, and ends when it is collected as garbage.
 
-    Args:
-        path: The file, made when it is not there. It stays behind: removing it while others wait would let two in.
+    The file is made when it is not there, and stays behind: removing it while others wait would let two in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +47,6 @@ class FileLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether it was acquired through this object."""
         return self._descriptor is not None
 
     def acquire(self, is_blocking: bool = True) -> bool:
@@ -70,10 +68,10 @@ class FileLock:
                 "choose another directory with --out"
             ) from error
         finally:
-            if not is_taken:
+            if is_taken:
+                self._descriptor = descriptor
+            else:
                 os.close(descriptor)
-        if is_taken:
-            self._descriptor = descriptor
         return is_taken
 
     def release(self) -> None:
@@ -127,44 +125,33 @@ def open_database(url: str) -> BaseStorage:
     with warnings.catch_warnings():
         # heartbeats are marked experimental since Optuna 2.9, the proxy since 4.2
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if parsed.drivername == "grpc":
-            return _open_proxy(parsed.host or "localhost", parsed.port or 13000)
-        return _open_server(url)
+        if parsed.drivername != "grpc":
+            return _open_server(url)
+        host, port = parsed.host or "localhost", parsed.port or 13000
+        try:
+            storage = optuna.storages.GrpcStorageProxy(host=host, port=port)
+            storage.wait_server_ready(timeout=30)
+        except (ImportError, ConnectionError) as error:
+            raise InputError(f"storage grpc://{host}:{port} cannot be opened: {error}") from error
+        return storage
 
 
 def _open_server(url: str) -> "RetryingStorage":
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     deadline = time.monotonic() + OPENING_S
     while True:
         try:
-            return RetryingStorage(
-                url, engine_kwargs=dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S
-            )
+            return RetryingStorage(url, dict(ENGINE), heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
         except ImportError as error:
             raise InputError(f"storage {url} needs a driver: pip install 'actlab[postgres]' ({error})") from error
         except (SQLAlchemyError, StorageInternalError) as error:
-            if time.monotonic() > deadline or not _may_pass(error):
+            # worth another try: a server that is being restarted, or tables that another machine makes
+            is_final = any(word in str(error) for word in FINAL)
+            may_pass = not is_final if _is_away(error) else isinstance(error, DBAPIError | StorageInternalError)
+            if time.monotonic() > deadline or not may_pass:
                 raise InputError(f"storage {url} cannot be opened: {_reason(error)}") from error
         time.sleep(0.2 + random.random())
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether opening is worth another try: a server that is being restarted, or tables that another machine makes."""
-    from sqlalchemy.exc import DBAPIError
-
-    if _is_away(error):
-        return not any(word in str(error) for word in FINAL)
-    return isinstance(error, DBAPIError | StorageInternalError)
-
-
-def _open_proxy(host: str, port: int) -> BaseStorage:
-    try:
-        storage = optuna.storages.GrpcStorageProxy(host=host, port=port)
-        storage.wait_server_ready(timeout=30)
-    except (ImportError, ConnectionError) as error:
-        raise InputError(f"storage grpc://{host}:{port} cannot be opened: {error}") from error
-    return storage
 
 
 def _reason(error: BaseException) -> str:
@@ -266,30 +253,25 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
             connection.close()
 
 
-def open_journal(path: Path) -> "SafeJournalStorage":
-    """The study storage in a file.
+class SafeJournalStorage(JournalStorage):
+    """A study in a file whose every line is whole; `journal` is that file.
 
     Raises:
         InputError: the file is damaged or cannot be written.
     """
-    try:
-        return SafeJournalStorage(path)
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); move it away, or start a new directory with --fresh or --out DIR"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened: {error.strerror}") from error
-
-
-class SafeJournalStorage(JournalStorage):
-    """Optuna's storage on a journal file whose every line is whole; `journal` is that file."""
 
     def __init__(self, path: Path) -> None:
-        self.journal = SafeJournal(path)
-        super().__init__(self.journal)
+        try:
+            self.journal = SafeJournal(path)
+            super().__init__(self.journal)
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is damaged ({error}); move it away, or start a new directory with --fresh or --out DIR"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be opened: {error.strerror}") from error
 
 
 class SafeJournal(JournalFileBackend):
@@ -297,28 +279,21 @@ class SafeJournal(JournalFileBackend):
 
     A process killed in the middle of a write leaves a torn last line; the next write would be glued to it and nobody
     could read the study again. Here every write first cuts such a tail, and takes its own back when it fails.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lock, self._is_synced = path, JournalLock(path), True
+        self.path, self._is_synced = path, True
         super().__init__(str(path))
-        with self.lock.held(), self._opened() as file:
+        with journal_lock(path), self._opened() as file:
             cut_torn_line(file)
 
     def _opened(self) -> FileIO:
         return self.path.open("a+b", buffering=0)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write whole lines, or nothing.
-
-        Raises:
-            InputError: the disk is full, or the file cannot be written for another reason.
-        """
+        """Write whole lines, or nothing; an `InputError` where the disk is full or the file cannot be written."""
         rest = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with self._told_if_unwritable(), self.lock.held(), self._opened() as file:
+        with self._told_if_unwritable(), journal_lock(self.path), self._opened() as file:
             n_whole = cut_torn_line(file)
             try:
                 while rest:
@@ -334,10 +309,7 @@ class SafeJournal(JournalFileBackend):
         """Wait for the disk at the end of a block instead of after each line that it writes.
 
         A process that dies inside loses nothing, for the kernel has its lines. A machine that dies may lose the last
-        ones of them, and a cell whose lines are gone is queued, claimed or trained again.
-
-        Raises:
-            InputError: as `append_logs`.
+        ones of them, and a cell whose lines are gone is queued, claimed or trained again. Raises as `append_logs`.
         """
         self._is_synced = False
         try:
@@ -372,53 +344,43 @@ def cut_torn_line(file: FileIO) -> int:
     return n_whole
 
 
-class JournalLock:
-    """The lock of a journal file: the kernel's between our processes, and Optuna's own for everybody else.
+@contextmanager
+def journal_lock(journal: Path) -> Iterator[None]:
+    """Hold the locks of a journal file: the kernel's between our processes, and Optuna's own for everybody else.
 
     Optuna's lock is a link beside the journal which a killed process leaves behind and which then blocks everybody for
     30 s. Ours is marked, and made only by who has the kernel's lock: whoever has that knows a marked one for stale.
-
-    Args:
-        journal: The file to protect.
     """
-
-    def __init__(self, journal: Path) -> None:
-        self._kernel = FileLock(journal.with_name(f"{journal.name}.flock"))
-        self._link = journal.with_name(f"{journal.name}.lock")
-        # to the journal itself, as Optuna's link is one, in a spelling of our own
-        self._mark = f"./././{journal.name}"
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        with self._kernel:
-            # not there, or not a link
-            with suppress(OSError):
-                if os.readlink(self._link) == self._mark:
-                    self._link.unlink()
-            self._wait_and_make()
-            try:
-                yield
-            finally:
-                self._link.unlink(missing_ok=True)
-
-    def _wait_and_make(self) -> None:
-        holder, since, pause_s = (0, 0), 0.0, 0.001
-        while True:
-            with suppress(FileExistsError):
-                return self._make()
-            # where it is gone by now, nobody holds it
-            with suppress(FileNotFoundError):
-                status = self._link.lstat()
-                if (found := (status.st_ino, status.st_mtime_ns)) != holder:
-                    holder, since = found, time.monotonic()
-                elif time.monotonic() - since > FOREIGN_GRACE_S:
-                    self._link.unlink()
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.5)
-
-    def _make(self) -> None:
+    link = journal.with_name(f"{journal.name}.lock")
+    # to the journal itself, as Optuna's link is one, in a spelling of our own
+    mark = f"./././{journal.name}"
+    with FileLock(journal.with_name(f"{journal.name}.flock")):
+        # not there, or not a link
+        with suppress(OSError):
+            if os.readlink(link) == mark:
+                link.unlink()
+        _wait_and_make(link, mark)
         try:
-            self._link.symlink_to(self._mark)
-        except (NotImplementedError, PermissionError):
-            # no links here (Windows without the privilege): a plain file, as Optuna's other lock
-            self._link.touch(exist_ok=False)
+            yield
+        finally:
+            link.unlink(missing_ok=True)
+
+
+def _wait_and_make(link: Path, mark: str) -> None:
+    holder, since, pause_s = (0, 0), 0.0, 0.001
+    while True:
+        with suppress(FileExistsError):
+            try:
+                return link.symlink_to(mark)
+            except (NotImplementedError, PermissionError):
+                # no links here (Windows without the privilege): a plain file, as Optuna's other lock
+                return link.touch(exist_ok=False)
+        # where it is gone by now, nobody holds it
+        with suppress(FileNotFoundError):
+            status = link.lstat()
+            if (found := (status.st_ino, status.st_mtime_ns)) != holder:
+                holder, since = found, time.monotonic()
+            elif time.monotonic() - since > FOREIGN_GRACE_S:
+                link.unlink()
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.5)

@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -34,69 +33,41 @@ CELL, PLACE, REASON, OWNER, HEARTBEAT = "cell", "number", "reason", "owner", "he
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class Coordinator(ABC):
-    """What the workers of a study share: one lock, and who is alive, so that the trials of dead ones come back."""
+class FileCoordinator:
+    """What the workers of a study in a journal share: one lock, and who is alive, so that trials of the dead come back.
 
-    def __init__(self) -> None:
-        # names this worker
-        self.token = uuid.uuid4().hex
-
-    @abstractmethod
-    def lock(self) -> AbstractContextManager[Any]:
-        """The lock between all workers, for queueing and claiming; it ends with its holder."""
-
-    @abstractmethod
-    def announce(self, claimed: int) -> None:
-        """To be called before a trial (its id) is claimed, so that it is known for stale if we die while claiming."""
-
-    @abstractmethod
-    def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
-        """Ids of running trials whose worker is gone."""
-
-    @abstractmethod
-    def forget(self, told: Iterable[int]) -> None:
-        """Trials (their ids) that are not ours any more."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """The worker leaves."""
-
-
-class FileCoordinator(Coordinator):
-    """Beside a journal: every worker holds the lock on a file of its own as long as it lives.
-
-    Unlike a process number this holds between containers, and nobody has to wait to see that a worker is gone.
-    Claims are made and signed under the lock of all: a running trial that is not signed has no living worker.
-
-    Args:
-        journal: The study's file.
+    Every worker holds the lock on a file of its own as long as it lives. Unlike a process number this works across
+    containers, and nobody has to wait to see that a worker is gone. Claims are made and signed under the lock of all: a
+    running trial that is not signed has no living worker.
     """
 
-    def __init__(self, journal: Path) -> None:
-        super().__init__()
-        self._directory = journal.with_name("workers")
+    def __init__(self, journal: Path, token: str) -> None:
+        self._token, self._directory = token, journal.with_name("workers")
         self._queue = journal.with_name(f"{journal.name}.queue")
-        self._own = FileLock(self._file(self.token))
+        self._own = FileLock(self._file(token))
 
     def _file(self, token: str) -> Path:
         return self._directory / f"{token}.alive"
 
     def lock(self) -> AbstractContextManager[Any]:
+        """The lock between all workers, for queueing and claiming; it ends with its holder."""
         return FileLock(self._queue)
 
     def announce(self, claimed: int) -> None:
+        """To be called before a trial (its id) is claimed, so that it is known for stale if we die while claiming."""
         if not self._own.is_held:
             self._directory.mkdir(exist_ok=True)
             self._own.acquire()
 
     def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
+        """Ids of running trials whose worker is gone."""
         tokens = {trial_id(trial): trial.user_attrs.get(OWNER, {}).get("worker") for trial in running}
         gone = {token for token in set(tokens.values()) if self._is_gone(token)}
         return [claimed for claimed, token in tokens.items() if token in gone]
 
     def _is_gone(self, token: str | None) -> bool:
         """Whether a worker is gone; its file goes too."""
-        if token is None or token == self.token:
+        if token is None or token == self._token:
             return token is None
         lock = FileLock(self._file(token))
         if lock.path.exists():
@@ -107,9 +78,10 @@ class FileCoordinator(Coordinator):
         return True
 
     def forget(self, told: Iterable[int]) -> None:
-        """The file says that the worker lives, whatever it does."""
+        """Trials (their ids) that are not ours any more; the file says that the worker lives, whatever it does."""
 
     def close(self) -> None:
+        """The worker leaves."""
         if self._own.is_held:
             self._own.path.unlink(missing_ok=True)
             self._own.release()
@@ -117,8 +89,8 @@ class FileCoordinator(Coordinator):
                 self._directory.rmdir()
 
 
-class HeartbeatCoordinator(Coordinator):
-    """On a server: a thread records a heartbeat for every claimed trial.
+class HeartbeatCoordinator:
+    """The same on a server, where a thread records a heartbeat for every claimed trial.
 
     Optuna records heartbeats in `optimize` only, so with claimed trials it falls to us. A database keeps them. Its
     proxy does not, nor has it a lock: there the time is an attribute of the trial, and the clocks of the machines must
@@ -131,7 +103,6 @@ class HeartbeatCoordinator(Coordinator):
     """
 
     def __init__(self, storage: BaseStorage, name: str, study_id: int) -> None:
-        super().__init__()
         self._storage, self._name, self._study_id = storage, name, study_id
         self._database = storage if isinstance(storage, RetryingStorage) else None
         self._claimed: set[int] = set()
@@ -180,18 +151,15 @@ def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
         InputError: the journal is damaged, the database cannot be reached, or the URL holds a password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return storages.open_journal(journal) if url is None else storages.open_database(url)
+    return SafeJournalStorage(journal) if url is None else storages.open_database(url)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The work of one trial.
+    """The work of one trial, which `key` names for ever.
 
-    Args:
-        key: Names it for ever.
-        place: In the results, whatever the number of the trial that does it.
-        params: What is to be evaluated; empty where a sampler decides.
-        distributions: Where the parameters come from, for Optuna's own tools.
+    `place` is that in the results, whatever the number of the trial that does the work; `params` are empty where a
+    sampler decides, and `distributions` say where they come from, for Optuna's own tools.
     """
 
     key: str
@@ -209,12 +177,7 @@ class Cell:
 
 
 class Study:
-    """A study and its storage, through which cells are queued, claimed and told.
-
-    Args:
-        storage: From `open_storage`.
-        name: Name of the study in the storage.
-    """
+    """A study and its storage, from `open_storage`, through which cells are queued, claimed and told."""
 
     def __init__(self, storage: BaseStorage, name: str) -> None:
         # what Optuna puts its cache in front of
@@ -225,9 +188,13 @@ class Study:
         )
         self._id = self.storage.get_study_id_from_name(name)
         self._journal = storage.journal if isinstance(storage, SafeJournalStorage) else None
-        self.coordinator: Coordinator = (
-            FileCoordinator(self._journal.path) if self._journal else HeartbeatCoordinator(storage, name, self._id)
-        )
+        # names this worker
+        self._token = uuid.uuid4().hex
+        self.coordinator: FileCoordinator | HeartbeatCoordinator
+        if self._journal:
+            self.coordinator = FileCoordinator(self._journal.path, self._token)
+        else:
+            self.coordinator = HeartbeatCoordinator(storage, name, self._id)
 
     def _synced_once(self) -> AbstractContextManager[None]:
         """Many writes that wait for the disk once, where the study is in a file."""
@@ -245,11 +212,7 @@ class Study:
         return done
 
     def enqueue_missing(self, cells: Iterable[Cell], limit: int | None = None) -> int:
-        """Queue every cell that is neither done, nor running in a live worker, nor queued; at most `limit`.
-
-        Returns:
-            How many were queued.
-        """
+        """Queue every cell that is neither done, nor running in a live worker, nor queued; returns how many."""
         with self.coordinator.lock(), self._synced_once():
             for stale in self.coordinator.stale(self.trials(TrialState.RUNNING)):
                 self._fail(stale)
@@ -265,11 +228,7 @@ class Study:
             self.storage.set_trial_state_values(trial, state=TrialState.FAIL)
 
     def claim(self, limit: int) -> dict[int, optuna.Trial]:
-        """Take up to `limit` queued trials, in the order of the results; unlike `Study.ask` it never invents one.
-
-        Returns:
-            Place in the results to trial.
-        """
+        """Take up to `limit` queued trials, by place in the results; unlike Optuna's `ask` it never invents one."""
         with self.coordinator.lock(), self._synced_once():
             busy = _cells_of(self.trials(*DONE, TrialState.RUNNING))
             claimed: dict[int, optuna.Trial] = {}
@@ -287,7 +246,7 @@ class Study:
 
     def _take(self, queued: int) -> optuna.Trial | None:
         self.coordinator.announce(queued)
-        signature = {"host": socket.gethostname(), "pid": os.getpid(), "worker": self.coordinator.token}
+        signature = {"host": socket.gethostname(), "pid": os.getpid(), "worker": self._token}
         with suppress(UpdateFinishedTrialError):
             if self.storage.set_trial_state_values(queued, state=TrialState.RUNNING):
                 self.storage.set_trial_user_attr(queued, OWNER, signature)
@@ -314,9 +273,10 @@ class Study:
         """
         try:
             with self._synced_once():
-                for key, content in {**attributes, **({REASON: pruned} if pruned else {})}.items():
+                for key, content in attributes.items():
                     trial.set_user_attr(key, content)
                 if pruned:
+                    trial.set_user_attr(REASON, pruned)
                     self.optuna.tell(trial, state=TrialState.PRUNED)
                 else:
                     self.optuna.tell(trial, value)
@@ -341,5 +301,4 @@ class Study:
 
 
 def _cells_of(trials: Iterable[FrozenTrial]) -> set[str | None]:
-    """Keys of the cells of trials; None where a trial has none."""
     return {trial.user_attrs.get(CELL) for trial in trials}

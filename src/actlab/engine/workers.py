@@ -45,11 +45,9 @@ def run_workers(job: Job, argument: Any, n_workers: int, logs: Path, watch: Call
     A worker that was killed is replaced while others are at work or were; what it was doing is the job's to recover.
 
     Args:
-        job: A function of a module, found again by its name.
-        argument: Anything that pickles.
-        n_workers: Processes.
+        job: A function of a module, pickled by its name together with `argument`.
         logs: Directory for what each one prints.
-        watch: Called at every look.
+        watch: Called twice a second.
 
     Raises:
         InputError: a worker refused its input, or workers keep dying.
@@ -106,11 +104,7 @@ class _Team:
             child.stdin.flush()
 
     def ended(self) -> Iterator[Worker]:
-        """Workers that died (those that are done leave silently).
-
-        Raises:
-            InputError: a worker refused its input; its own sentence.
-        """
+        """Workers that died (not those that are done); an `InputError` in the words of one that raised it."""
         for worker, child in list(self.children.items()):
             code = child.poll()
             if code is None:
@@ -118,15 +112,13 @@ class _Team:
             # closes the pipe to it
             self.children.pop(worker).communicate()
             if code == 2:
-                raise InputError(self._last_line(worker).removeprefix("actlab: "))
+                lines = self.log(worker).read_text(errors="replace").strip().splitlines()
+                said = lines[-1] if lines else f"worker {worker.index} stopped without a word"
+                raise InputError(said.removeprefix("actlab: "))
             if code == 1:
                 raise RuntimeError(f"worker {worker.index} failed; {self.log(worker)} says why")
             if code != 0:
                 yield worker
-
-    def _last_line(self, worker: Worker) -> str:
-        lines = self.log(worker).read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"worker {worker.index} stopped without a word"
 
     def stop(self) -> None:
         """Tell all to stop, and end those that do not."""
