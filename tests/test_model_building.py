@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from actlab.errors import InputError
 from actlab.members import Split
 from actlab.model.ensemble import load
 from actlab.networks.trained import TrainedNetwork
+from actlab.run_files import RunDirectory
 from actlab.runs.compare_search import compare
 from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, train
 from actlab.runs.fit import score
@@ -63,7 +65,10 @@ def test_the_models_networks_train_on_all_rows_outside_their_fold(small_csv: str
     for network, other in zip(found, alone, strict=False):
         torch.testing.assert_close(network.test_predictions, other.test_predictions, rtol=1e-4, atol=1e-5)
     # their preprocessing knows the rows that the comparison's networks had for validation
-    ensemble = networks.ensemble(found, {}, {})
+    run = RunDirectory(tmp_path / "run")
+    run.create()
+    networks.write_model(run, found, {}, {})
+    ensemble = load(run.checkpoint)
     assert len(ensemble.preprocessors) == 2
     outside = np.setdiff1d(np.arange(120), networks.splits[Split(0, 0, 0)].test)
     scaler = fit_target(networks.table.target, outside, "log")
@@ -208,3 +213,20 @@ def test_a_comparison_ships_a_bag_and_scores_it_on_rows_that_it_did_not_see(smal
 def test_a_bag_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"compare\.bag must be at least 1, got bag=0"):
         CompareSettings(bag=0)
+
+
+@pytest.mark.parametrize("transform", ["log", "none"])
+def test_residuals_are_from_torchs_logarithm_to_the_bit(small_csv: str, tmp_path: Path, transform: Any) -> None:
+    table = read_table(DataSettings(csv=small_csv, target="price"))
+    assert table.target is not None
+    asked = evaluation(small_csv, 1)
+    asked = replace(asked, data=replace(asked.data, target_transform=transform))
+    splits = make_splits(table.n_rows, asked.protocol, 0)
+    test = splits[Split(0, 0, 0)].test
+    made = replace(
+        untrained(make_member(0, SETTINGS[0], Split(0, 0, 0), 0), {}),
+        test_predictions=torch.zeros(len(test), dtype=torch.float64),
+    )
+    (part,) = RunNetworks(tmp_path, asked, table, splits).residuals([made])
+    whole = torch.from_numpy(table.target)
+    assert torch.equal(part.residuals, (whole.log() if transform == "log" else whole)[test])

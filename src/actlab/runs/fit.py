@@ -13,10 +13,9 @@ from actlab import activations
 from actlab.config import Configuration, differences
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
-from actlab.data.target import Target
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
-from actlab.members import Member, Split
+from actlab.members import Split
 from actlab.model.ensemble import Ensemble, load
 from actlab.printed_tables import PrintedTable, TableColumn, print_table, text_column
 from actlab.report.page import write_report
@@ -41,7 +40,12 @@ def fit(configuration: Configuration) -> RunDirectory:
     """
     table = read_table(configuration.data)
     run = choose_directory("fit", configuration)
-    _refuse_finished(run, configuration)
+    if run.config.exists() and (lines := differences(run.read_config(), jsonable(configuration.to_dict()))):
+        raise InputError(
+            f"{run.path} holds a run of another configuration ({'; '.join(lines)}); choose another --out or add --fresh"
+        )
+    if run.config.exists() and run.checkpoint.exists():
+        raise InputError(f"{run.path} holds this very run, finished; add --fresh to train it again beside")
     # whatever can be refused is refused before anything is written
     splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
     activations.get(configuration.model.activation)
@@ -61,7 +65,9 @@ def fit(configuration: Configuration) -> RunDirectory:
         live.close()
     networks = RunNetworks(run.weights, evaluation, table, splits)
     score = _write(configuration, run, networks, TrialResult(0, setting, tuple(outcomes)), monitor)
-    _print(members, [(o.val_score, o.test_score) for o in outcomes], score, networks.target.metric)
+    columns = [TableColumn(f"{part} {networks.target.metric}", ".4f") for part in ("validation", "test")]
+    rows = [(str(one.seed), own.val_score, own.test_score) for one, own in zip(members, outcomes, strict=True)]
+    print_table(PrintedTable.of((text_column("seed"), *columns), [*rows, ("all, averaged", "", score)]))
     shutil.rmtree(run.weights, ignore_errors=True)
     print(f"results: {run.path}")
     return run
@@ -77,9 +83,8 @@ def _write(
     """
     frame = to_frame(result.member_records(), MemberRecord)
     curves, health = to_frame(result.curve_records(), CurveRecord), to_frame(monitor.of(0), HealthRecord)
-    write_frame(run.members, frame)
-    write_frame(run.curves, curves)
-    write_frame(run.health, health)
+    for path, records in ((run.members, frame), (run.curves, curves), (run.health, health)):
+        write_frame(path, records)
     trained = networks_of(result.outcomes)
     if not trained:
         raise InputError(
@@ -95,22 +100,12 @@ def _write(
     return float(scores["test_score"])
 
 
-def _refuse_finished(run: RunDirectory, configuration: Configuration) -> None:
-    if not run.config.exists():
-        return
-    if lines := differences(run.read_config(), jsonable(configuration.to_dict())):
-        raise InputError(
-            f"{run.path} holds a run of another configuration ({'; '.join(lines)}); choose another --out or add --fresh"
-        )
-    if run.checkpoint.exists():
-        raise InputError(f"{run.path} holds this very run, finished; add --fresh to train it again beside")
-
-
 def score(configuration: Configuration, part: Part) -> float:
     """Score a checkpoint on the rows of its own split, or on all rows of another CSV.
 
     On its own data each row is predicted only by the members that have it in their validation (or test) part, so a
-    comparison's checkpoint is scored out of fold. A CSV with other content is new to all members.
+    comparison's checkpoint is scored out of fold. A CSV with other content is new to all members. The scale is that of
+    the checkpoint's target, whatever the data settings say.
 
     Raises:
         InputError: no checkpoint named, its data are not there, or its members have no validation rows.
@@ -118,16 +113,15 @@ def score(configuration: Configuration, part: Part) -> float:
     if configuration.ckpt_path is None:
         raise InputError("--ckpt_path is needed: the best.ckpt of a run")
     ensemble = load(configuration.ckpt_path, configuration.allow_code)
-    stored = DataSettings(**ensemble.config["data"])
-    data = configuration.data if configuration.data.csv is not None else stored
-    table = read_table(data)
+    data = configuration.data if configuration.data.csv is not None else DataSettings(**ensemble.config["data"])
+    table = read_table(replace(data, target_transform=ensemble.target.transform))
     if table.target is None:
         raise InputError(f"{data.csv} has no target to score against: --data.target NAME")
     if table.content_hash == ensemble.scores.get("sha256"):
         residuals = _own_residuals(ensemble, table, part)
     else:
-        target = Target.of(data.target_transform)
-        residuals = target.forward(table.target) - target.forward(ensemble.predict(table.features))
+        forward = ensemble.target.forward
+        residuals = forward(table.target) - forward(ensemble.predict(table.features))
     value = float(np.sqrt(np.mean(residuals**2)))
     print(f"{ensemble.target.metric} {value:.4f} on {len(residuals)} {part} rows of {data.csv}")
     return value
@@ -135,7 +129,6 @@ def score(configuration: Configuration, part: Part) -> float:
 
 def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
     """Of each row that some member has in its part, by these members alone, on the scale trained on."""
-    assert table.target is not None
     if part == "validation" and any(one.member.epochs for one in ensemble.members):
         raise InputError(
             "the networks of this checkpoint were trained on their validation rows too; score them on the rows of "
@@ -149,11 +142,5 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
         total[rows] += alone.predict_by_fold(table.features.iloc[rows])[one.fold].mean
         count[rows] += 1
     seen = count > 0
-    residuals: np.ndarray = ensemble.target.forward(table.target)[seen] - total[seen] / count[seen]
-    return residuals
-
-
-def _print(members: list[Member], scores: list[tuple[float, float]], ensemble: float, metric: str) -> None:
-    columns = (text_column("seed"), *(TableColumn(f"{part} {metric}", ".4f") for part in ("validation", "test")))
-    rows = [(str(member.seed), *own) for member, own in zip(members, scores, strict=True)]
-    print_table(PrintedTable.of(columns, [*rows, ("all, averaged", "", ensemble)]))
+    assert table.target is not None
+    return np.asarray(ensemble.target.forward(table.target)[seen] - total[seen] / count[seen])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from actlab.data.preprocessing import Preprocessor, fit_preprocessor
-from actlab.data.splits import SplitRows, make_splits
+from actlab.data.splits import Rows, SplitRows, make_splits
 from actlab.data.table import Table
 from actlab.data.target import Target, TargetScaler, fit_target
 from actlab.members import FoldKey, Split
@@ -55,11 +55,7 @@ def networks_of(outcomes: Sequence[Outcome]) -> list[TrainedNetwork]:
 class RunNetworks:
     """The trained networks of a run: on disk by the number of their trial, and how good their means are.
 
-    Args:
-        directory: Where the files lie.
-        evaluation: How they were trained.
-        table: What they were trained on.
-        splits: Its splits, those of `shipped_splits` where the model's networks are to be trained.
+    `splits` are those of `table`: those of `shipped_splits` where the model's networks are to be trained.
     """
 
     def __init__(
@@ -68,6 +64,10 @@ class RunNetworks:
         self.directory, self.evaluation, self.table, self.splits = directory, evaluation, table, splits
         self.target = Target.of(evaluation.data.target_transform)
         self._fitted: dict[Split, tuple[Preprocessor, TargetScaler]] = {}
+        assert table.target is not None
+        self._actual, truth = table.target, torch.from_numpy(table.target)
+        # on the scale trained on; torch's logarithm of all rows, as NumPy's, or that of fewer, may differ in a last bit
+        self._truth = truth.log() if self.target.is_log else truth
 
     def save(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Write the networks of a trial."""
@@ -89,23 +89,16 @@ class RunNetworks:
         """What the training rows of a split say; fitted once, and not at all where a network brought it."""
         if split not in self._fitted:
             table, data, rows = self.table, self.evaluation.data, self.splits[split].training
-            assert table.target is not None
-            self._fitted[split] = (
-                fit_preprocessor(table.features, table.schema, rows, data),
-                fit_target(table.target, rows, data.target_transform),
-            )
+            preprocessor = fit_preprocessor(table.features, table.schema, rows, data)
+            self._fitted[split] = preprocessor, fit_target(self._actual, rows, data.target_transform)
         return self._fitted[split]
 
     def load_chosen(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[TrainedNetwork]:
         """The networks of the rows of `summary.choose`: for each (repeat, fold) those of its chosen trial."""
         # the folds of an activation mostly choose the same few trials
         found = {trial: self.load(trial, settings[trial]) for trial in dict.fromkeys(chosen.trial.tolist())}
-        return [
-            network
-            for trial, *fold in chosen[["trial", *PAIR]].to_numpy().tolist()
-            for network in found[trial]
-            if network.fold == tuple(fold)
-        ]
+        rows = chosen[["trial", *PAIR]].itertuples(index=False, name=None)
+        return [network for trial, *fold in rows for network in found[trial] if network.fold == tuple(fold)]
 
     def train_again(
         self, chosen: pd.DataFrame, settings: Mapping[int, Setting], size: int, callbacks: Sequence[pl.Callback] = ()
@@ -130,10 +123,8 @@ class RunNetworks:
         snapshots = snapshots_in(self.directory, wider, self.table, keeps_results=True)
         return networks_of(train_in_waves(members, wider, self.table, callbacks, snapshots)) if members else []
 
-    def _truth(self, fold: FoldKey) -> Tensor:
-        """The target of a fold's test rows, on the trained (log) scale."""
-        assert self.table.target is not None
-        return torch.from_numpy(self.target.forward(self.table.target[self.splits[Split(*fold, 0)].test]))
+    def _test_rows(self, fold: FoldKey) -> Rows:
+        return self.splits[Split(*fold, 0)].test
 
     def _errors(self, networks: Sequence[TrainedNetwork]) -> dict[FoldKey, Tensor]:
         """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
@@ -141,13 +132,13 @@ class RunNetworks:
         for network in networks:
             assert network.test_predictions is not None
             predictions.setdefault(network.fold, []).append(network.test_predictions)
-        return {fold: self._truth(fold) - torch.stack(own) for fold, own in predictions.items()}
+        return {fold: self._truth[self._test_rows(fold)] - torch.stack(own) for fold, own in predictions.items()}
 
     def residuals(self, networks: Sequence[TrainedNetwork]) -> tuple[FoldResiduals, ...]:
         """Errors, means and spreads of each fold's networks on its test rows."""
         parts = []
         for fold, errors in self._errors(networks).items():
-            found = fold_prediction((self._truth(fold) - errors).numpy())
+            found = fold_prediction((self._truth[self._test_rows(fold)] - errors).numpy())
             parts.append(FoldResiduals(*fold, errors.mean(0), *map(torch.from_numpy, found)))
         return tuple(parts)
 
@@ -173,39 +164,26 @@ class RunNetworks:
 
         Columns: row (number in the table, from 0), id (where there is one), repeat, fold, actual, predicted.
         """
-        table = self.table
-        assert table.target is not None
         frames = []
         for part in self.residuals(networks):
-            rows = self.splits[Split(part.repeat, part.fold, 0)].test
-            actual = table.target[rows]
+            rows = self._test_rows((part.repeat, part.fold))
+            actual, ids = self._actual[rows], self.table.ids
+            own_ids = {"id": ids.iloc[rows].to_numpy()} if ids is not None else {}
             predicted = self.target.predicted(actual, part.residuals.numpy())
             columns = {"repeat": part.repeat, "fold": part.fold, "actual": actual, "predicted": predicted}
-            ids = {"id": table.ids.iloc[rows].to_numpy()} if table.ids is not None else {}
-            frames.append(pd.DataFrame({"row": rows, **ids, **columns}))
+            frames.append(pd.DataFrame({"row": rows, **own_ids, **columns}))
         return pd.concat(frames, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
-
-    def ensemble(
-        self, networks: Sequence[TrainedNetwork], config: dict[str, Any], versions: dict[str, str]
-    ) -> Ensemble:
-        """The networks as a model."""
-        return Ensemble(
-            members=tuple(replace(network, test_predictions=None) for network in networks),
-            schema=self.table.schema,
-            config=config,
-            residuals=self.residuals(networks),
-            scores={"test_score": self.score(networks), "sha256": self.table.content_hash},
-            versions=versions,
-        )
 
     def write_model(
         self, run: RunDirectory, networks: Sequence[TrainedNetwork], config: dict[str, Any], versions: dict[str, str]
     ) -> dict[str, Any]:
         """best.ckpt and predictions.csv; returns the scores that the checkpoint names."""
-        ensemble = self.ensemble(networks, config, versions)
+        scores = {"test_score": self.score(networks), "sha256": self.table.content_hash}
+        members = tuple(replace(network, test_predictions=None) for network in networks)
+        ensemble = Ensemble(members, self.table.schema, config, self.residuals(networks), scores, versions)
         save(ensemble, run.checkpoint)
         write_frame(run.predictions, self.predictions(networks))
-        return ensemble.scores
+        return scores
 
 
 def ship(
@@ -220,14 +198,7 @@ def ship(
     `test_score` is the mean over (repeat, fold) of the score of the fold's own networks on its test rows. Which
     activations go in was decided by these rows too; in `test_score_chosen_on_other_folds` the other folds of the
     repeat decide for each fold, and in `test_score_chosen_on_validation` it has the one activation and rate with the
-    best inner-validation score.
-
-    Args:
-        networks: All that the run trained.
-        chosen: As `summary.choose` returns them.
-        settings: Trial number to setting.
-        grid: `ensemble` and `bag`.
-        callbacks: Passed on to the training.
+    best inner-validation score. `chosen` is what `summary.choose` returns, `settings` those of its trials by number.
     """
     scores = scores_by_activation(networks, chosen, settings)
     keys = fold_keys(chosen)
