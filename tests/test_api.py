@@ -73,7 +73,7 @@ def test_a_comparison_gives_frames_figures_and_predictions(trained: api.Run, tmp
 
 
 def test_the_same_call_again_gives_the_same_run(trained: api.Run) -> None:
-    config = trained.finished.config
+    config = trained.config
     again = actlab.compare(config["data"]["csv"], "price", out=trained.path, data={"id": "name"}, **SMALL)
     assert again.summary == trained.summary
     with pytest.raises(InputError, match="seed"):
@@ -81,7 +81,7 @@ def test_the_same_call_again_gives_the_same_run(trained: api.Run) -> None:
 
 
 def test_a_search_gives_a_run_too(trained: api.Run, tmp_path: Path) -> None:
-    csv = trained.finished.config["data"]["csv"]
+    csv = trained.config["data"]["csv"]
     run = actlab.search(csv, "price", out=tmp_path / "run", search={"n_trials": 2, "batch": 2}, **SMALL)
     assert len(run.comparisons) == 0
     assert run.members.trial.nunique() == 2

@@ -7,7 +7,6 @@ run.predict("new_houses.csv")
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,49 +22,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(FinishedRun):
     """The results of a run. Nothing here trains; only `predict` needs torch.
 
     Frames have the columns of the run directory's files, and are None where the run did not record them.
     """
 
-    finished: FinishedRun
-
     @property
     def path(self) -> Path:
         """The run directory."""
-        return self.finished.directory.path
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """summary.json."""
-        return self.finished.summary
-
-    @property
-    def members(self) -> pd.DataFrame:
-        """One row a network: its setting, fold, seed, epochs and scores."""
-        return self.finished.members
-
-    @property
-    def curves(self) -> pd.DataFrame | None:
-        """One row a trial and epoch: mean and spread of training and validation scores."""
-        return self.finished.curves
-
-    @property
-    def health(self) -> pd.DataFrame | None:
-        """One row a network, hidden layer and moment: dead and saturated units, mean output, gradient ratio."""
-        return self.finished.health
-
-    @property
-    def predictions(self) -> pd.DataFrame | None:
-        """Out-of-fold predictions of the shipped networks."""
-        return self.finished.predictions
+        return self.directory.path
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
         """The activations, best first; empty for a fit."""
-        return pd.DataFrame(self.finished.ranking)
+        return pd.DataFrame(self.ranking_rows)
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
@@ -79,7 +50,7 @@ class Run:
         Raises:
             InputError: a fit compares nothing.
         """
-        if not self.finished.is_ranked:
+        if not self.is_ranked:
             raise InputError(f"{self.path} is a fit of one activation: it answers no comparison")
         return " ".join([answer(self.summary), *remarks(self.summary)])
 
@@ -87,7 +58,7 @@ class Run:
         """The report's figures by name, newly drawn; a notebook shows one as the last value of a cell."""
         from actlab.report.page import draw
 
-        return draw(self.finished)
+        return draw(self)
 
     def report(self) -> Path:
         """Make report.html and the figures' files again; returns the page's path."""
@@ -113,13 +84,13 @@ class Run:
         """
         from actlab.model.prediction import predict_rows
 
-        return predict_rows(self.finished.directory.checkpoint, data, interval, allow_code=allow_code)
+        return predict_rows(self.directory.checkpoint, data, interval, allow_code=allow_code)
 
     def _repr_html_(self) -> str:
-        return str(self.ranking.to_html(index=False)) if self.finished.is_ranked else f"<pre>{self!r}</pre>"
+        return str(self.ranking.to_html(index=False)) if self.is_ranked else f"<pre>{self!r}</pre>"
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.finished.command} of {len(self.members)} networks)"
+        return f"Run({str(self.path)!r}, {self.command} of {len(self.members)} networks)"
 
 
 def load_run(directory: str | Path) -> Run:
@@ -129,7 +100,8 @@ def load_run(directory: str | Path) -> Run:
         InputError: no such directory, not a run's, or the run is not finished.
     """
     refuse_several(directory)
-    return Run(read_finished(directory))
+    finished = read_finished(directory)
+    return Run(finished.directory, finished.summary)
 
 
 def load_runs(directory: str | Path) -> dict[str, Run]:

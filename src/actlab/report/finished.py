@@ -46,19 +46,22 @@ class FinishedRun:
 
     @cached_property
     def members(self) -> pd.DataFrame:
+        """One row a network: its setting, fold, seed, epochs and scores."""
         return self.directory.read_members()
 
     @cached_property
     def curves(self) -> pd.DataFrame | None:
+        """One row a trial and epoch: mean and spread of training and validation scores."""
         return _optional(self.directory.curves)
 
     @cached_property
     def health(self) -> pd.DataFrame | None:
+        """One row a network, hidden layer and moment: dead and saturated units, mean output, gradient ratio."""
         return _optional(self.directory.health)
 
     @cached_property
     def predictions(self) -> pd.DataFrame | None:
-        """Out-of-fold predictions of the ensemble: row, id (as text), repeat, fold, actual, predicted."""
+        """Out-of-fold predictions of the shipped networks: row, id (as text), repeat, fold, actual, predicted."""
         # NA is an id like any other
         missing = {"actual": [""], "predicted": [""]}
         return _optional(self.directory.predictions, dtype={"id": str}, keep_default_na=False, na_values=missing)
@@ -77,14 +80,14 @@ class FinishedRun:
             return {}
 
     @property
-    def ranking(self) -> list[Mapping[str, Any]]:
+    def ranking_rows(self) -> list[Mapping[str, Any]]:
         """The summary's rows, best first; none for a fit."""
         return list(self.summary.get("ranking") or [])
 
     @property
     def order(self) -> list[str]:
         """Activations, best first; for a fit the one it trained."""
-        names = [str(row["activation"]) for row in self.ranking]
+        names = [str(row["activation"]) for row in self.ranking_rows]
         return names or [str(name) for name in self.members.activation.unique()]
 
 

@@ -332,7 +332,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
     """Rates and means of every activation of either run, in A's order, and the difference where both have it."""
     rows_of = [rows_by_activation(run.summary) for run in (a, b)]
     scores = [scores_of(run.chosen) for run in (a, b)]
-    decimals = decimals_for(a.ranking[0]["mean"] or 0.1)
+    decimals = decimals_for(a.ranking_rows[0]["mean"] or 0.1)
     score, signed = f",.{decimals}f", f"+,.{decimals}f"
     is_paired, ratio = are_paired(a, b), fold_ratio(a.summary)
     columns = (

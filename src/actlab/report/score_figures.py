@@ -41,7 +41,7 @@ def ranking(run: FinishedRun) -> Figure | None:
         return None
     best = winner_row(run.summary)
     decimals = score_decimals(run.summary)
-    rows = [_row(row, row["mean"], str(row["activation"]), fixed(row["mean"], decimals)) for row in run.ranking]
+    rows = [_row(row, row["mean"], str(row["activation"]), fixed(row["mean"], decimals)) for row in run.ranking_rows]
     scores = run.summary.get("references") or {}
     named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
     named += [(name, scores.get(key)) for key, name in REFERENCES.items()]
@@ -51,8 +51,8 @@ def ranking(run: FinishedRun) -> Figure | None:
     forest(axes, rows, ("activation", "mean"))
     if best:
         axes.axvline(best["mean"], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
-    if len(rows) > len(run.ranking):
-        axes.axhline(len(run.ranking) - 0.5, color=MUTED, linewidth=0.6)
+    if len(rows) > len(run.ranking_rows):
+        axes.axhline(len(run.ranking_rows) - 0.5, color=MUTED, linewidth=0.6)
     axes.set_xlabel(f"test {run.target.unit}, mean and 95 % interval; lower is better")
     return figure
 

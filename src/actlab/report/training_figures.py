@@ -78,7 +78,7 @@ def curves(run: FinishedRun) -> Figure | None:
 def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
     """Curve of the trial that was chosen in most folds, to where half of its members still train, thinned."""
     assert run.curves is not None
-    favourite = next((row["learning_rate"] for row in run.ranking if row["activation"] == name), None)
+    favourite = next((row["learning_rate"] for row in run.ranking_rows if row["activation"] == name), None)
     own = run.curves[run.curves.activation == name]
     if favourite is not None:
         own = own[np.isclose(own.learning_rate, favourite, rtol=1e-9)]

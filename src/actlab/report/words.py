@@ -299,7 +299,7 @@ def alternative(name: str, run: FinishedRun) -> str:
 
 
 def _favourites(run: FinishedRun) -> str:
-    chosen = [f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking]
+    chosen = [f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows]
     return f"Chosen most often: {', '.join(chosen)}."
 
 
