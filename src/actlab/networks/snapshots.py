@@ -27,10 +27,8 @@ KEY = "actlab_key"
 class Snapshots:
     """The snapshots of one process in a directory: found before training, deleted once results are stored.
 
-    Args:
-        directory: Where they lie.
-        key: Names all that training depends on besides the members.
-        keeps_results: Whether trained members wait here for other work to be done.
+    `key` names all that training depends on besides the members, and `keeps_results` says whether trained members wait
+    here for other work to be done.
     """
 
     def __init__(self, directory: Path, key: str, keeps_results: bool) -> None:
@@ -65,7 +63,7 @@ class Snapshots:
         return SnapshotCallback(path, self.key, is_last and not self.keeps_results)
 
     def clear(self) -> None:
-        """Delete what was used: the results are stored elsewhere."""
+        """Delete what was used, once the results are stored elsewhere."""
         for path in self.used:
             path.unlink(missing_ok=True)
         self.used.clear()

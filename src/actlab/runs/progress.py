@@ -47,14 +47,7 @@ def _times(elapsed_s: float, left_s: float) -> str:
 
 
 class TeamProgress(Progress):
-    """Members done, pace, remaining time and the current leader, as far as trials that were told say.
-
-    Args:
-        study: The workers' study.
-        n_trials: Trials in all.
-        n_splits: Members of a trial.
-        console: As in `Progress`.
-    """
+    """Members done, pace, remaining time and the current leader, as far as the trials of a study that were told say."""
 
     def __init__(self, study: Study, n_trials: int, n_splits: int, console: Console | None = None) -> None:
         super().__init__(console)
@@ -65,7 +58,6 @@ class TeamProgress(Progress):
         self.epochs_before = _member_epochs(done)
 
     def show(self) -> None:
-        """Look at the study and draw, if it is time to."""
         now = time.monotonic()
         if not self.is_due(now):
             return
@@ -80,15 +72,15 @@ class TeamProgress(Progress):
             left_s = max(0.0, expected_s - (now - self.last_told))
         numbers = _networks(self.n_seen * self.n_splits, self.n_trials * self.n_splits, pace)
         # those that were stopped early do not lead
-        complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
         leader = find_leader(
-            Leader(trial.params["activation"], trial.params["learning_rate"], trial.values[0]) for trial in complete
+            Leader(trial.params["activation"], trial.params["learning_rate"], trial.values[0])
+            for trial in done
+            if trial.state == TrialState.COMPLETE
         )
         self.draw(now, self.n_seen / self.n_trials, numbers, _times(elapsed_s, left_s), leader)
 
 
 def _member_epochs(done: Iterable[FrozenTrial]) -> int:
-    """Epochs that the members of these trials trained."""
     return sum(row["epochs"] for trial in done for row in trial.user_attrs[MEMBERS])
 
 
@@ -123,7 +115,6 @@ class PopulationProgress(Progress, pl.Callback):
     Args:
         n_members: Members that the run will train; where not known, those of the populations so far.
         n_already: Those among them that are done without having trained here: an earlier, interrupted run's.
-        console: As in `Progress`.
     """
 
     def __init__(self, n_members: int = 0, n_already: int = 0, console: Console | None = None) -> None:
@@ -163,13 +154,11 @@ class PopulationProgress(Progress, pl.Callback):
             n_diverged = sum(outcome.is_diverged for outcome in self.past)
             diverged = f", {n_diverged} diverged" if n_diverged else ""
             took = duration(time.monotonic() - self.started)
-            epochs = f"{self.member_epochs:,} network epochs"
-            self.print(f"{len(self.past)} networks trained in {took} ({epochs}{diverged})")
+            self.print(f"{len(self.past)} networks trained in {took} ({self.member_epochs:,} network epochs{diverged})")
             self.past = []
 
     @property
     def member_epochs(self) -> int:
-        """Epochs of all members so far."""
         return self.past_member_epochs + (self.module.member_epochs if self.module is not None else 0)
 
     @property
@@ -182,7 +171,6 @@ class PopulationProgress(Progress, pl.Callback):
         return self.n_already + len(self.finished)
 
     def remaining_member_epochs(self) -> float:
-        """What is expected to be left of the whole run."""
         if self.module is None:
             return 0.0
         running = self.module.running
@@ -221,14 +209,11 @@ def scores_of(outcomes: Iterable[Outcome]) -> Iterable[Leader]:
 
 
 class LiveCurves(pl.Callback):
-    """Appends to one run an activation: scores of its leading trial, and how many of its networks still train.
+    """Appends to one file an activation: scores of its leading trial, and how many of its networks still train.
 
     The leading trial has the lowest mean of its members' best validation scores so far. Steps are epochs, counted on
-    over the fits of a run. One file an activation; n epochs leave about 500 log2(n / 500) steps of 3 values in it,
-    150 kB for 4,000 epochs. For one process of a run: a second one would write over its files.
-
-    Args:
-        directory: The run's `tensorboard` directory; for one of several workers a directory of its own in there.
+    over the fits of a run; n epochs leave about 500 log2(n / 500) steps of 3 values, 150 kB for 4,000 epochs. Each
+    process of a run needs a directory of its own: a second one would write over the files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -255,8 +240,10 @@ class LiveCurves(pl.Callback):
                 "live/train": _mean(outcome.train_curve[-1] for outcome in leading if outcome.train_curve),
                 "live/networks": n_running[activation],
             }
-            self._file(activation).add_scalars(step, values)
-            self._file(activation).flush()
+            if activation not in self.files:
+                self.files[activation] = EventFile(self.directory / run_name(activation) / LIVE_FILE)
+            self.files[activation].add_scalars(step, values)
+            self.files[activation].flush()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epochs_before += trainer.current_epoch
@@ -265,15 +252,10 @@ class LiveCurves(pl.Callback):
         self.close()
 
     def close(self) -> None:
-        """Close the files; call it when the last population of a run is done."""
+        """To be called when the last population of a run is done."""
         for file in self.files.values():
             file.close()
         self.files = {}
-
-    def _file(self, activation: str) -> EventFile:
-        if activation not in self.files:
-            self.files[activation] = EventFile(self.directory / run_name(activation) / LIVE_FILE)
-        return self.files[activation]
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -41,10 +41,7 @@ class _BarOverLines(rich_progress.Progress):
 class Progress:
     """A bar over two lines that are drawn over on a terminal; elsewhere a plain line every `PLAIN_S` seconds.
 
-    Close it (or use it as a context manager) to get the terminal back.
-
-    Args:
-        console: Where to write; stderr unless given.
+    It writes to stderr unless a console is given. Close it (or use it as a context manager) to get the terminal back.
     """
 
     def __init__(self, console: Console | None = None) -> None:

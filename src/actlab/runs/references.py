@@ -65,33 +65,36 @@ class ReferencePrediction:
 def reference_predictions(
     table: Table, splits: Mapping[Split, SplitRows], settings: DataSettings
 ) -> Iterator[ReferencePrediction]:
-    """Predictions of every reference for the test rows of every (repeat, fold), in the order of the splits.
-
-    Args:
-        table: The data, with its target.
-        splits: Every split of the comparison; the inner ones of a fold give the same rows.
-        settings: Preprocessing (for ridge) and target transform.
-    """
-    if table.target is None:
+    """Predictions of every reference for the test rows of every (repeat, fold), in the order of the splits."""
+    target = table.target
+    if target is None:
         raise ValueError("references need a table with a target")
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    folds: dict[tuple[int, int], SplitRows] = {}
-    for split, rows in splits.items():
-        folds.setdefault((split.repeat, split.fold), rows)
+    # the inner splits of a fold give the same rows
+    folds = {(split.repeat, split.fold): rows for split, rows in splits.items()}
 
-    def predictions(fold: tuple[int, int]) -> list[ReferencePrediction]:
+    def of_fold(fold: tuple[int, int]) -> list[ReferencePrediction]:
+        rows, found = folds[fold], []
+        fitting = np.union1d(rows.training, rows.validation)
+        scaler = fit_target(target, fitting, settings.target_transform)
+        data = FoldData(fitting, rows.test, scaler.forward(target), table, settings)
         # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine make
         # gradient boosting ten times slower
         with threadpool_limits(1, user_api="openmp"):
-            return list(_predictions(table, settings, *fold, folds[fold]))
+            for name, predict in REFERENCES.items():
+                predicted = predict(data)
+                error = (predicted - data.targets[rows.test]) * scaler.sd
+                score = float(np.sqrt(np.mean(np.square(error))))
+                found.append(ReferencePrediction(name, *fold, rows.test, scaler.inverse(predicted), score))
+        return found
 
     # each fold on a thread of its own, where its copies of the table are small
     is_small = table.n_rows * len(table.schema.columns) <= MOST_CELLS
     n_threads = torch.get_num_threads() if is_small else 1
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
-        for of_fold in pool.map(predictions, folds):
-            yield from of_fold
+        for found in pool.map(of_fold, folds):
+            yield from found
 
 
 def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
@@ -101,24 +104,6 @@ def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float |
         scores[prediction.name].append(prediction.score)
     means = {name: statistics.fmean(values) for name, values in scores.items()}
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
-
-
-def _predictions(
-    table: Table, settings: DataSettings, repeat: int, fold: int, rows: SplitRows
-) -> Iterator[ReferencePrediction]:
-    assert table.target is not None
-    fitting = np.union1d(rows.training, rows.validation)
-    scaler = fit_target(table.target, fitting, settings.target_transform)
-    data = FoldData(fitting, rows.test, scaler.forward(table.target), table, settings)
-    for name, predict in REFERENCES.items():
-        predicted = predict(data)
-        error = (predicted - data.targets[rows.test]) * scaler.sd
-        score = float(np.sqrt(np.mean(np.square(error))))
-        yield ReferencePrediction(name, repeat, fold, rows.test, scaler.inverse(predicted), score)
-
-
-def _median(data: FoldData) -> Values:
-    return np.full(len(data.test), np.median(data.targets[data.fitting]))
 
 
 def _ridge(data: FoldData) -> Values:
@@ -145,7 +130,7 @@ def _hist_gradient_boosting(data: FoldData) -> Values:
 
 
 REFERENCES: dict[Literal["median", "ridge", "hist_gradient_boosting"], Callable[[FoldData], Values]] = {
-    "median": _median,
+    "median": lambda data: np.full(len(data.test), np.median(data.targets[data.fitting])),
     "ridge": _ridge,
     "hist_gradient_boosting": _hist_gradient_boosting,
 }
@@ -160,10 +145,8 @@ def ordinal_codes(features: pd.DataFrame, schema: Schema, fitting: Rows) -> Valu
     codes = np.empty((len(features), len(schema.columns)))
     for place, column in enumerate(schema.columns):
         cells = features[column.name]
-        if column.kind == "numeric":
-            codes[:, place] = cells
-            continue
-        known = column.categories or cells.iloc[fitting].value_counts().index[:N_BINS]
-        code = {name: number for number, name in enumerate(known)}
-        codes[:, place] = [code.get(cell, math.nan) for cell in cells]
+        if column.kind != "numeric":
+            known = column.categories or cells.iloc[fitting].value_counts().index[:N_BINS]
+            cells = cells.map({name: number for number, name in enumerate(known)})
+        codes[:, place] = cells
     return codes
