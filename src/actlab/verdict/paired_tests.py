@@ -102,12 +102,6 @@ def _half_width(standard_error: float, df: int, level: float) -> float:
     return math.nan if math.isnan(standard_error) else standard_error * float(special.stdtrit(df, (1 + level) / 2))
 
 
-def _t_statistic(difference: float, standard_error: float) -> float:
-    if standard_error == 0:
-        return math.copysign(math.inf, difference) if difference else 0.0
-    return difference / standard_error
-
-
 def corrected_resampled_t(
     a: npt.ArrayLike, b: npt.ArrayLike, test_train_ratio: float, level: float = 0.95
 ) -> PairedTest:
@@ -127,7 +121,8 @@ def corrected_resampled_t(
     difference, df = float(d.mean()), d.size - 1
     se = _standard_error(d, test_train_ratio)
     half = _half_width(se, df, level)
-    t = _t_statistic(difference, se)
+    without_variance = math.copysign(math.inf, difference) if difference else 0.0
+    t = without_variance if se == 0 else difference / se
     p = math.nan if math.isnan(t) else 2 * float(special.stdtr(df, -abs(t)))
     return PairedTest(difference, t, df, p, difference - half, difference + half)
 

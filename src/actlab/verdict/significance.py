@@ -1,7 +1,6 @@
 """From scores per activation to a verdict: comparisons with a reference, order, summaries of one setting's scores.
 
-Scores, pairs, diverged scores and `test_train_ratio` are as `paired_tests` defines them: `(n_pairs,)`, one entry for
-each (repeat, fold), lower is better, entry i of every array from the same split, seeds and batch order.
+Scores, pairs, diverged scores and `test_train_ratio` are as `paired_tests` defines them.
 """
 
 import math
@@ -17,7 +16,6 @@ from actlab.errors import InputError
 from actlab.settings import ALPHA
 from actlab.verdict.paired_tests import (
     FloatArray,
-    RopeProbabilities,
     as_pairs,
     as_scores,
     bayesian_correlated_t,
@@ -52,7 +50,9 @@ class Comparison:
     p_better: float
     p_better_low: float
     p_better_high: float
-    rope_probabilities: RopeProbabilities
+    p_rope_better: float
+    p_rope_equal: float
+    p_rope_worse: float
     rope: float
     n: int
     n_diverged_a: int
@@ -61,29 +61,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """Flat record for `summary.json`; NaN becomes None."""
-        record: dict[str, str | int | float] = {
-            "a": self.a,
-            "b": self.b,
-            "difference": self.difference,
-            "ci_low": self.ci_low,
-            "ci_high": self.ci_high,
-            "p": self.p,
-            "p_holm": self.p_holm,
-            "p_all_pairs": self.p_all_pairs,
-            "p_naive": self.p_naive,
-            "p_better": self.p_better,
-            "p_better_low": self.p_better_low,
-            "p_better_high": self.p_better_high,
-            "p_rope_better": self.rope_probabilities.a_better,
-            "p_rope_equal": self.rope_probabilities.equal,
-            "p_rope_worse": self.rope_probabilities.b_better,
-            "rope": self.rope,
-            "n": self.n,
-            "n_diverged_a": self.n_diverged_a,
-            "n_diverged_b": self.n_diverged_b,
-            "verdict": self.verdict,
-        }
-        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}
+        record = vars(self).items()
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record}
 
 
 def default_rope(baseline_scores: npt.ArrayLike, share: float = 0.01) -> float:
@@ -95,25 +74,6 @@ def default_rope(baseline_scores: npt.ArrayLike, share: float = 0.01) -> float:
     scores = as_scores(baseline_scores)
     finite = scores[~np.isnan(scores)]
     return share * abs(float(finite.mean())) if finite.size else math.nan
-
-
-def _holm_over_all_pairs(
-    p_with_reference: Mapping[str, float], scores: Mapping[str, npt.ArrayLike], test_train_ratio: float
-) -> dict[str, float]:
-    """p-values of the comparisons with the reference, adjusted over every pair of names."""
-    others = [
-        corrected_resampled_t(scores[a], scores[b], test_train_ratio).p for a, b in combinations(p_with_reference, 2)
-    ]
-    return dict(zip(p_with_reference, holm([*p_with_reference.values(), *others]).tolist(), strict=False))
-
-
-def _verdict(difference: float, p_holm: float, alpha: float) -> Verdict:
-    """Words for A against B; NaN compares false, so what could not be tested shows no difference."""
-    if p_holm < alpha and difference < 0:
-        return "better"
-    if p_holm < alpha and difference > 0:
-        return "worse"
-    return "no difference shown"
 
 
 def compare_all(
@@ -142,13 +102,14 @@ def compare_all(
     rho = test_train_ratio / (1 + test_train_ratio)
     a = as_scores(scores[reference])
     tests = {b: corrected_resampled_t(a, scores[b], test_train_ratio) for b in scores if b != reference}
-    p_values = {b: test.p for b, test in tests.items()}
-    adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
-    over_all_pairs = _holm_over_all_pairs(p_values, scores, test_train_ratio)
+    p_values = [test.p for test in tests.values()]
+    others = [corrected_resampled_t(scores[b], scores[c], test_train_ratio).p for b, c in combinations(tests, 2)]
+    p_holm, p_all_pairs = holm(p_values).tolist(), holm([*p_values, *others]).tolist()
     comparisons = []
-    for name, test in tests.items():
+    for i, (name, test) in enumerate(tests.items()):
         b = as_scores(scores[name])
-        wins = p_better(a, b, n_bootstrap, seed)
+        wins, posterior = p_better(a, b, n_bootstrap, seed), bayesian_correlated_t(a, b, rho, rope)
+        shown: Verdict = "better" if test.difference < 0 else "worse"
         comparisons.append(
             Comparison(
                 a=reference,
@@ -157,18 +118,21 @@ def compare_all(
                 ci_low=test.ci_low,
                 ci_high=test.ci_high,
                 p=test.p,
-                p_holm=adjusted[name],
-                p_all_pairs=over_all_pairs[name],
+                p_holm=p_holm[i],
+                p_all_pairs=p_all_pairs[i],
                 p_naive=naive_paired_t(a, b).p,
                 p_better=wins.p,
                 p_better_low=wins.low,
                 p_better_high=wins.high,
-                rope_probabilities=bayesian_correlated_t(a, b, rho, rope),
+                p_rope_better=posterior.a_better,
+                p_rope_equal=posterior.equal,
+                p_rope_worse=posterior.b_better,
                 rope=rope,
                 n=a.size,
                 n_diverged_a=int(np.isnan(a).sum()),
                 n_diverged_b=int(np.isnan(b).sum()),
-                verdict=_verdict(test.difference, adjusted[name], alpha),
+                # what could not be tested has p NaN, which compares false
+                verdict=shown if p_holm[i] < alpha else "no difference shown",
             )
         )
     return tuple(comparisons)

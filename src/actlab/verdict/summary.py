@@ -1,8 +1,7 @@
 """From the members of a run to its answer: learning rates chosen on validation, ranking, comparisons.
 
-Reads frames of `MemberRecord` rows only; nothing here trains or needs torch. Everything is paired: entry i of every
-activation's scores is the same (repeat, fold), with the same splits, seeds and batch orders. Test scores enter
-nowhere but in `score`: what is chosen is chosen by inner validation.
+Members are frames of `MemberRecord` rows. Scores are paired as `paired_tests` says. Test scores enter nowhere but in
+`score`: what is chosen is chosen by inner validation.
 """
 
 import math
@@ -26,6 +25,11 @@ from actlab.verdict.significance import (
 
 PAIR = ["repeat", "fold"]
 TURNED_ROUND = {"better": "worse", "worse": "better"}
+# what changes places when a comparison is seen from its other activation
+SIDES = (
+    *(("a", "b"), ("n_diverged_a", "n_diverged_b"), ("p_rope_better", "p_rope_worse")),
+    *(("ci_low", "ci_high"), ("p_better_low", "p_better_high")),
+)
 # A rate within this share of the (logarithmic) range from one of its ends counts as lying at the edge.
 EDGE_SHARE = 0.05
 
@@ -33,8 +37,7 @@ Scores = dict[str, npt.NDArray[np.float64]]
 
 
 def per_pair(members: pd.DataFrame) -> pd.DataFrame:
-    """One row for each trial and (repeat, fold): learning_rate, and `val`, `score` and `best_epoch`, its inner splits
-    averaged.
+    """One row a trial and (repeat, fold): its learning rate, and `val`, `score` and `best_epoch` over its inner splits.
 
     Plain means: a member without a finite score makes its trial's mean nan, because leaving it out would reward the
     trial whose worse member diverged. A pruned member has no validation score that could be compared.
@@ -56,12 +59,8 @@ def choose(members: pd.DataFrame) -> pd.DataFrame:
     """The trial chosen for each activation and (repeat, fold): the best mean over its inner-validation scores.
 
     A trial with a member that has no finite score, or that was pruned, in that fold is not chosen there while another
-    is left. Of equals, the lowest trial number. Test scores play no part.
-
-    Returns:
-        One row for each activation and (repeat, fold): trial, learning_rate, `val`, the mean `best_epoch`, and `score`,
-        the mean test score of the chosen trial's members of that fold (nan when none of the activation's trials has
-        finite scores).
+    is left. Of equals, the lowest trial number. Rows are those of `per_pair`; `score` is nan when none of the
+    activation's trials has finite scores.
     """
     tried = per_pair(members)
     tried["order"] = tried.val.where(np.isfinite(tried.val), math.inf)
@@ -88,13 +87,11 @@ def summarise(
 ) -> dict[str, Any]:
     """Ranking, comparisons and winner, as summary.json holds them.
 
-    `comparisons` are with the winner, `baseline_comparisons` with the baseline, each Holm-adjusted over its own;
-    `p_all_pairs` is adjusted over every pair of activations, because the winner is picked by these very scores.
-    Two-sided corrected resampled t-tests; see `significance.compare_all` for nan and for what either adjustment keeps.
+    `comparisons` are with the winner, `baseline_comparisons` with the baseline; see `significance.compare_all`.
 
     Args:
-        members: Rows as `MemberRecord`.
-        test_train_ratio: Rows in the test fold over rows outside it, for the corrected tests.
+        members: Of the run.
+        test_train_ratio: As in `paired_tests`.
         baseline: The activation that every other one is also compared with; its score sets the region of practical
             equivalence (the winner's where the baseline is not in the run).
         learning_rates_tried: The learning rates, or the two ends of the searched range, for `edge_of_range`.
@@ -102,26 +99,20 @@ def summarise(
         rope_share: Half-width of the region of practical equivalence, as a share of that score.
     """
     chosen, tried = choose(members), per_pair(members)
-    scores = scores_of(chosen)
-    order = ranking(scores)
-    scores = {name: scores[name] for name in order}
-    winner = order[0]
+    unordered = scores_of(chosen)
+    scores = {name: unordered[name] for name in ranking(unordered)}
+    winner = next(iter(scores))
     rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
 
     def with_reference(reference: str) -> tuple[Comparison, ...]:
-        if not is_equal_budget or len(scores) < 2 or reference not in scores:
-            return ()
-        return compare_all(scores, reference, test_train_ratio, rope)
+        if is_equal_budget and reference in scores:
+            return compare_all(scores, reference, test_train_ratio, rope)
+        return ()
 
     comparisons = with_reference(winner)
     return {
         "ranking": [
-            _ranking_row(_only(members, name), _only(chosen, name), test_train_ratio)
-            | {
-                "edge_of_range": is_at_edge(_only(chosen, name), learning_rates_tried),
-                "expected_best": expected_best(_only(tried, name)),
-            }
-            for name in order
+            _ranking_row(name, (members, chosen, tried), test_train_ratio, learning_rates_tried) for name in scores
         ],
         "rope": rope,
         "comparisons": [comparison.to_dict() for comparison in comparisons],
@@ -132,16 +123,16 @@ def summarise(
     }
 
 
-def _only(frame: pd.DataFrame, activation: str) -> pd.DataFrame:
-    return frame[frame.activation == activation]
-
-
-def _ranking_row(members: pd.DataFrame, chosen: pd.DataFrame, test_train_ratio: float) -> dict[str, Any]:
+def _ranking_row(
+    activation: str, frames: Iterable[pd.DataFrame], test_train_ratio: float, learning_rates_tried: list[float]
+) -> dict[str, Any]:
+    """From the frames of members, of chosen trials and of all trials."""
+    members, chosen, tried = (frame[frame.activation == activation] for frame in frames)
     scores = chosen.score.to_numpy(dtype=np.float64)
     interval = corrected_interval(scores, test_train_ratio)
     counts = chosen.learning_rate.value_counts().sort_index()
     return {
-        "activation": str(members.activation.iloc[0]),
+        "activation": activation,
         "learning_rate": favourite_learning_rate(chosen),
         "mean": interval.mean,
         "sd": interval.sd,
@@ -155,6 +146,8 @@ def _ranking_row(members: pd.DataFrame, chosen: pd.DataFrame, test_train_ratio: 
         "seconds": float(members.seconds.sum()),
         "member_epochs": int(members.epochs.sum()),
         "learning_rates_chosen": {f"{rate:g}": int(count) for rate, count in counts.items()},
+        "edge_of_range": is_at_edge(chosen, learning_rates_tried),
+        "expected_best": expected_best(tried),
     }
 
 
@@ -165,12 +158,8 @@ def expected_best(tried: pd.DataFrame) -> list[float]:
     settings; the last entry is the activation's mean score. An activation whose first entries are little worse is easy
     to tune. nan as long as a setting with a member that has no finite score may be the only one tried.
     """
-    folds = [
-        expected_best_after(rows.val.to_numpy(dtype=np.float64), rows.score.to_numpy(dtype=np.float64))
-        for _, rows in tried.groupby(PAIR, sort=True)
-    ]
-    n_settings = min(len(fold) for fold in folds)
-    return [float(np.mean([fold[n] for fold in folds])) for n in range(n_settings)]
+    folds = [expected_best_after(rows.val.to_numpy(), rows.score.to_numpy()) for _, rows in tried.groupby(PAIR)]
+    return [float(np.mean(after_n)) for after_n in zip(*folds, strict=False)]
 
 
 def favourite_learning_rate(chosen: pd.DataFrame) -> float:
@@ -187,11 +176,7 @@ def is_at_edge(chosen: pd.DataFrame, learning_rates_tried: list[float]) -> bool:
 
 
 def fold_ratio(summary: Mapping[str, Any]) -> float:
-    """Rows in a test fold over rows outside it, the `test_train_ratio` of `paired_tests`, from a summary.
-
-    Inner validation belongs to the training procedure: all rows outside the fold count. A summary that states no
-    counts has its number of folds.
-    """
+    """The `test_train_ratio` of `paired_tests`, from a summary; one that states no counts has its number of folds."""
     protocol, n_rows = summary.get("protocol") or {}, (summary.get("data") or {}).get("n_rows")
     if n_rows is None or protocol.get("n_test") is None:
         return 1 / (int(protocol.get("folds", 5)) - 1)
@@ -231,26 +216,12 @@ def comparison_of(
 
 def turned_round(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison as summary.json holds it, seen from its other activation."""
-
-    def negated(key: str) -> float | None:
-        return None if comparison.get(key) is None else -comparison[key]
-
-    def complement(key: str) -> float | None:
-        return None if comparison.get(key) is None else 1 - comparison[key]
-
-    return {
-        **comparison,
-        "a": comparison["b"],
-        "b": comparison["a"],
-        "difference": negated("difference"),
-        "ci_low": negated("ci_high"),
-        "ci_high": negated("ci_low"),
-        "p_better": complement("p_better"),
-        "p_better_low": complement("p_better_high"),
-        "p_better_high": complement("p_better_low"),
-        "p_rope_better": comparison.get("p_rope_worse"),
-        "p_rope_worse": comparison.get("p_rope_better"),
-        "n_diverged_a": comparison.get("n_diverged_b"),
-        "n_diverged_b": comparison.get("n_diverged_a"),
-        "verdict": TURNED_ROUND.get(comparison["verdict"], comparison["verdict"]),
-    }
+    turned = dict(comparison)
+    for one, other in SIDES:
+        turned[one], turned[other] = comparison.get(other), comparison.get(one)
+    for key in ("difference", "ci_low", "ci_high"):
+        turned[key] = None if turned.get(key) is None else -turned[key]
+    for key in ("p_better", "p_better_low", "p_better_high"):
+        turned[key] = None if turned.get(key) is None else 1 - turned[key]
+    turned["verdict"] = TURNED_ROUND.get(comparison["verdict"], comparison["verdict"])
+    return turned
