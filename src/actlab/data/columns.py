@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -49,7 +49,7 @@ class Column:
 
     Args:
         name: As in the header.
-        kind: `numeric` cells are float64 with NaN for missing; the others are text with None for missing.
+        kind: Cells of a `numeric` one are float64 with NaN for missing; the others are text with None for missing.
         categories: Of an ordinal column, from lowest to highest; empty for the other kinds.
         format: How a numeric column is written: `number`, `decimal_comma` (1.234,5) or `iso_date` (days since 1970).
     """
@@ -88,7 +88,6 @@ class Schema:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Schema":
-        """The schema that `to_dict` described."""
         columns = tuple(Column(**tupled(column)) for column in state["columns"])
         return cls(**{**tupled(state), "columns": columns})
 
@@ -112,15 +111,7 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True)
 class RawColumn:
-    """One column as the file holds it.
-
-    Args:
-        name: Of the column.
-        texts: (n_rows,) cells.
-        lines: (n_rows,) line numbers in the file.
-        file: Where it stands.
-        missing: Texts that mean "missing".
-    """
+    """One column as the file holds it: (n_rows,) texts and line numbers, and the texts that mean "missing"."""
 
     name: str
     texts: Texts
@@ -130,24 +121,18 @@ class RawColumn:
 
     @cached_property
     def numbers(self) -> Numbers:
-        """The cells as numbers written plainly or with currency signs and thousands separators."""
         return read_numbers(self.texts, self.missing)
 
     @property
     def whole(self) -> str:
-        """`file, column 'price'`, to begin a message with."""
         return f"{self.file.path}, column {shown(self.name)}"
 
     def place(self, row: int) -> str:
-        """`file, line 12, column 'price'`, to begin a message with."""
         return f"{self.file.path}, line {self.lines[row]}, column {shown(self.name)}"
 
     def refusal(self, row: int, what: str) -> InputError:
-        """What to raise where a cell of a column of numbers cannot be used."""
-        return InputError(
-            f"{self.place(row)}: {shown(self.texts[row])} {what}; correct the cell, or leave it empty if the value is "
-            "missing"
-        )
+        cell = f"{self.place(row)}: {shown(self.texts[row])}"
+        return InputError(f"{cell} {what}; correct the cell, or leave it empty if the value is missing")
 
     def line_list(self, is_meant: np.ndarray) -> str:
         """`line 3`, or `lines 3, 7 and 12 more`, of the rows that are meant."""
@@ -207,18 +192,16 @@ def numeric_column(column: Column, raw: RawColumn, values: np.ndarray, formatted
 
 def read_numbers(texts: Texts, missing: Collection[str], style: Format = "number") -> Numbers:
     """Read (n_rows,) cell texts as float64; days since 1970-01-01 UTC for `iso_date`."""
-    if style == "number":
-        values = _plain_numbers(texts, missing)
-        if values is not None:
-            return Numbers(values, np.empty(0, dtype=np.intp))
+    if style == "number" and (plain := _plain_numbers(texts, missing)) is not None:
+        return Numbers(plain, np.empty(0, dtype=np.intp))
     codes, distinct = _distinct(texts)
     is_missing = np.array([text in missing for text in distinct], dtype=bool)
-    readings = [_days(text) if style == "iso_date" else _formatted_number(text, style) for text in distinct]
-    values = np.array([np.nan if value is None else value for value in readings], dtype=np.float64)
-    is_unreadable = np.array([value is None for value in readings], dtype=bool) & ~is_missing
-    values[is_missing] = np.nan
-    is_formatted = np.array([style == "number" and not _is_plain(text) for text in distinct], dtype=bool)
-    formatted = np.flatnonzero((is_formatted & ~is_missing & ~is_unreadable)[codes])
+    read = _days if style == "iso_date" else partial(_formatted_number, style=style)
+    # NaN where it is None
+    values = np.array([None if text in missing else read(text) for text in distinct], dtype=np.float64)
+    is_unreadable = np.isnan(values) & ~is_missing
+    is_plain = np.array([bool(PLAIN.fullmatch(text) or INFINITE.fullmatch(text)) for text in distinct], dtype=bool)
+    formatted = np.flatnonzero(((style == "number") & ~np.isnan(values) & ~is_plain)[codes])
     return Numbers(values[codes], np.flatnonzero(is_unreadable[codes]), int(formatted[0]) if formatted.size else None)
 
 
@@ -243,10 +226,6 @@ def _distinct(texts: Texts) -> tuple[np.ndarray, list[str]]:
     """The code of each cell, and the stripped texts that the codes stand for."""
     codes, distinct = pd.factorize(np.array(texts, dtype=object))
     return codes, [text.strip() for text in distinct]
-
-
-def _is_plain(text: str) -> bool:
-    return PLAIN.fullmatch(text) is not None or INFINITE.fullmatch(text) is not None
 
 
 def _plain_numbers(texts: Texts, missing: Collection[str]) -> np.ndarray | None:
@@ -274,12 +253,11 @@ def _formatted_number(text: str, style: Format) -> float | None:
     sign, body = without_sign.groups()
     if sign and body[:1] in ("+", "-"):
         return None
-    if style == "decimal_comma":
-        match = DECIMAL_COMMA.fullmatch(body)
-        return None if match is None else float(sign + re.sub(r"[^\d,+-]", "", body).replace(",", "."))
-    if PLAIN.fullmatch(body):
+    if style == "decimal_comma" and DECIMAL_COMMA.fullmatch(body):
+        return float(sign + re.sub(r"[^\d,+-]", "", body).replace(",", "."))
+    if style == "number" and PLAIN.fullmatch(body):
         return float(sign + body)
-    return float(sign + re.sub(r"[^\d.+-]", "", body)) if GROUPED.fullmatch(body) else None
+    return float(sign + re.sub(r"[^\d.+-]", "", body)) if style == "number" and GROUPED.fullmatch(body) else None
 
 
 def _days(text: str) -> float | None:

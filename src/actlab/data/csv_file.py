@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,16 +33,7 @@ NOT_CSV = {
 
 @dataclass(frozen=True)
 class CsvFile:
-    """How to read one file, and what its header says.
-
-    Args:
-        path: As given.
-        names: Column names, stripped; an unnamed column i is called `Unnamed: i`, as pandas does.
-        encoding: Python's name of the encoding.
-        delimiter: One character.
-        sha256: Of the bytes of the file.
-        warnings: What was unusual about the file.
-    """
+    """How to read one file, what its header says (as `column_names` gives it), and what was unusual about it."""
 
     path: str
     names: tuple[str, ...]
@@ -137,7 +128,7 @@ def readable(path: str) -> Iterator[None]:
 
 def _scan_bytes(path: str) -> tuple[str, str, list[str]]:
     """Return sha256, encoding and warnings, from one pass over the bytes in constant memory."""
-    sha256 = hashlib.sha256()
+    sha256, is_decodable, has_controls = hashlib.sha256(), True, False
     with readable(path):
         if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
             raise InputError(f"{path} is not a regular file; save the table as a CSV file first")
@@ -147,39 +138,31 @@ def _scan_bytes(path: str) -> tuple[str, str, list[str]]:
                 if start.startswith(magic):
                     raise InputError(f"{path} is {what}: a CSV file is needed")
             encoding = next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), "utf-8")
+            decoder = codecs.getincrementaldecoder(encoding)()
             file.seek(0)
-            is_decodable = _scan(path, file, encoding, sha256)
-    warnings = []
-    if not is_decodable:
-        if encoding != "utf-8":
-            raise InputError(f"{path} begins like {encoding.upper()} but is not valid; save it again as UTF-8")
-        encoding = "latin-1"
-        warnings.append(f"{path} is not valid UTF-8; read as Latin-1 (save it as UTF-8 if letters look wrong)")
-    elif encoding == "utf-16":
-        warnings.append(f"{path} is UTF-16; read as such")
-    return sha256.hexdigest(), encoding, warnings
-
-
-def _scan(path: str, file: IO[bytes], encoding: str, sha256: "hashlib._Hash") -> bool:
-    """Update the hash with the rest of `file`; True when all of it is valid `encoding`."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    is_decodable, has_controls = True, False
-    while True:
-        part = file.read(SCAN_BYTES)
-        sha256.update(part)
-        has_controls = has_controls or re.search(rb"[\x01-\x08\x0e-\x19]", part) is not None
-        if encoding != "utf-16" and b"\x00" in part:
-            raise InputError(f"{path} is a binary file (it holds NUL bytes): a CSV file, plain text, is needed")
-        if is_decodable:
-            try:
-                decoder.decode(part, final=not part)
-            except UnicodeDecodeError:
-                is_decodable = False
-        if not part:
-            break
-    if not is_decodable and has_controls and encoding == "utf-8":
+            # the empty part at the end shows whether a character is cut off there
+            for part in chain(iter(lambda: file.read(SCAN_BYTES), b""), [b""]):
+                sha256.update(part)
+                has_controls = has_controls or re.search(rb"[\x01-\x08\x0e-\x19]", part) is not None
+                if encoding != "utf-16" and b"\x00" in part:
+                    raise InputError(f"{path} is a binary file (it holds NUL bytes): a CSV file, plain text, is needed")
+                is_decodable = is_decodable and _decodes(decoder, part)
+    if is_decodable:
+        return sha256.hexdigest(), encoding, [f"{path} is UTF-16; read as such"] if encoding == "utf-16" else []
+    if encoding != "utf-8":
+        raise InputError(f"{path} begins like {encoding.upper()} but is not valid; save it again as UTF-8")
+    if has_controls:
         raise InputError(f"{path} is a binary file (it holds control bytes): a CSV file, plain text, is needed")
-    return is_decodable
+    warning = f"{path} is not valid UTF-8; read as Latin-1 (save it as UTF-8 if letters look wrong)"
+    return sha256.hexdigest(), "latin-1", [warning]
+
+
+def _decodes(decoder: codecs.IncrementalDecoder, part: bytes) -> bool:
+    try:
+        decoder.decode(part, final=not part)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _rows(path: str, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -218,7 +201,7 @@ def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> l
 
 
 def column_names(path: str, header: list[str]) -> tuple[str, ...]:
-    """The names of a header, stripped; an unnamed column i is called `Unnamed: i`.
+    """The names of a header, stripped; an unnamed column i is called `Unnamed: i`, as pandas does.
 
     Raises:
         InputError: Two are equal.

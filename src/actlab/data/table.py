@@ -8,7 +8,7 @@ file is one `InputError` that names file, line or column and the repair.
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,6 @@ class Table:
 
     @property
     def n_rows(self) -> int:
-        """Number of data rows."""
         return len(self.features)
 
 
@@ -77,12 +76,8 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     missing is a number (also with thousands separators, currency signs, decimal commas, or ISO dates: warned of);
     otherwise categorical. The lists in `settings` overrule this. Constant and wholly missing columns are left out.
 
-    Args:
-        settings: Names the file, the target and exceptions.
-        require_target: Refuse settings without a target; otherwise such a table has no target.
-
     Raises:
-        InputError: The file, a column or a setting is unusable.
+        InputError: The file, a column or a setting is unusable, or no target is named and one is required.
     """
     if settings.csv is None:
         raise InputError("data.csv is not set; name a CSV file with --data.csv FILE")
@@ -104,8 +99,7 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
         _, target, target_warnings = _read_target(raw.pop(settings.target), settings)
         warnings += target_warnings
     ids = None
-    id_name = settings.id or _find_id(raw, settings)
-    if id_name is not None:
+    if (id_name := settings.id or _find_id(raw, settings)) is not None:
         id_column = raw.pop(id_name)
         ids = _ids(id_name, id_column.texts)
         if not ids.is_unique:
@@ -138,75 +132,89 @@ def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Itera
     if chunk_rows is not None and chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
     csv_file = open_csv(path)
-    return _tables(csv_file, schema, chunk_rows, [*csv_file.warnings, *_compare_header(csv_file, schema)])
+    warnings = [*csv_file.warnings, *_compare_header(csv_file, schema)]
+    return _tables(csv_file, schema, iterate_blocks(csv_file, chunk_rows or sys.maxsize), warnings)
 
 
 def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
     """The rows of a frame to predict on, read as `read_rows` reads its CSV, but numbers and ids are taken as they are.
 
-    A missing value is what `data.na_values` names first, so that NaN is the category NA where NA is one.
-
-    Args:
-        frame: Columns as in the training file; messages count its lines as in its CSV, the header first.
-        schema: Of the training file.
+    A missing value is what `data.na_values` names first, so that NaN is the category NA where NA is one. Messages count
+    the lines of the frame as in its CSV, the header first.
 
     Raises:
         InputError: As `read_rows`.
     """
     names = column_names(FRAME, [str(name) for name in frame.columns])
-    file, lines = CsvFile(FRAME, names, "", "", "", ()), np.arange(2, len(frame) + 2)
+    file = CsvFile(FRAME, names, "", "", "", ())
     warnings = _compare_header(file, schema)
     if len(frame) == 0:
         raise InputError(f"{FRAME} has no row; add rows")
     series = {name: frame.iloc[:, place] for place, name in enumerate(names)}
-    missing, columns = missing_texts(schema.na_values), []
-    for column in schema.columns:
-        if column.name not in series:
-            columns.append(_absent(column, len(frame)))
-        elif (numbers := _own_numbers(column, series[column.name], missing)) is not None:
-            columns.append(ReadColumn(column, numbers, []))
-        else:
-            texts = _texts(series[column.name], next(iter(schema.na_values), ""))
-            columns.append(read_column(column, RawColumn(column.name, texts, lines, file, missing)))
-            warnings += columns[-1].warnings
-    ids = _ids(schema.id, _texts(series[schema.id], "")) if schema.id in series else None
-    return Table(_frame(columns), None, ids, schema, tuple(warnings), "")
+    return next(_tables(file, schema, [(series, np.arange(2, len(frame) + 2))], warnings))
 
 
-def _own_numbers(column: Column, series: pd.Series, missing: frozenset[str]) -> np.ndarray | None:
-    """The (n_rows,) float64 numbers of a numeric column; None where they have to be looked at one by one."""
-    if column.kind != "numeric" or not is_numeric_dtype(series) or is_bool_dtype(series):
-        return None
-    values = series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-    if np.isinf(values).any():
-        return None
-    # such as -999
-    values[np.isin(values, [float(text) for text in missing if PLAIN.fullmatch(text)])] = np.nan
-    return values
+def _tables(
+    file: CsvFile,
+    schema: Schema,
+    blocks: Iterable[tuple[Mapping[str, Texts | pd.Series], np.ndarray]],
+    warnings: list[str],
+) -> Iterator[Table]:
+    """Blocks of rows under a schema: by name the cells of a column, as texts or as a frame holds them, and lines."""
+    warned = set[str]()
+    for cells, lines in blocks:
+        columns = []
+        for column in schema.columns:
+            read = _read(column, cells.get(column.name), lines, file, schema.na_values)
+            columns.append(read)
+            if read.warnings and column.name not in warned:
+                warned.add(column.name)
+                warnings += read.warnings
+        own_ids = None if schema.id is None else cells.get(schema.id)
+        ids = None if own_ids is None else _ids(schema.id, _texts(own_ids, ""))
+        yield Table(_frame(columns), None, ids, schema, tuple(warnings), file.sha256)
+        warnings = []
 
 
-def _texts(series: pd.Series, missing: str) -> list[str]:
-    """What a CSV would hold of a column of a frame."""
-    texts: list[str] = np.where(series.isna(), missing, series.astype(str).to_numpy(dtype=object)).tolist()
-    return texts
+def _read(
+    column: Column, cells: Texts | pd.Series | None, lines: np.ndarray, file: CsvFile, na_values: Sequence[str]
+) -> ReadColumn:
+    """One column under its kind; all missing where there are no cells."""
+    is_number = column.kind == "numeric"
+    if cells is None:
+        return ReadColumn(column, np.full(len(lines), np.nan if is_number else None), [])
+    missing = missing_texts(na_values)
+    if (
+        isinstance(cells, pd.Series)
+        and column.kind == "numeric"
+        and is_numeric_dtype(cells)
+        and not is_bool_dtype(cells)
+    ):
+        values = cells.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+        if not np.isinf(values).any():
+            # such as -999
+            values[np.isin(values, [float(text) for text in missing if PLAIN.fullmatch(text)])] = np.nan
+            return ReadColumn(column, values, [])
+    texts = _texts(cells, next(iter(na_values), ""))
+    return read_column(column, RawColumn(column.name, texts, lines, file, missing))
 
 
-def _absent(column: Column, n_rows: int) -> ReadColumn:
-    """A column that is not there."""
-    return ReadColumn(column, np.full(n_rows, np.nan if column.kind == "numeric" else None), [])
+def _texts(cells: Texts | pd.Series, missing: str) -> Texts:
+    """The texts of a file, or what it would hold of a column of a frame."""
+    if not isinstance(cells, pd.Series):
+        return cells
+    return list(np.where(cells.isna(), missing, cells.astype(str).to_numpy(dtype=object)))
 
 
 def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tuple[str, ...]]:
     """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
-    named = {
-        "data.target": [settings.target],
-        "data.id": [settings.id],
-        "data.ordinal": settings.ordinal,
-        "data.categorical": settings.categorical,
-        "data.numeric": settings.numeric,
-    }
-    for role, name in ((role, name) for role, names in named.items() for name in names if name is not None):
+    named = [("data.target", settings.target), ("data.id", settings.id)]
+    for key in ("ordinal", "categorical", "numeric"):
+        named += [(f"data.{key}", name) for name in getattr(settings, key)]
+    for role, name in named:
+        if name is None:
+            continue
         if name not in csv_file.names:
             raise InputError(f"{csv_file.path} has no column {shown(name)} ({role}){_similar(name, csv_file.names)}")
         if name in roles and roles[name] != role and (roles[name], role) != ("data.target", "data.numeric"):
@@ -215,10 +223,8 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
     order = {name: tuple(map(category_name, names)) for name, names in settings.ordinal.items()}
     for name, categories in order.items():
         if len(set(categories)) < max(2, len(categories)):
-            raise InputError(
-                f"data.ordinal must list at least two categories of {shown(name)}, lowest first, none twice; "
-                f"got {list(categories)}"
-            )
+            rule = f"data.ordinal must list at least two categories of {shown(name)}, lowest first, none twice"
+            raise InputError(f"{rule}; got {list(categories)}")
     return order
 
 
@@ -287,7 +293,7 @@ def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | 
     return None
 
 
-def _ids(name: str, texts: Texts) -> pd.Series:
+def _ids(name: str | None, texts: Texts) -> pd.Series:
     return pd.Series(list(texts), dtype=object, name=name)
 
 
@@ -405,27 +411,8 @@ def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
             f"{csv_file.path} has none of the {len(wanted)} feature columns of the model ({listed(wanted)}); its "
             f"columns are {listed(list(csv_file.names))}"
         )
-    warnings = []
-    if absent:
-        warnings.append(f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row")
-    if extra:
-        warnings.append(f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}")
-    return warnings
-
-
-def _tables(csv_file: CsvFile, schema: Schema, chunk_rows: int | None, warnings: list[str]) -> Iterator[Table]:
-    warned, missing = set[str](), missing_texts(schema.na_values)
-    for block in iterate_blocks(csv_file, chunk_rows or sys.maxsize):
-        columns = []
-        for column in schema.columns:
-            if column.name in block.texts:
-                raw = RawColumn(column.name, block.texts[column.name], block.lines, csv_file, missing)
-                columns.append(read_column(column, raw))
-            else:
-                columns.append(_absent(column, len(block.lines)))
-            if columns[-1].warnings and column.name not in warned:
-                warned.add(column.name)
-                warnings += columns[-1].warnings
-        ids = _ids(schema.id, block.texts[schema.id]) if schema.id in block.texts else None
-        yield Table(_frame(columns), None, ids, schema, tuple(warnings), csv_file.sha256)
-        warnings = []
+    found = {
+        f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row": absent,
+        f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}": extra,
+    }
+    return [warning for warning, names in found.items() if names]
