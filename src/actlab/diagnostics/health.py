@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -40,10 +40,9 @@ N_GRID = 601
 
 @dataclass(frozen=True)
 class HealthRecord(MemberKey):
-    """One hidden layer of one member at one moment, on its inner-validation rows.
+    """One hidden layer (from 1, next to the inputs) of one member at one moment, on its inner-validation rows.
 
     Args:
-        layer: From 1, the one next to the inputs.
         moment: `start` (initial weights), `best` (those of the best epoch) or `end` (those it stopped with).
         dead: Share of units whose derivative is about zero on every row.
         saturated: Share of (unit, row) pairs whose derivative is under 5 % of its maximum.
@@ -88,65 +87,51 @@ class StackHealth:
         ]
 
 
+@torch.enable_grad()
 def measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth:
     """Health of every member and hidden layer, without dropout and without touching the weights or their gradients.
 
-    Args:
-        stack: `P` members.
-        features: Rows (P, B, F) of each member.
-        targets: Their standardised targets (P, B); the loss is the mean squared error.
+    The loss is the mean squared error of outputs for features (P, B, F) from the standardised targets (P, B).
     """
     was_training = stack.training
     stack.eval()
-    try:
-        with torch.enable_grad():
-            return _measure(stack, features, targets)
-    finally:
-        stack.train(was_training)
-
-
-def _measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth:
     pre_activations: list[Tensor] = []
     dead, saturated, means = [], [], []
 
     def look(depth: int, z: Tensor, signal: Tensor) -> None:
         share = derivative(z, signal, stack.row.width_factor) / _maximum(stack, depth)[:, None, None]
-        is_dead = (share <= DEAD_SHARE).all(dim=1)
-        dead.append(is_dead.double().mean(dim=1))
+        dead.append((share <= DEAD_SHARE).all(dim=1).double().mean(dim=1))
         saturated.append((share < SATURATED_SHARE).double().mean(dim=(1, 2)))
         means.append(signal.detach().double().mean(dim=(1, 2)))
         pre_activations.append(z)
 
     outputs = stack(features, look)
+    stack.train(was_training)
     loss = (outputs - targets).square().mean(dim=1).sum()
     gradients = torch.autograd.grad(loss, pre_activations, allow_unused=True, materialize_grads=True)
     norms = [gradient.double().flatten(1).norm(dim=1) for gradient in gradients]
     is_finite = outputs.detach().isfinite().all(dim=1, keepdim=True)
-    measures = [torch.stack(m, dim=1).where(is_finite, torch.nan) for m in (dead, saturated, means, norms)]
-    return StackHealth(*measures)
+    return StackHealth(*(torch.stack(m, dim=1).where(is_finite, torch.nan) for m in (dead, saturated, means, norms)))
 
 
 def derivative(z: Tensor, outputs: Tensor, width_factor: int) -> Tensor:
     """|f'| (P, B, H) of each unit and row, from pre-activations (P, B, k H) that `outputs` (P, B, H) were made of."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(outputs)
     generator = torch.Generator(z.device).manual_seed(0)
     # one sign a unit: where units do not mix, signs leave no trace in the absolute values
     coin = torch.rand(outputs.shape[-1], generator=generator, device=z.device)
     signs = torch.where(coin < 0.5, -1.0, 1.0).to(outputs).expand_as(outputs)
-    if not outputs.requires_grad:
-        return torch.zeros_like(outputs)
     (gradient,) = torch.autograd.grad(outputs, z, signs, retain_graph=True, allow_unused=True, materialize_grads=True)
     if width_factor == 1:
         return gradient.abs()
-    by_pre_activation = torch.stack(gradient.chunk(width_factor, dim=-1))
-    norms: Tensor = torch.linalg.vector_norm(by_pre_activation, dim=0)
-    return norms
+    return cast(Tensor, torch.linalg.vector_norm(torch.stack(gradient.chunk(width_factor, dim=-1)), dim=0))
 
 
 def _maximum(stack: Regressor, depth: int) -> Tensor:
     """The largest |f'| (P,) of a layer's activation over pre-activations within `REACH`."""
-    k = stack.row.width_factor
+    k, weight = stack.row.width_factor, stack.first_weight
     per_axis = round(N_GRID ** (1 / k)) // 2 * 2 + 1
-    weight = stack.stacked()["weight_0"]
     axis = torch.linspace(-REACH, REACH, per_axis, dtype=weight.dtype, device=weight.device)
     grid = torch.cartesian_prod(*[axis] * k).reshape(1, -1, k)
     z = grid.repeat(stack.n_members, 1, 1).requires_grad_()
@@ -184,8 +169,8 @@ def records_of(observations: Sequence[Observation]) -> list[HealthRecord]:
 class HealthMonitor(pl.Callback):
     """Measures every member at the start, and with its best and its last weights when it leaves the population.
 
-    One monitor may watch several fits; its records add up. `seconds` is the time it took of them. Members leave one by
-    one, so their weights wait for others of their kind: measured alone, each would cost as much as many do.
+    One monitor may watch several fits; its records and the `seconds` it took of them add up. Members leave one by one,
+    so their weights wait for others of their kind: measured alone, each would cost as much as many do.
 
     Lightning calls a callback's `on_train_epoch_end` and `on_train_end` before the module's own, so members that are
     done are still in their stacks. Members that a pruner takes out earlier have a `start` only, and one without a
@@ -201,16 +186,13 @@ class HealthMonitor(pl.Callback):
 
     def of(self, trial: int) -> list[HealthRecord]:
         """The records of one trial, in the order of split, layer and moment."""
-        moments: list[Moment] = ["start", "best", "end"]
+        moments = get_args(Moment)
         own = [record for record in self.records if record.trial == trial]
         return sorted(own, key=lambda r: (r.repeat, r.fold, r.inner, r.layer, moments.index(r.moment)))
 
     def state_dict(self) -> dict[str, Any]:
         """For an interrupted population: tensors and plain types."""
-        waiting = [
-            [{**observation._asdict(), "member": repr(observation.member)} for observation in own]
-            for own in self._waiting.values()
-        ]
+        waiting = [[{**one._asdict(), "member": repr(one.member)} for one in own] for own in self._waiting.values()]
         return {"records": [list(vars(record).values()) for record in self.records], "waiting": waiting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -247,9 +229,10 @@ class HealthMonitor(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = _population(pl_module)
+        limits = (module.optimizer_settings.patience, module.max_epochs)
         with self._timed():
             for training in module.training_stacks:
-                self._leave(training, [place for place in training.running if training.is_done(place[1])])
+                self._leave(training, [place for place in training.running if place[1].is_done(*limits)])
             if len(self._enough) >= module.n_side_by_side:
                 # one alone would keep the other threads waiting
                 self._measure(module)

@@ -2,16 +2,15 @@
 
 - How soon a member's training loss came down to fixed shares of the target's variance. These are the same for every
   activation, so that times are compared at equal losses and never at equal epochs.
-- What a training step costs under each activation: the activation alone, and the whole network.
-- Histograms of pre-activations, hidden layer by hidden layer, before and after training in the same bins. They say at a
-  glance what the shares of `health` sum up: units that a ReLU has left behind, or a sigmoid driven into its flat ends.
+- Histograms of pre-activations before and after training in the same bins. They say at a glance what the shares of
+  `health` sum up: units that a ReLU has left behind, or a sigmoid driven into its flat ends.
 - What networks compute, checked by value: whether one is affine, and that maxout contains ReLU and leaky ReLU.
 """
 
 import math
-import time
+import statistics
+import timeit
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -50,12 +49,7 @@ class ConvergenceRecord(MemberKey):
 
 
 def convergence_records(outcomes: Sequence[Outcome], target_sd: float) -> list[ConvergenceRecord]:
-    """One record for each member and level.
-
-    Args:
-        outcomes: Trained members with their training curves.
-        target_sd: Standard deviation of the target, of its logarithm where networks train on that.
-    """
+    """One record for each member and level; `target_sd` is of the target's logarithm where networks train on that."""
     records = []
     for outcome in outcomes:
         for r2 in LEVELS:
@@ -89,23 +83,24 @@ class StepCost(NamedTuple):
 def step_costs(
     widths: Mapping[str, tuple[int, ...]], n_features: int, batch_size: int, n_rounds: int = 9
 ) -> dict[str, StepCost]:
-    """Time the steps of some activations on the CPU, by turns, so that a busy moment hits all of them.
+    """Time the steps of activations of these hidden widths on one thread of the CPU.
 
-    Args:
-        widths: Activation to its hidden widths.
-        n_features: Input columns.
-        batch_size: Rows of a step.
-        n_rounds: Times that every activation has its turn.
+    All have their turn in each round, so that a busy moment hits all of them.
     """
     steps = {name: _steps(name, hidden, n_features, batch_size) for name, hidden in widths.items()}
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in widths}
-    with _one_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         for alone, whole in steps.values():
             alone()
             whole()
         for place in (0, 1) * n_rounds:
             for name, own in steps.items():
-                times[name][place].append(_fastest(own[place]))
+                fastest = min(timeit.repeat(own[place], number=1, repeat=N_STEPS))
+                times[name][place].append(fastest / N_MEMBERS * 1e6)
+    finally:
+        torch.set_num_threads(n_threads)
     return {name: StepCost(tuple(alone), tuple(whole)) for name, (alone, whole) in times.items()}
 
 
@@ -136,30 +131,10 @@ def _steps(
     return activations_alone, whole_network
 
 
-def _fastest(step: Callable[[], None]) -> float:
-    """Microseconds a member of the fastest of some calls."""
-    times = []
-    for _ in range(N_STEPS):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return min(times) / N_MEMBERS * 1e6
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
-
-
 def median_costs(costs: Mapping[str, StepCost]) -> dict[str, dict[str, float]]:
     """Activation to its median microseconds, as summary.json holds them."""
     return {
-        name: {key: sorted(values)[len(values) // 2] for key, values in cost._asdict().items()}
+        name: {key: statistics.median_high(values) for key, values in cost._asdict().items()}
         for name, cost in costs.items()
     }
 
@@ -175,12 +150,7 @@ MAX_VALUES = 500_000
 class BinRecord:
     """One bin of the histogram of a hidden layer's pre-activations, over rows, units and networks.
 
-    Args:
-        layer: From 1, the one next to the inputs.
-        moment: `start` (initial weights) or `best` (those of the best epoch).
-        low: Lower edge; the lowest bin also holds what lies below.
-        high: Upper edge; the highest bin also holds what lies above.
-        count: Values in it.
+    Layers count from 1, next to the inputs. The lowest bin also holds what lies below, the highest what lies above.
     """
 
     layer: int
@@ -198,11 +168,8 @@ def n_rows(n_networks: int, widest: int) -> int:
 def bin_records(networks: Iterable[tuple[TrainedNetwork, Tensor]]) -> list[BinRecord]:
     """Histograms of every hidden layer at the start and at the best epoch, all networks together.
 
-    The initial weights are drawn again: they follow from the member alone. Networks may differ in depth; a layer counts
-    those that have it.
-
-    Args:
-        networks: Each with the inputs (B, F) to look at.
+    The initial weights are drawn again: they follow from the member alone. Each network comes with the inputs (B, F) to
+    look at; networks may differ in depth, and a layer counts those that have it.
     """
     start: dict[int, list[Values]] = {}
     best: dict[int, list[Values]] = {}
@@ -239,26 +206,25 @@ def _layer(layer: int, start: Sequence[Values], best: Sequence[Values]) -> Itera
 N_POINTS = 200
 
 
+@torch.no_grad()
 def deviation_from_affine(networks: Sequence[TrainedNetwork]) -> float:
     """The largest |f(t x + (1 - t) y) - t f(x) - (1 - t) f(y)| over random x, y, t, in standard deviations of f.
 
     Zero, up to rounding in float64, exactly where every network is an affine function of its inputs.
     """
-    return max(map(_deviation, networks))
-
-
-def _deviation(network: TrainedNetwork) -> float:
-    n_features, stack = network.n_features, stack_of([network]).double()
-    generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, N_POINTS, n_features, generator=generator, dtype=torch.float64) * 3
-    t = torch.rand(N_POINTS, 1, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
+    found = []
+    for network in networks:
+        stack, generator = stack_of([network]).double(), torch.Generator().manual_seed(0)
+        x, y = torch.randn(2, N_POINTS, network.n_features, generator=generator, dtype=torch.float64) * 3
+        t = torch.rand(N_POINTS, 1, generator=generator, dtype=torch.float64)
         between, at_x, at_y = (stack(points)[0] for points in (t * x + (1 - t) * y, x, y))
-    straight = t[:, 0] * at_x + (1 - t[:, 0]) * at_y
-    spread = torch.cat([at_x, at_y]).std().clamp_min(torch.finfo(torch.float64).tiny)
-    return float((between - straight).abs().max() / spread)
+        straight = t[:, 0] * at_x + (1 - t[:, 0]) * at_y
+        spread = torch.cat([at_x, at_y]).std().clamp_min(torch.finfo(torch.float64).tiny)
+        found.append(float((between - straight).abs().max() / spread))
+    return max(found)
 
 
+@torch.no_grad()
 def maxout_error(name: str) -> float:
     """The largest difference between an activation and the maxout of z and f'(-1) z, on numbers around zero.
 
@@ -266,7 +232,6 @@ def maxout_error(name: str) -> float:
     """
     z = torch.linspace(-50, 50, 2001).view(1, -1, 1)
     module = activations.get(name).build().eval()
-    with torch.no_grad():
-        slope = -module(torch.full((1, 1, 1), -1.0))
-        both = activations.get("maxout").build()(torch.cat([z, slope * z], dim=-1))
-        return float((both - module(z)).abs().max())
+    slope = -module(torch.full((1, 1, 1), -1.0))
+    both = activations.get("maxout").build()(torch.cat([z, slope * z], dim=-1))
+    return float((both - module(z)).abs().max())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -32,14 +33,8 @@ class AdamWState(NamedTuple):
 class AdamWGroups(NamedTuple):
     """AdamW's state for some members as compiled steps take it: by groups of equal settings, made of slices.
 
-    Args:
-        parameters: The slices of each group.
-        slices: Of which tensor in `Layers.tensors()` each is, and of which of these members.
-        averages: The first moments of each slice.
-        squares: The second moments.
-        n_steps: How many there have been, of all members.
-        learning_rates: Of each group.
-        weight_decays: Of each group.
+    `slices` says of which tensor in `Layers.tensors()` each slice is, and of which of these members; `averages` and
+    `squares` are its moments; `n_steps` counts for all members.
     """
 
     parameters: list[list[Tensor]]
@@ -64,7 +59,6 @@ class RowAdamW:
     gradients.
 
     Args:
-        stack: The networks.
         chunk: Members of a chunk, for steps that call the kernel chunk by chunk: no slice lies in two chunks, and all
             slices of a chunk count their steps together. None is one chunk whose slices count for themselves.
         sources: States to go on from, with the numbers of their members that are this one's, one source after the
@@ -81,25 +75,24 @@ class RowAdamW:
             for position, tensor in enumerate(self.tensors)
         ]
         size, device = chunk or stack.n_members, self.tensors[0].device
-        self.bounds = _equal_runs(
-            [(m.learning_rate, m.weight_decay, m.epochs, row // size) for row, m in enumerate(stack.members)]
-        )
+        settings = [(m.learning_rate, m.weight_decay, m.epochs, row // size) for row, m in enumerate(stack.members)]
+        starts = [row for row in range(stack.n_members) if row == 0 or settings[row] != settings[row - 1]]
+        # of the runs of equal neighbours
+        self.bounds = list(pairwise([*starts, stack.n_members]))
         # of each group, in the order of its parameters: which tensor, and the half-open slice of members
         self.slices = [self._cut(start, stop) for start, stop in self.bounds]
-        groups = []
-        for own, (start, _) in zip(self.slices, self.bounds, strict=True):
-            member = stack.members[start]
-            groups.append(
-                {
-                    "params": [torch.nn.Parameter(self.tensors[i].detach()[first:last]) for i, first, last in own],
-                    "lr": _as_adamw_takes_it(member.learning_rate, device),
-                    "initial_lr": member.learning_rate,
-                    "weight_decay": member.weight_decay,
-                    "epochs": member.epochs,
-                }
-            )
+        groups = [
+            {
+                "params": [torch.nn.Parameter(self.tensors[i].detach()[first:last]) for i, first, last in own],
+                "lr": _as_adamw_takes_it(stack.members[start].learning_rate, device),
+                "initial_lr": stack.members[start].learning_rate,
+                "weight_decay": stack.members[start].weight_decay,
+                "epochs": stack.members[start].epochs,
+            }
+            for own, (start, _) in zip(self.slices, self.bounds, strict=True)
+        ]
         self.adamw = torch.optim.AdamW(groups, fused=True)
-        made = torch.tensor(float(n_steps), dtype=torch.float32, device=device)
+        made = torch.tensor(n_steps, dtype=torch.float32, device=device)
         of_chunk = [made.clone() for _ in range(0, stack.n_members, size)]
         for own, group in zip(self.slices, self.adamw.param_groups, strict=True):
             for (i, start, stop), parameter in zip(own, group["params"], strict=True):
@@ -182,9 +175,3 @@ def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[Ad
     parts = [source.moments[position][key].index_select(0, rows) for source, rows in sources]
     # one is a copy already
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _equal_runs(values: Sequence[object]) -> list[tuple[int, int]]:
-    """Half-open bounds of the runs of equal neighbours."""
-    starts = [i for i in range(len(values)) if i == 0 or values[i] != values[i - 1]]
-    return list(zip(starts, [*starts[1:], len(values)], strict=True))

@@ -16,7 +16,7 @@ from actlab.data.datamodule import EpochOrder, SplitTensors
 from actlab.networks.adamw import RowAdamW
 from actlab.networks.network import Regressor
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,6 @@ class AutogradSteps:
     of the epoch and the number of the step lie on the device.
 
     Args:
-        stack: The networks.
-        optimizer: Theirs.
-        data: The rows.
         record: Turns a step into its replay; None takes every step as it comes.
     """
 
@@ -63,7 +60,7 @@ class AutogradSteps:
         self.replay: Work | None = None
 
     def pieces(self, order: EpochOrder) -> list[Piece]:
-        """What there is to do in an epoch: all members at once."""
+        """All members at once."""
         return [Piece(slice(0, self.stack.n_members), partial(self._train, order))]
 
     def _train(self, order: EpochOrder) -> Tensor:
@@ -114,15 +111,11 @@ def can_record(device: torch.device) -> bool:
     if device.type == "cpu":
         return False
     probe = torch.zeros(1, device=device)
-
-    def work() -> None:
-        probe.add_(1)
-
     try:
         # the probe lies there before another queue adds to it
         torch.accelerator.synchronize()
         with torch.Stream(device):
-            record(work)()
+            record(partial(probe.add_, 1))()
         torch.accelerator.synchronize()
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False

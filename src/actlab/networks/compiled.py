@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +28,15 @@ from actlab.networks.machine import cache_of_a_core
 from actlab.networks.network import Layers, Regressor
 from actlab.networks.streams import EpochShape, SharedBatches, Streams, masks_of_steps
 
+# TorchScript takes one class at a time
 _compiling = threading.Lock()
 
 
 class Batches(NamedTuple):
     """What P members visit in some steps: batches that lie ready for S streams, or row numbers of a table.
 
-    Args:
-        features: (steps, S, B, F') of each stream; with `rows` the table's, (N, F'). F' >= F, and what lies beyond a
-            network's F columns is left out.
-        targets: (steps, S, B), or (N,).
-        rows: (steps, P, B) row numbers, or empty.
+    Features are (steps, S, B, F') and targets (steps, S, B) with no `rows`; else (N, F') and (N,), and `rows` is
+    (steps, P, B). F' >= F, and what lies beyond a network's F columns is left out.
     """
 
     features: Tensor
@@ -244,7 +242,6 @@ def can_compile(activation: str) -> bool:
 
 def compiled_steps(activation: str) -> Steps:
     """The steps of stacks of that activation, compiled, which takes some 40 ms the first time."""
-    # TorchScript takes one class at a time
     with _compiling:
         return _compiled(activation)
 
@@ -291,12 +288,7 @@ def chunk_size(stack: Regressor, batch: int) -> int:
 class Chunks:
     """The chunks of a stack, a few neighbouring members each, and how they train.
 
-    Args:
-        stack: The networks.
-        optimizer: Made with this size of chunks.
-        size: Members of a chunk.
-        shared: Batches and dropout masks of the whole population.
-        shape: Which of these are the stack's.
+    The optimizer is made with the same `size` of chunks; `shape` says which of the shared batches are the stack's.
     """
 
     def __init__(
@@ -308,7 +300,7 @@ class Chunks:
         self.chunks = list(_slices(stack.n_members, size))
 
     def pieces(self, order: EpochOrder) -> list[Piece]:
-        """What there is to do in an epoch: each chunk by itself, unless they share masks that are drawn on the way."""
+        """Each chunk by itself, unless they share masks that are drawn on the way."""
         if self.shape.dropped and not self.shared.of_shape[self.shape].masks:
             return [Piece(slice(0, self.stack.n_members), partial(self.train_together, order))]
         return [Piece(rows, partial(self.train_alone, rows, order)) for rows in self.chunks]
@@ -340,7 +332,7 @@ class Chunks:
         return total
 
     def _own_batches(self, rows: slice, order: EpochOrder) -> Callable[[slice], Batches]:
-        """What gives some steps' batches of a chunk, as numbers of rows that are gathered on the way."""
+        """Makes some steps' batches of a chunk: numbers of rows that are gathered on the way."""
         visited = self.data.flat_rows(order, [member.stream for member in self.stack.members[rows]])
         return lambda steps: Batches(self.data.flat_features, self.data.flat_targets, visited[steps])
 
@@ -349,17 +341,14 @@ class Chunks:
         steps = compiled_steps(self.stack.row.name)
         layers, adamw = self.stack.layers(rows), self.optimizer.groups(rows)
         with as_written():
-            total: Tensor = steps(batches, layers, masks, places_among(places), adamw)
-        return total
+            return cast(Tensor, steps(batches, layers, masks, places_among(places), adamw))
 
     @torch.no_grad()
     def predict(self, features: Tensor, places: Tensor) -> Tensor:
         """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
-        steps = compiled_steps(self.stack.row.name)
+        predict = compiled_steps(self.stack.row.name).predict
         with as_written():
-            outputs = [
-                steps.predict(features, self.stack.layers(rows), places_among(places[rows])) for rows in self.chunks
-            ]
+            outputs = [predict(features, self.stack.layers(rows), places_among(places[rows])) for rows in self.chunks]
         return torch.cat(outputs)
 
 

@@ -49,8 +49,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # signals are smaller: the weights, gradients and moments of a stack take 32 MB at most, so its gradients 8.
 LARGEST_KEPT = 32 << 20
 KEPT = 512 << 20
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-UNITS = {"K": 1 << 10, "M": 1 << 20}
 
 
 def give_back_freed_memory() -> None:
@@ -58,9 +56,7 @@ def give_back_freed_memory() -> None:
 
     Between the texts of a table that has been read lie blocks that stay in use, and keep the pages around them.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    _call_of_glibc("malloc_trim", 0)
 
 
 def keep_freed_memory() -> None:
@@ -69,19 +65,22 @@ def keep_freed_memory() -> None:
     By default glibc hands the pages of gradients and signals back to the kernel after each step, and gets them again,
     zeroed, with a page fault each: some twenty a network and step at batch 128.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, KEPT)
-        # has to be said too: glibc no longer adapts it once a threshold is set
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+    _call_of_glibc("mallopt", M_TRIM_THRESHOLD, KEPT)
+    # has to be said too: glibc no longer adapts it once a threshold is set
+    _call_of_glibc("mallopt", M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
-def largest_cache(folder: Path = CACHES) -> int:
+def _call_of_glibc(name: str, *arguments: int) -> None:
+    call = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if call is not None:
+        call(*arguments)
+
+
+def largest_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
     """Bytes of the last level of cache as Linux says it, 0 where nobody says."""
+    units = {"K": 1 << 10, "M": 1 << 20}
     sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
-    return max((int(size[:-1]) * UNITS[size[-1]] for size in sizes if size[-1:] in UNITS), default=0)
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=0)
 
 
 @cache

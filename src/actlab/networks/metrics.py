@@ -12,9 +12,7 @@ from torchmetrics import Metric
 
 
 def rmse(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Root mean squared error over the last axis.
-
-    Given logarithms of both it is log-RMSE, so it is also the function for networks that predict the log target.
+    """Root mean squared error over the last axis; given logarithms of both it is log-RMSE.
 
     Args:
         predictions: (P, B) or (B,).
@@ -28,17 +26,10 @@ def rmse(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def log_rmse(predictions: Tensor, targets: Tensor) -> Tensor:
-    """sqrt(mean((ln y_hat - ln y)^2)) over the last axis, for raw values (prices in, not their logarithms).
+    """`rmse` of the logarithms of raw values > 0 (prices in, not their logarithms).
 
     A negative prediction makes its member's score nan and a prediction of exactly 0 makes it inf; neither raises,
     because a member that diverges has to be recorded, not to end the run of its neighbours.
-
-    Args:
-        predictions: (P, B) or (B,).
-        targets: (B,) or of the shape of `predictions`, all > 0.
-
-    Returns:
-        (P,), or a scalar for predictions of shape (B,); differentiable.
     """
     return rmse(predictions.log(), targets.log())
 
@@ -48,14 +39,9 @@ class LogRMSE(Metric):
 
     Values are on the scale that networks are trained on, so of a target that is learned as it is this is its RMSE.
     Sums are kept in float64: the score does not depend on how the rows were cut into batches.
-
-    Args:
-        n_members: P.
     """
 
-    is_differentiable = True
-    higher_is_better = False
-    full_state_update = False
+    is_differentiable, higher_is_better, full_state_update = True, False, False
 
     sum_squared_error: Tensor
     n_rows: Tensor
@@ -69,12 +55,7 @@ class LogRMSE(Metric):
         self.add_state("n_rows", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            predictions: (P, B).
-            targets: (B,) or (P, B).
-        """
+        """Add a batch: predictions (P, B), and targets (B,) or (P, B)."""
         if predictions.ndim != 2 or predictions.shape[0] != self.n_members:
             shape = tuple(predictions.shape)
             raise ValueError(f"predictions must have shape (n_members={self.n_members}, B), got shape {shape}")
@@ -89,8 +70,7 @@ class LogRMSE(Metric):
 
 def _check_shapes(predictions: Tensor, targets: Tensor) -> None:
     """Refuse what would broadcast: (P, B, 1) - (B,) is (P, B, B), and its mean still falls during training."""
-    is_flat = predictions.ndim in (1, 2)
-    if not is_flat or targets.shape not in (predictions.shape, predictions.shape[-1:]):
+    if predictions.ndim not in (1, 2) or targets.shape not in (predictions.shape, predictions.shape[-1:]):
         raise ValueError(
             "predictions must have shape (P, B) or (B,) and targets (B,) or the same shape, "
             f"got predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)}"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -38,10 +38,7 @@ class PopulationModule(pl.LightningModule):
     Each member is trained as it would be alone (its own initial weights, batch order, learning rate, early stopping
     and best weights); `outcomes` holds what became of each, in the order of `members`, after `Trainer.fit`.
     `Trainer.test` adds the score on the test rows of the member's own fold.
-
-    Args:
-        members: The networks.
-        optimizer: Schedule and patience; learning rate and weight decay are the members' own.
+    Learning rate and weight decay are the members' own, not of `optimizer`.
     """
 
     def __init__(self, members: Sequence[Member], optimizer: OptimizerSettings) -> None:
@@ -123,26 +120,24 @@ class PopulationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One stock AdamW a stack, made here because the stacks lie on the device only now."""
-        data = self.datamodule.data
-        dtype = next((stack.first_weight.dtype for stack in self._regressors()), torch.float32)
+        data, stacks = self.datamodule.data, [stack for stack in self.stacks if isinstance(stack, Regressor)]
+        dtype = stacks[0].first_weight.dtype if stacks else torch.float32
         tensors = SplitTensors(data, self.trainer.strategy.root_device, dtype)
         # an accelerator records autograd's steps instead, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
         self._shared = SharedBatches([member.stream for member in self.members], tensors) if is_compiled else None
+        common = (
+            data,
+            tensors,
+            self.optimizer_settings,
+            self.max_epochs,
+            self.datamodule.settings.batch_size,
+            self._shared,
+        )
         self.training_stacks = [
-            StackTraining(
-                stack,
-                positions,
-                data,
-                tensors,
-                self.optimizer_settings,
-                self.max_epochs,
-                self.datamodule.settings.batch_size,
-                self._shared,
-                interrupted,
-            )
+            StackTraining(stack, positions, *common, interrupted)
             for stack, positions, interrupted in zip(
-                self._regressors(), self._positions, self._interrupted or [None] * len(self._positions), strict=True
+                stacks, self._positions, self._interrupted or [None] * len(stacks), strict=True
             )
         ]
         self._interrupted = []
@@ -179,11 +174,6 @@ class PopulationModule(pl.LightningModule):
         """Of members in training: the streams whose batches are made."""
         self.datamodule.streams = tuple(dict.fromkeys(member.stream for member in members))
 
-    def _regressors(self) -> Iterable[Regressor]:
-        for stack in self.stacks:
-            assert isinstance(stack, Regressor)
-            yield stack
-
     def on_fit_start(self) -> None:
         # members of one population differ in length: the longest first keeps the threads busy to the end
         self.training_stacks.sort(key=lambda training: -training.n_members)
@@ -200,17 +190,14 @@ class PopulationModule(pl.LightningModule):
     def _side_by_side(self, tasks: Iterable[tuple[StackTraining, Callable[[], None]]]) -> None:
         """Work of stacks, as the Trainer wants it computed."""
 
+        # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
+        is_training, in_precision = torch.is_grad_enabled(), self.trainer.precision_plugin.forward_context
+
         def run(task: tuple[StackTraining, Callable[[], None]]) -> None:
             training, work = task
-            with (
-                self.trainer.precision_plugin.forward_context(),
-                torch.set_grad_enabled(is_training),
-                training.on_own_queue(),
-            ):
+            with in_precision(), torch.set_grad_enabled(is_training), training.on_own_queue():
                 work()
 
-        # threads of a pool start with gradients on and no autocast, whatever Lightning set around this call
-        is_training = torch.is_grad_enabled()
         self.in_pool(run, tasks)
 
     def in_pool(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -235,16 +222,14 @@ class PopulationModule(pl.LightningModule):
         """Score every member on its inner-validation rows."""
         if self.trainer.sanity_checking:
             return
-        if not self.on_accelerator:
-            self._side_by_side((training, partial(_validate, training)) for training in self.training_stacks)
-        else:
+        self._side_by_side((training, training.validate) for training in self.training_stacks)
+        if self.on_accelerator:
             # numbers are read when the work of all stacks is under way
-            self._side_by_side((training, training.validate) for training in self.training_stacks)
             self._side_by_side((training, training.record) for training in self.training_stacks)
             torch.accelerator.synchronize()
-            seconds = time.perf_counter() - self._epoch_started
+            seconds = (time.perf_counter() - self._epoch_started) / self.n_alive
             for training in self.training_stacks:
-                training.spend(seconds * training.n_members / self.n_alive)
+                training.spend(seconds)
 
     def on_train_epoch_end(self) -> None:
         """Members that are done leave; those that stay move closer together."""
@@ -255,12 +240,9 @@ class PopulationModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def _log_means(self) -> None:
-        for key, curves in (
-            ("train/score", [outcome.train_curve for outcome in self.running]),
-            ("val/score", [outcome.val_curve for outcome in self.running if outcome.val_curve]),
-        ):
-            if curves:
-                self.log(key, sum(curve[-1] for curve in curves) / len(curves))
+        for name in ("train", "val"):
+            if last := [curve[-1] for outcome in self.running if (curve := getattr(outcome, f"{name}_curve"))]:
+                self.log(f"{name}/score", sum(last) / len(last))
 
     def retire(self, leaves: Callable[[Outcome], object]) -> None:
         """Take members out of training with their best weights so far; their neighbours do not notice."""
@@ -334,34 +316,25 @@ def _of_members(stack: dict[str, Any], position_of: dict[int, int]) -> dict[str,
     rows = [row for row, there in enumerate(stack["positions"]) if there in position_of]
     index = torch.tensor(rows, dtype=torch.int64)
     return {
+        **stack,
         "positions": [position_of[stack["positions"][row]] for row in rows],
         "outcomes": [stack["outcomes"][row] for row in rows],
         "weights": take_rows(stack["weights"], index),
         "best": take_rows(stack["best"], index),
-        "steps": stack["steps"],
         "moments": [take_rows(each, index) for each in stack["moments"]],
     }
 
 
-def _validate(training: StackTraining) -> None:
-    training.validate()
-    training.record()
-
-
 @torch.no_grad()
 def predict(outcomes: Sequence[Outcome], features: Tensor) -> Tensor:
-    """Standardised predictions (P, B) of members of one split and architecture by their best weights.
-
-    Args:
-        outcomes: Members of one split, activation and widths, each with a `state`.
-        features: (B, F) of that split's preprocessing.
+    """Standardised predictions (P, B) for features (B, F) of members of one split, activation and widths, each with a
+    `state`.
     """
     states = [outcome.state for outcome in outcomes if outcome.state is not None]
     widths = [features.shape[1]] * len(states)
     stack = Regressor([outcome.member for outcome in outcomes], widths, stack_states(states))
     stack = stack.to(features.device).eval()
-    outputs: Tensor = stack(features.to(stack.first_weight.dtype))
-    return outputs
+    return cast(Tensor, stack(features.to(stack.first_weight.dtype)))
 
 
 def _prepare_thread() -> None:

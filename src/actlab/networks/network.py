@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,10 +109,8 @@ DRAWING_THREADS = 2
 class Layers(NamedTuple):
     """The parameters of P members, or the gradients by them.
 
-    Args:
-        weights: Of each layer, (P, in, k out); the last layer has one output.
-        biases: Of each layer, (P, k out).
-        learned: (P,) of each hidden layer whose activation learns a number.
+    Of each layer: weights (P, in, k out) and biases (P, k out), the last layer with one output; and, where a hidden
+    layer's activation learns a number, that (P,).
     """
 
     weights: list[Tensor]
@@ -120,7 +118,6 @@ class Layers(NamedTuple):
     learned: list[Tensor]
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in this order."""
         return self.weights + self.biases + self.learned
 
 
@@ -172,16 +169,15 @@ class Regressor(nn.Module):
                 write_row(whole, row, state)
 
         with ThreadPoolExecutor(min(DRAWING_THREADS, torch.get_num_threads())) as pool:
-            for _ in pool.map(fill, alike.values()):
-                pass
+            list(pool.map(fill, alike.values()))
         return whole
 
     def _draw_member(self, member: Member, n_features: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(member.stream, "init"))
         layers = draw(n_features, member.hidden, member.activation, member.init, generator)
-        state = {}
+        state: dict[str, Tensor] = {}
         for depth, (weight, bias) in enumerate(layers):
-            state[f"weight_{depth}"], state[f"bias_{depth}"] = weight, bias
+            state |= {f"weight_{depth}": weight, f"bias_{depth}": bias}
         for depth, module in enumerate(self.activation):
             for name, value in module.named_parameters():
                 state[f"{name}_{depth}"] = value.detach().clone()
@@ -202,7 +198,7 @@ class Regressor(nn.Module):
 
     def stacked(self) -> dict[str, Tensor]:
         """Every learned tensor with its leading axis P, by name."""
-        return {name: value for name, value in self.named_parameters(recurse=False)}
+        return dict(self.named_parameters(recurse=False))
 
     def layers(self, rows: slice | None = None) -> Layers:
         """The stacked tensors layer by layer, of all members or, detached, of some neighbours."""
@@ -253,30 +249,22 @@ class Regressor(nn.Module):
 
     def forward(self, features: Tensor, look: Callable[[int, Tensor, Tensor], object] | None = None) -> Tensor:
         """Outputs (P, B) for features (P, B, F), or (B, F) shared by all members; `look` as in `forward_pass`."""
-        masks = self._masks(features.shape[-2])
+        streams = self.masks if self.training else None
+        shapes = [(features.shape[-2], width) for width in self.members[0].hidden]
+        masks = streams.masks(shapes, self.dropout, self.first_weight.dtype) if streams is not None else []
 
         def activate(depth: int, z: Tensor) -> Tensor:
             outputs = self.activate(depth, z)
-            if masks and self.masks is not None:
-                outputs = self.masks.multiply(outputs, masks[depth].to(outputs.dtype))
-            return outputs
+            return outputs if streams is None else streams.multiply(outputs, masks[depth].to(outputs.dtype))
 
         return forward_pass(self.n_hidden, features, self.linear, activate, look)
-
-    def _masks(self, batch: int) -> list[Tensor]:
-        """Dropout masks of one training step, of all layers at once."""
-        if not self.training or self.masks is None:
-            return []
-        shapes = [(batch, width) for width in self.members[0].hidden]
-        return self.masks.masks(shapes, self.dropout, self.first_weight.dtype)
 
     def linear(self, depth: int, signal: Tensor) -> Tensor:
         """Pre-activations (P, B, k H) of a hidden layer, or the outputs (P, B) of the last layer."""
         weight, bias = getattr(self, f"weight_{depth}"), getattr(self, f"bias_{depth}")
         if depth == self.n_hidden:
             # matrix products with one output column differ in the last bit with the number of members
-            outputs: Tensor = (signal * weight.transpose(1, 2)).sum(-1) + bias
-            return outputs
+            return cast(Tensor, (signal * weight.transpose(1, 2)).sum(-1) + bias)
         if signal.dim() == 2:
             signal = signal.expand(self.n_members, *signal.shape)
         return torch.baddbmm(bias.unsqueeze(1), signal, weight)
@@ -285,12 +273,10 @@ class Regressor(nn.Module):
         """Outputs (P, B, H) of the activation of a hidden layer for pre-activations (P, B, k H), without dropout."""
         module = self.activation[depth]
         if not self.learned[depth]:
-            outputs: Tensor = module(z)
-            return outputs
+            return cast(Tensor, module(z))
         own = {name: getattr(self, f"{name}_{depth}") for name in self.learned[depth]}
         apply = partial(torch.func.functional_call, module)
-        mapped: Tensor = torch.func.vmap(lambda one, signal: apply(one, (signal,)))(own, z)
-        return mapped
+        return cast(Tensor, torch.func.vmap(lambda one, signal: apply(one, (signal,)))(own, z))
 
 
 def take_rows(tensors: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -98,11 +99,7 @@ class StackTraining:
     Args:
         stack: The members' networks, on the device.
         positions: Number of each member in the population.
-        data: The splits, for rows and target scales.
-        tensors: The same splits' rows on the device.
-        optimizer: Patience and schedule.
-        max_epochs: Length of the schedule.
-        batch_size: Rows of a batch.
+        tensors: The rows of `data`, on the device.
         shared: Batches and dropout masks of the whole population. Where given, the stack trains by
             `actlab.networks.compiled` if that knows its activation; else by autograd.
         interrupted: What `to_dict` gave of the same members, to go on from.
@@ -121,10 +118,7 @@ class StackTraining:
         interrupted: dict[str, Any] | None = None,
     ) -> None:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
-        self.outcomes = {
-            position: Outcome(member, stack.n_parameters(row))
-            for row, (position, member) in enumerate(zip(positions, stack.members, strict=True))
-        }
+        so_far: list[dict[str, Any]] = [{"n_parameters": stack.n_parameters(row)} for row in range(stack.n_members)]
         self.finished: dict[int, Outcome] = {}
         self.positions = list(positions)
         # seconds of a member in the last piece that was done
@@ -135,26 +129,25 @@ class StackTraining:
         # filled when a member first scores
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
-        own = [member.split for member in stack.members]
-        self.splits = tuple(dict.fromkeys(own))
-        self.n_validation = len(data[own[0]].rows.validation)
-        steps, batch = batch_shape(len(data[own[0]].rows.training), batch_size)
+        self.splits = tuple(dict.fromkeys(member.split for member in stack.members))
+        rows = data[self.splits[0]].rows
+        self.n_validation = len(rows.validation)
+        steps, batch = batch_shape(len(rows.training), batch_size)
         self.shape = EpochShape(steps, batch, stack.members[0].hidden, stack.dropout)
         self.shared = shared
         self.is_compiled = shared is not None and can_compile(stack.row.name)
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if stack.row.name in activations.BY_NAME else None
-        if interrupted is None:
-            self._set_stack(stack)
-            return
-        self.outcomes = {
-            position: Outcome(member, **own)
-            for position, member, own in zip(positions, stack.members, interrupted["outcomes"], strict=True)
-        }
-        self.best = {name: value.to(device) for name, value in interrupted["best"].items()}
-        moments = [{key: value.to(device) for key, value in own.items()} for own in interrupted["moments"]]
-        everyone = torch.arange(stack.n_members, device=device)
-        self._set_stack(stack, [(AdamWState(interrupted["steps"], moments), everyone)])
+        sources = None
+        if interrupted is not None:
+            so_far = interrupted["outcomes"]
+            self.best = {name: value.to(device) for name, value in interrupted["best"].items()}
+            moments = [{key: value.to(device) for key, value in own.items()} for own in interrupted["moments"]]
+            everyone = torch.arange(stack.n_members, device=device)
+            sources = [(AdamWState(interrupted["steps"], moments), everyone)]
+        known = zip(positions, stack.members, so_far, strict=True)
+        self.outcomes = {position: Outcome(member, **own) for position, member, own in known}
+        self._set_stack(stack, sources)
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors on the processor and plain types: what the members in training go on from at the next epoch."""
@@ -223,35 +216,30 @@ class StackTraining:
         started = time.perf_counter()
         self.losses[piece.rows] = piece.train() / self.shape.steps
         if self.device_queue is None:
-            seconds = (time.perf_counter() - started) / piece.n_members
-            self.pace = seconds
-            self._spend(seconds, range(piece.rows.start, piece.rows.stop))
+            self.pace = seconds = (time.perf_counter() - started) / piece.n_members
+            self.spend(seconds, range(piece.rows.start, piece.rows.stop))
 
-    def spend(self, seconds: float) -> None:
-        """Share out time among the members."""
-        self._spend(seconds / self.n_members, self.rows)
-
-    def _spend(self, seconds: float, rows: Container[int]) -> None:
-        """Add what each of some members took."""
+    def spend(self, seconds: float, rows: Container[int] | None = None) -> None:
+        """Add seconds to each member, or to each of some rows."""
         for row, outcome in self.running:
-            if row in rows:
+            if rows is None or row in rows:
                 outcome.seconds += seconds
 
     @torch.no_grad()
     def validate(self) -> None:
-        """Predict the validation rows."""
-        if self.n_validation == 0:
-            return
+        """Predict the validation rows; on the processor, `record` their scores at once."""
         started = time.perf_counter()
-        self.stack.eval()
-        sd = self.sd.unsqueeze(1)
-        self.metric.reset()
-        # the rows beyond only fill up the lanes
-        outputs = self.steps.predict(self.features, self.places)[:, : self.n_validation]
-        targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
-        self.metric.update(outputs * sd, targets * sd)
+        if self.n_validation:
+            self.stack.eval()
+            sd = self.sd.unsqueeze(1)
+            self.metric.reset()
+            # the rows beyond only fill up the lanes
+            outputs = self.steps.predict(self.features, self.places)[:, : self.n_validation]
+            targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
+            self.metric.update(outputs * sd, targets * sd)
         if self.device_queue is None:
-            self.spend(time.perf_counter() - started)
+            self.spend((time.perf_counter() - started) / self.n_members)
+            self.record()
 
     @torch.no_grad()
     def record(self) -> None:
@@ -260,7 +248,10 @@ class StackTraining:
         for row, outcome in self.running:
             outcome.train_curve.append(scores[row])
             outcome.epochs += 1
-        self._keep_best(self._improved() if self.n_validation else self._at_their_length())
+        if rows := self._improved() if self.n_validation else self._at_their_length():
+            index = torch.tensor(rows, device=self.sd.device)
+            for name, value in self.stack.stacked().items():
+                self.best[name].index_copy_(0, index, value.detach().index_select(0, index))
 
     def _improved(self) -> list[int]:
         """Rows of the members that have never been as good on the validation rows."""
@@ -281,28 +272,17 @@ class StackTraining:
         for _, outcome in self.running:
             outcome.is_diverged = not math.isfinite(outcome.train_curve[-1])
             outcome.best_epoch = 0 if outcome.is_diverged else outcome.epochs
-        return [row for row, outcome in self.running if self.is_done(outcome)]
-
-    def _keep_best(self, rows: Sequence[int]) -> None:
-        if rows:
-            index = torch.tensor(rows, device=self.sd.device)
-            for name, value in self.stack.stacked().items():
-                self.best[name].index_copy_(0, index, value.detach().index_select(0, index))
-
-    def is_done(self, outcome: Outcome) -> bool:
-        """Whether a member has trained as long as it may."""
-        return outcome.is_done(self.settings.patience, self.max_epochs)
+        return [row for row, outcome in self.running if outcome.is_done(self.settings.patience, self.max_epochs)]
 
     def retire(self, leaves: Callable[[Outcome], object]) -> None:
         """Take members out of the stack with their best weights; the rest goes on without them."""
-        leaving = {position for position, outcome in self.outcomes.items() if leaves(outcome)}
-        if not leaving:
-            return
         places = list(zip(self.rows, self.positions, strict=True))
-        gone = [(row, position) for row, position in places if position in leaving]
+        gone = [place for place in places if leaves(self.outcomes[place[1]])]
+        if not gone:
+            return
         for start in range(0, len(gone), FETCHED):
             self._finish(gone[start : start + FETCHED])
-        staying = [(row, position) for row, position in places if position not in leaving]
+        staying = [(row, position) for row, position in places if position in self.outcomes]
         self.rows, self.positions = [row for row, _ in staying], [position for _, position in staying]
         if staying and len(staying) < self.least_alive * self.stack.n_members:
             self._shrink()
@@ -328,29 +308,20 @@ class StackTraining:
 
     def halve(self) -> "StackTraining":
         """Give half of the members to a new stack, so that two threads have work."""
-        if self.n_members < self.stack.n_members:
-            self._shrink()
-        middle = self.n_members // 2
-        other = copy(self)
+        middle, other = self.n_members // 2, copy(self)
         other.finished = {}
-        for half, rows in ((other, range(middle, self.n_members)), (self, range(middle))):
-            half._keep(list(rows))
+        for half, own in ((other, slice(middle, None)), (self, slice(middle))):
+            half.positions, half.rows = half.positions[own], half.rows[own]
+            half.outcomes = {position: half.outcomes[position] for position in half.positions}
+            half._shrink()
         return other
-
-    def _keep(self, rows: Sequence[int]) -> None:
-        self.positions = [self.positions[row] for row in rows]
-        self.outcomes = {position: self.outcomes[position] for position in self.positions}
-        self.rows = list(rows)
-        self._shrink()
 
     def can_absorb(self, other: "StackTraining") -> bool:
         """Whether the members of both could have been planned as one stack."""
-        mine, theirs = self.stack.members[0], other.stack.members[0]
-        return (
-            mine.activation == theirs.activation
-            and (self.n_validation, self.shape) == (other.n_validation, other.shape)
-            and self.stack.first_weight.shape[1:] == other.stack.first_weight.shape[1:]
+        mine, theirs = (
+            (one.stack.row.name, one.n_validation, one.shape, one.stack.first_weight.shape[1:]) for one in (self, other)
         )
+        return mine == theirs
 
     def absorb(self, other: "StackTraining") -> None:
         """Take over another stack's members: many small stacks cost more than one."""
@@ -393,13 +364,13 @@ def plan_stacks(
     for position, member in enumerate(members):
         rows = data[member.split].rows
         shape = (batch_shape(len(rows.training), batch_size), len(rows.validation))
-        key = (member.activation, member.hidden, member.dropout, shape)
-        groups.setdefault(key, []).append(position)
-    stacks = []
+        groups.setdefault((member.activation, member.hidden, member.dropout, shape), []).append(position)
+    stacks, by_settings = [], attrgetter("learning_rate", "weight_decay", "epochs", "stream")
     enough = STACKS_A_THREAD if len(members) >= STACKS_A_THREAD * n_threads * SMALL else 1
     n_stacks_wanted = -(-enough * n_threads // len(groups)) if n_threads > 1 else 1
     for positions in groups.values():
-        positions.sort(key=lambda p: _order(members[p]))
+        # members of equal optimiser settings lie side by side
+        positions.sort(key=lambda position: by_settings(members[position]))
         size = -(-len(positions) // n_stacks_wanted)
         if stack_bytes is not None:
             size = min(size, max(1, stack_bytes // _training_bytes(members[positions[0]], data)))
@@ -408,11 +379,6 @@ def plan_stacks(
         bounds = [len(positions) * cut // n_cuts for cut in range(n_cuts + 1)]
         stacks += [positions[start:stop] for start, stop in pairwise(bounds)]
     return stacks
-
-
-def _order(member: Member) -> tuple[object, ...]:
-    """Members of equal optimiser settings lie side by side."""
-    return (member.learning_rate, member.weight_decay, member.epochs, member.stream)
 
 
 def _training_bytes(member: Member, data: dict[Split, SplitData]) -> int:

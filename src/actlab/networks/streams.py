@@ -9,7 +9,6 @@ Shapes: S streams, P members, B rows of a batch, F input columns, H units.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -52,15 +51,11 @@ class Streams:
 
     def uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in [0, 1) of shape (P, ...), float32."""
-        device = self.rows.device
-        drawn = [torch.rand(shape[1:], generator=g, device=device, dtype=torch.float32) for g in self.generators]
+        drawn = [torch.rand(shape[1:], generator=g, device=g.device, dtype=torch.float32) for g in self.generators]
         return torch.stack(drawn)[self.rows]
 
     def masks(self, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype) -> list[Tensor]:
-        """Inverted dropout of one step: masks (S, B, H), as `multiply` takes them, of layers (B, H).
-
-        A unit is dropped with `probability`, rounded to 1/65536; the others are scaled up.
-        """
+        """Inverted dropout of one step: masks (S, B, H), as `multiply` takes them, of layers (B, H)."""
         return scaled_masks(self.random_bits(n_random_bits(shapes)), shapes, probability, dtype)
 
     def multiply(self, signal: Tensor, mask: Tensor) -> Tensor:
@@ -88,20 +83,20 @@ class HashedStreams(Streams):
         self.state.copy_(torch.tensor(seeds, dtype=torch.int64))
 
     def random_bits(self, count: int) -> Tensor:
-        numbers = torch.arange(1, count + 1, device=self.state.device) * GOLDEN
-        mixed = mix(self.state + numbers)
+        z = self.state + torch.arange(1, count + 1, device=self.state.device) * GOLDEN
+        # SplitMix64's finaliser: every bit of a 64-bit number decides on every bit of the result
+        for by, factor in MIX:
+            z.bitwise_xor_(shifted(z, by)).mul_(factor)
         self.state.add_(signed(count * GOLDEN))
-        return mixed
+        return z.bitwise_xor_(shifted(z, 31))
 
     def uniform(self, shape: torch.Size) -> Tensor:
-        count = math.prod(shape[1:])
         # the upper 24 bits, as many as a float32 tells apart
-        drawn = shifted(self.random_bits(count), 40).to(torch.float32) * 2.0**-24
+        drawn = shifted(self.random_bits(math.prod(shape[1:])), 40).to(torch.float32) * 2.0**-24
         return drawn.view(-1, *shape[1:])[self.rows]
 
 
 def streams_on(device: torch.device, members: Sequence[Member], purpose: str) -> Streams:
-    """Streams for a stack that lies on that device."""
     return (Streams if device.type == "cpu" else HashedStreams)(members, purpose, device)
 
 
@@ -121,15 +116,8 @@ def shifted(z: Tensor, by: int) -> Tensor:
     return (z >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
-def mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser, in place: every bit of a 64-bit number decides on every bit of the result."""
-    for by, factor in MIX:
-        z.bitwise_xor_(shifted(z, by)).mul_(factor)
-    return z.bitwise_xor_(shifted(z, 31))
-
-
 def n_random_bits(shapes: Sequence[tuple[int, int]]) -> int:
-    """64-bit numbers that the masks (B, H) of one member take in a step: one for every four units of a layer."""
+    """64-bit numbers that one member's masks (B, H) take in a step: one for every four units of a layer."""
     return sum(-(-batch * width // 4) for batch, width in shapes)
 
 
@@ -160,7 +148,10 @@ def masks_of_steps(
 def scaled_masks(
     drawn: Tensor, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
 ) -> list[Tensor]:
-    """Masks (..., B, H) of layers (B, H) from random bits (..., N): 0, or 1 / (1 - probability) where a unit stays."""
+    """Masks (..., B, H) of layers (B, H) from random bits (..., N): 0, or 1 / (1 - probability) where a unit stays.
+
+    A unit is dropped with `probability`, rounded to 1/65536.
+    """
     masks, start = [], 0
     for shape in shapes:
         stop = start + n_random_bits([shape])
@@ -192,14 +183,10 @@ class EpochShape(NamedTuple):
         return [(self.batch, width) for width in self.hidden] if self.dropout > 0 else []
 
 
-@dataclass
-class EpochBatches:
+class EpochBatches(NamedTuple):
     """An epoch's batches and masks of one shape, of all streams; those that would be too large are empty.
 
-    Args:
-        features: (steps, S, B, F).
-        targets: (steps, S, B).
-        masks: Of each layer, (steps, S, B, H).
+    Shapes are (steps, S, B, F) for features, (steps, S, B) for targets, and (steps, S, B, H) for each layer's masks.
     """
 
     features: Tensor
@@ -210,9 +197,7 @@ class EpochBatches:
 class SharedBatches:
     """Batches in the order of visit, and dropout masks, made once an epoch for all stacks of a population.
 
-    Args:
-        streams: (seed, split) of every member.
-        data: The rows, on the processor.
+    `streams` are those of every member, and `data` lies on the processor.
     """
 
     def __init__(self, streams: Sequence[Stream], data: "SplitTensors") -> None:
@@ -221,16 +206,11 @@ class SharedBatches:
         self.place = {key: place for place, key in enumerate(self.keys)}
         self.has_rows = len(streams) >= LEAST_SHARED * len(self.keys)
         self.of_shape: dict[EpochShape, EpochBatches] = {}
-        # here, since the data module brings Lightning along, which prediction does without
-        from actlab.data.datamodule import EpochOrder
-
-        self._order = EpochOrder(-1, {})
+        self._order: EpochOrder
 
     def start(self, order: "EpochOrder", shapes: Iterable[EpochShape]) -> list[Stream]:
-        """Begin an epoch: make room for what stacks of these shapes share, and forget other shapes.
-
-        Returns:
-            The streams to fill: none where there is nothing to share.
+        """Begin an epoch: make room for what stacks of these shapes share, forget other shapes, and return the streams
+        to `fill`: none where there is nothing to share.
         """
         self._order = order
         self.of_shape = {shape: self.of_shape.get(shape) or self._room(shape) for shape in dict.fromkeys(shapes)}

@@ -18,7 +18,6 @@ class TrainedNetwork:
     """One network after training, with everything that a prediction needs.
 
     Args:
-        member: What it is and which rows it saw.
         state: Its tensors, as `Regressor.member_state` gives them.
         preprocessor: Fitted on its training rows; networks of one split share it.
         scaler: Target scale of its training rows.
@@ -44,33 +43,20 @@ class TrainedNetwork:
 
     @property
     def n_features(self) -> int:
-        """Input columns, F."""
+        """F."""
         return int(self.state[FIRST_WEIGHT].shape[1])
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain types; preprocessing and scale, which networks share, are left to the caller."""
-        content = {
-            "member": asdict(self.member),
-            "state": self.state,
-            "val_score": self.val_score,
-            "test_score": self.test_score,
-            "weight": self.weight,
-        }
-        return content if self.test_predictions is None else {**content, "test_predictions": self.test_predictions}
+        own = {name: value for name, value in vars(self).items() if name not in ("preprocessor", "scaler")}
+        return {**{name: value for name, value in own.items() if value is not None}, "member": asdict(self.member)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], preprocessor: Preprocessor, scaler: TargetScaler) -> "TrainedNetwork":
         """The network that `to_dict` described."""
-        return cls(
-            Member.from_dict(content["member"]),
-            content["state"],
-            preprocessor,
-            scaler,
-            content["val_score"],
-            content["test_score"],
-            content.get("test_predictions"),
-            content.get("weight", 1.0),
-        )
+        member, scores = Member.from_dict(content["member"]), (content["val_score"], content["test_score"])
+        optional = {name: content[name] for name in ("test_predictions", "weight") if name in content}
+        return cls(member, content["state"], preprocessor, scaler, *scores, **optional)
 
 
 def stack_of(networks: Sequence[TrainedNetwork]) -> Regressor:
