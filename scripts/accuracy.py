@@ -52,7 +52,7 @@ from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs import model_building as assembly
 from actlab.runs.compare_search import Compare, compare
-from actlab.runs.evaluate import Evaluation, Setting, evaluate, setting_of, variants_of
+from actlab.runs.evaluate import Evaluation, Setting, evaluate, setting_of, variants
 from actlab.runs.model_building import best_activations, fold_keys, rows_of, scores_by_activation, ship
 from actlab.runs.results import frames
 from actlab.verdict.summary import choose
@@ -247,7 +247,7 @@ def settings(configuration: Configuration) -> None:
 def train(configuration: Configuration, table: Table) -> Found:
     """Every setting of the grid on every split."""
     grid = configuration.compare
-    pairs = [(variant.label, rate) for variant in variants_of(configuration) for rate in grid.learning_rates]
+    pairs = [(variant.label, rate) for variant in variants(configuration) for rate in grid.learning_rates]
     results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration), table)
     return gathered(results, pairs, outer_folds(table.n_rows), true_values(table, configuration), grid.inner)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from actlab.activations import ACTIVATIONS, get
+from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
@@ -17,14 +18,17 @@ from actlab.networks.network import Regressor
 from actlab.run_files import MemberRecord, to_frame
 from actlab.runs import evaluate as trials
 from actlab.runs.evaluate import Evaluation, Setting, baseline_of, evaluate, n_parameters, variants, widths_for
-from actlab.settings import DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
+from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
 
 HIDDEN = (144, 72, 18)
-MODEL, OPTIMIZER = ModelSettings(), OptimizerSettings()
 SETTINGS = {
     0: Setting("relu", 1e-2, 0.0, (16, 8), 0.1, "auto"),
     1: Setting("tanh", 1e-2, 0.0, (16, 8), 0.1, "auto"),
 }
+
+
+def asking(activations: list[str], factors: dict[str, list[object]]) -> Configuration:
+    return Configuration(compare=CompareSettings(activations=activations, factors=factors))
 
 
 def evaluation(csv: str) -> Evaluation:
@@ -133,13 +137,13 @@ def test_a_maxout_layer_by_hand() -> None:
 
 
 def test_without_factors_a_variant_is_an_activation() -> None:
-    found = variants(["relu", "tanh"], {}, MODEL, OPTIMIZER)
-    assert found == [Setting.of(name, MODEL, OPTIMIZER) for name in ("relu", "tanh")]
+    found = variants(asking(["relu", "tanh"], {}))
+    assert found == [Setting.of(name, Configuration()) for name in ("relu", "tanh")]
     assert [variant.label for variant in found] == ["relu", "tanh"]
 
 
 def test_factors_are_crossed_and_named() -> None:
-    found = variants(["relu", "tanh"], {"init": ["auto", "torch"], "hidden": [[64, 32], [8]]}, MODEL, OPTIMIZER)
+    found = variants(asking(["relu", "tanh"], {"init": ["auto", "torch"], "hidden": [[64, 32], [8]]}))
     assert [variant.label for variant in found][:4] == [
         "relu [init=auto, hidden=64-32]",
         "relu [init=auto, hidden=8]",
@@ -148,8 +152,8 @@ def test_factors_are_crossed_and_named() -> None:
     ]
     assert len(found) == 8
     assert (found[3].init, found[3].hidden) == ("torch", (8,))
-    assert found[3].dropout == MODEL.dropout
-    assert variants(["relu"], {"weight_decay": [0.1]}, MODEL, OPTIMIZER)[0].weight_decay == 0.1
+    assert found[3].dropout == ModelSettings().dropout
+    assert variants(asking(["relu"], {"weight_decay": [0.1]}))[0].weight_decay == 0.1
 
 
 @pytest.mark.parametrize(
@@ -170,12 +174,12 @@ def test_a_factor_that_makes_no_sense_is_refused_with_the_reason(
     factors: dict[str, list[object]], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        variants(["relu"], factors, MODEL, OPTIMIZER)
+        variants(asking(["relu"], factors))
     assert message in str(caught.value)
 
 
 def test_the_baseline_is_the_first_variant_of_its_activation() -> None:
-    found = variants(["tanh", "relu"], {"init": ["auto", "torch"]}, MODEL, OPTIMIZER)
+    found = variants(asking(["tanh", "relu"], {"init": ["auto", "torch"]}))
     assert baseline_of("relu", found) == "relu [init=auto]"
     assert baseline_of("relu [init=torch]", found) == "relu [init=torch]"
     assert baseline_of("silu", found) == "silu"

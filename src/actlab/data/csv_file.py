@@ -123,7 +123,7 @@ def readable(path: str) -> Iterator[None]:
             IsADirectoryError: "is a directory; name a CSV file",
             PermissionError: "cannot be read: permission denied; change its permissions",
         }
-        raise InputError(f"{path} {said.get(type(error), f'cannot be read: {error}')}") from None
+        raise InputError(f"{path} {said.get(type(error), f'cannot be read: {str(error).strip()}')}") from None
 
 
 def _scan_bytes(path: str) -> tuple[str, str, list[str]]:

@@ -9,6 +9,7 @@ Shapes: B rows of a batch, F input columns.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -43,8 +44,7 @@ class ArticleData:
 
     Args:
         batches: 50 pairs of features (B, F) and targets (B,) in the order of the training rows.
-        test_features: (B, F).
-        test_targets: (B,).
+        test_features: (B, F); `test_targets` are (B,).
         n_leaking_columns: Columns whose minimum or maximum, used for scaling, occurs in the test rows alone.
     """
 
@@ -58,13 +58,9 @@ class ArticleData:
 class ArticleResult:
     """One network.
 
-    Args:
-        activation: Name in the registry.
-        seed: Seed of its initial weights.
-        train_losses: Mean over the 50 batches, one per epoch.
-        test_losses: After each epoch.
-        output_range: Smallest and largest output on the test rows at the end.
-        failure: The first loss that was nan or inf, explained in one sentence; None where there was none.
+    Losses are one an epoch: the mean over its batches, and on the test rows after it. `output_range` is from the
+    smallest to the largest output on the test rows at the end, and `failure` says in one sentence which loss was nan or
+    inf first, and why; None where there was none.
     """
 
     activation: str
@@ -81,7 +77,9 @@ def prepare(csv: str, target: str, *, id_column: str | None = "Id") -> ArticleDa
     Raises:
         InputError: the file, the target or a column can not be used.
     """
-    table = _read_table(csv)
+    with readable(csv):
+        # NA alone is missing: pandas' own list would swallow `None`, a category of House Prices
+        table = pd.read_csv(csv, keep_default_na=False, na_values=["NA"], low_memory=False)
     require(target in table.columns, f"data.target must be a column of {csv}", target=target)
     enough = len(table) * (1 - TEST_SHARE) >= N_BATCHES
     require(enough, f"{csv} must have a training row for each of the article's {N_BATCHES} batches", rows=len(table))
@@ -90,22 +88,12 @@ def prepare(csv: str, target: str, *, id_column: str | None = "Id") -> ArticleDa
     x_train, x_test, y_train, y_test = train_test_split(
         MinMaxScaler().fit_transform(features), targets, test_size=TEST_SHARE, random_state=SPLIT_SEED
     )
+    tensor = partial(torch.tensor, dtype=torch.float32)
+    batches = zip(np.array_split(x_train, N_BATCHES), np.array_split(y_train, N_BATCHES), strict=True)
+    is_leaking = (x_train.min(0) > x_test.min(0)) | (x_train.max(0) < x_test.max(0))
     return ArticleData(
-        batches=tuple(zip(_tensors(x_train), _tensors(y_train), strict=True)),
-        test_features=torch.tensor(x_test, dtype=torch.float32),
-        test_targets=torch.tensor(y_test, dtype=torch.float32),
-        n_leaking_columns=int(((x_train.min(0) > x_test.min(0)) | (x_train.max(0) < x_test.max(0))).sum()),
+        tuple((tensor(x), tensor(y)) for x, y in batches), tensor(x_test), tensor(y_test), int(is_leaking.sum())
     )
-
-
-def _read_table(csv: str) -> pd.DataFrame:
-    """The table with `NA` alone as missing: pandas' own list would swallow `None`, a category of House Prices."""
-    with readable(csv):
-        try:
-            return pd.read_csv(csv, keep_default_na=False, na_values=["NA"], low_memory=False)
-        except pd.errors.ParserError as error:
-            # its text ends with a line break
-            raise InputError(f"{csv} cannot be read: {str(error).strip()}") from error
 
 
 def _features(columns: pd.DataFrame) -> pd.DataFrame:
@@ -130,59 +118,36 @@ def _positive(column: "pd.Series[Any]") -> np.ndarray:
     return values
 
 
-def _tensors(rows: np.ndarray) -> list[Tensor]:
-    return [torch.tensor(part, dtype=torch.float32) for part in np.array_split(rows, N_BATCHES)]
-
-
-def train(data: ArticleData, activation: str, seed: int, echo: Echo | None = None) -> ArticleResult:
+def train(data: ArticleData, activation: str, seed: int, echo: Echo = lambda line: None) -> ArticleResult:
     """Train one network as the article does: 10 epochs of Adam, whatever the loss becomes; `echo` takes its lines."""
-    say = echo or (lambda line: None)
-    say(f"{TITLES.get(activation, activation)}, seed {seed}")
+    echo(f"{TITLES.get(activation, activation)}, seed {seed}")
     network = _network(data.test_features.shape[1], activation, seed)
     # fused chooses the kernel, not the algorithm; it halves the time of so small a network
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
-    train_losses, test_losses, failures = [], [], []
-    outputs = torch.empty(0)
+    train_losses, test_losses, failure = [], [], None
     for epoch in range(1, N_EPOCHS + 1):
-        train_loss, failure = _train_epoch(network, optimizer, data, epoch)
+        losses: list[float] = []
+        for i, (x, y) in enumerate(data.batches, start=1):
+            optimizer.zero_grad()
+            outputs = network(x).squeeze(-1)
+            loss = log_rmse(outputs, y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.item())
+            if failure is None and not math.isfinite(losses[-1]):
+                gradients = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+                failure = explain_failure(f"epoch {epoch}, batch {i}", outputs.detach(), losses[-1], gradients)
+            optimizer.step()
         with torch.no_grad():
             outputs = network(data.test_features).squeeze(-1)
-            test_loss = log_rmse(outputs, data.test_targets).item()
-        if failure is None and not math.isfinite(test_loss):
-            failure = explain_failure(f"epoch {epoch}, test rows", outputs, test_loss)
-        failures += [failure] if failure else []
-        train_losses.append(train_loss)
-        test_losses.append(test_loss)
-        say(f"Epoch: {epoch}/{N_EPOCHS}.. {loss_text(train_loss, test_loss)}")
-    if failures:
-        say(f"Failed at {failures[0]}")
-    return ArticleResult(
-        activation=activation,
-        seed=seed,
-        train_losses=tuple(train_losses),
-        test_losses=tuple(test_losses),
-        output_range=(outputs.min().item(), outputs.max().item()),
-        failure=failures[0] if failures else None,
-    )
-
-
-def _train_epoch(
-    network: nn.Sequential, optimizer: torch.optim.Optimizer, data: ArticleData, epoch: int
-) -> tuple[float, str | None]:
-    """One pass over the batches: their mean loss, and what went wrong in the first whose loss was nan or inf."""
-    losses: list[float] = []
-    failure = None
-    for i, (x, y) in enumerate(data.batches, start=1):
-        optimizer.zero_grad()
-        outputs = network(x).squeeze(-1)
-        loss = log_rmse(outputs, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.item())
-        if failure is None and not math.isfinite(losses[-1]):
-            gradients = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-            failure = explain_failure(f"epoch {epoch}, batch {i}", outputs.detach(), losses[-1], gradients)
-        optimizer.step()
-    return sum(losses) / len(losses), failure
+            test_losses.append(log_rmse(outputs, data.test_targets).item())
+        if failure is None and not math.isfinite(test_losses[-1]):
+            failure = explain_failure(f"epoch {epoch}, test rows", outputs, test_losses[-1])
+        train_losses.append(sum(losses) / len(losses))
+        echo(f"Epoch: {epoch}/{N_EPOCHS}.. {_loss_text(train_losses, test_losses)}")
+    if failure is not None:
+        echo(f"Failed at {failure}")
+    output_range = (outputs.min().item(), outputs.max().item())
+    return ArticleResult(activation, seed, tuple(train_losses), tuple(test_losses), output_range, failure)
 
 
 def _network(n_features: int, activation: str, seed: int) -> nn.Sequential:
@@ -197,13 +162,9 @@ def _network(n_features: int, activation: str, seed: int) -> nn.Sequential:
 
 
 def explain_failure(where: str, outputs: Tensor, loss: float, gradients: Tensor | None = None) -> str:
-    """Say in one sentence what made this loss nan or inf, from the outputs and gradients of that very step.
+    """Say in one sentence what made the loss of the step `where` nan or inf.
 
-    Args:
-        where: The step, in words.
-        outputs: (B,), the network's predictions there.
-        loss: Its loss, nan or inf.
-        gradients: All gradient values of the step, flat; None where nothing was being trained.
+    `outputs` (B,) and `gradients` (all of them, flat; None where nothing was being trained) are of that very step.
     """
     counts = (
         (int((outputs < 0).sum()), "negative (log gives nan)"),
@@ -211,21 +172,19 @@ def explain_failure(where: str, outputs: Tensor, loss: float, gradients: Tensor 
         (int((~outputs.isfinite()).sum()), "not finite themselves"),
     )
     causes = " and ".join(f"{n} of {len(outputs)} outputs are {what}" for n, what in counts if n)
-    sentence = f"{where}: {causes}, so the loss is {loss}"
-    if gradients is None:
-        return f"{sentence}."
-    if gradients.isnan().any():
+    consequence = ""
+    if gradients is not None and gradients.isnan().any():
         n_nan = int(gradients.isnan().sum())
-        return f"{sentence} and {n_nan:,} of {len(gradients):,} gradients are nan, which destroys the weights."
-    if not gradients.any():
+        consequence = f" and {n_nan:,} of {len(gradients):,} gradients are nan, which destroys the weights"
+    elif gradients is not None and not gradients.any():
         # 1 / (2 sqrt(inf)) = 0 on the way back, and ReLU passes nothing where its output is 0: 0 for every weight
-        return f"{sentence} and all {len(gradients):,} gradients are 0, which leaves nothing to learn from."
-    return f"{sentence}."
+        consequence = f" and all {len(gradients):,} gradients are 0, which leaves nothing to learn from"
+    return f"{where}: {causes}, so the loss is {loss}{consequence}."
 
 
-def loss_text(train_loss: float, test_loss: float) -> str:
-    """The end of the article's line of an epoch."""
-    return f"Training Loss: {train_loss:.3f}.. Test Loss: {test_loss:.3f}"
+def _loss_text(train_losses: Sequence[float], test_losses: Sequence[float]) -> str:
+    """The end of the article's line of an epoch, the last one."""
+    return f"Training Loss: {train_losses[-1]:.3f}.. Test Loss: {test_losses[-1]:.3f}"
 
 
 def render(results: Sequence[ArticleResult], data: ArticleData) -> str:
@@ -302,13 +261,6 @@ def _span(values: Sequence[float], spec: str = "") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def one_line(result: ArticleResult) -> str:
-    """A network without its epochs: last losses, and why it failed if it did."""
-    ends = loss_text(result.train_losses[-1], result.test_losses[-1])
-    reason = f". Failed at {result.failure}" if result.failure else ""
-    return f"{TITLES[result.activation]}, seed {result.seed}: {ends}{reason}"
-
-
 def article(
     csv: str, target: str, seed: int = 0, seeds: int | None = None, echo: Echo = print, *, id_column: str | None = "Id"
 ) -> list[ArticleResult]:
@@ -318,9 +270,12 @@ def article(
         csv: Path of the table.
         target: Its positive numeric column to predict.
         seed: First seed.
-        seeds: How many seeds to run, `seed` included; one if None.
+        seeds: How many seeds to run; one if None.
         echo: Takes each line.
         id_column: Left out of the features where the table has it.
+
+    Raises:
+        InputError: seeds out of range, or a table that `prepare` refuses.
     """
     n_seeds = 1 if seeds is None else seeds
     require(n_seeds >= 1, "seeds must be at least 1", seeds=n_seeds)
@@ -329,7 +284,10 @@ def article(
     results = [train(data, activation, seed, echo) for activation in TITLES]
     for later in range(seed + 1, seed + n_seeds):
         for activation in TITLES:
-            results.append(train(data, activation, later))
-            echo(one_line(results[-1]))
+            result = train(data, activation, later)
+            reason = f". Failed at {result.failure}" if result.failure else ""
+            losses = _loss_text(result.train_losses, result.test_losses)
+            echo(f"{TITLES[activation]}, seed {later}: {losses}{reason}")
+            results.append(result)
     echo(render(results, data))
     return results

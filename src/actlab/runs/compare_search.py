@@ -20,7 +20,7 @@ from actlab.engine.pruning import RungPruning, rungs
 from actlab.engine.study import Cell
 from actlab.members import derive_seed
 from actlab.run_files import RunDirectory
-from actlab.runs.evaluate import level_text, variants_of
+from actlab.runs.evaluate import level_text, variants
 from actlab.runs.experiment import Experiment
 
 
@@ -39,14 +39,14 @@ class Compare(Experiment):
     """The full grid; the same budget for all."""
 
     command = "compare"
-    is_equal_budget = True
     ignored = ("search",)
 
     @cached_property
     def cells(self) -> list[Cell]:
-        names = [variant.label for variant in variants_of(self.configuration)]
-        space = space_of(names, self.learning_rates)
-        params = [{"activation": name, "learning_rate": rate} for name in names for rate in self.learning_rates]
+        names = [variant.label for variant in variants(self.configuration)]
+        rates = self.configuration.compare.learning_rates
+        space = space_of(names, rates)
+        params = [{"activation": name, "learning_rate": rate} for name in names for rate in rates]
         return [Cell(json.dumps(each), number, each, space) for number, each in enumerate(params)]
 
     @property
@@ -54,25 +54,15 @@ class Compare(Experiment):
         largest = self.largest_batch
         if self.configuration.storage is not None:
             # nobody knows how many workers there are: one activation at a time
-            return min(largest, len(self.learning_rates))
+            return min(largest, len(self.configuration.compare.learning_rates))
         # two populations a worker, so that one who gets the slow activations is not waited for long
         return min(largest, -(-len(self.cells) // (2 * self.n_workers))) if self.n_workers > 1 else largest
 
-    @property
-    def learning_rates(self) -> list[float]:
-        return self.configuration.compare.learning_rates
-
-    def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
-        return trial.params
-
 
 def search(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
-    """Run or resume the search until `search.n_trials` are done; returns the run directory and its summary.
+    """Run or resume the search until `search.n_trials` are done; returns and raises what `compare` does.
 
     The sampler gives activations unequal budgets, so the summary ranks them by what was found but compares nothing.
-
-    Raises:
-        InputError: bad data or configuration, or the run directory holds another run.
     """
     for name in candidates(configuration):
         activations.get(name)
@@ -83,16 +73,15 @@ class Search(Experiment):
     """Trials that a sampler proposes, in batches."""
 
     command = "search"
-    is_equal_budget = False
 
     @cached_property
     def cells(self) -> list[Cell]:
-        n_trials = max(self.configuration.search.n_trials, len(self.study.done()))
-        names = candidates(self.configuration)
-        space, rates = space_of(names, self.learning_rates), first_learning_rates(*self.learning_rates)
+        asked, names = self.configuration.search, candidates(self.configuration)
+        n_trials = max(asked.n_trials, len(self.study.done()))
+        space, rates = space_of(names, asked.learning_rate), first_learning_rates(*asked.learning_rate)
         first = [{"activation": name, "learning_rate": rate} for rate in rates for name in names]
         # every activation once; then the sampler has two fifths of the trials at least
-        n_first = max(len(names), 3 * self.configuration.search.n_trials // 5)
+        n_first = max(len(names), 3 * asked.n_trials // 5)
         swept = [Cell(f"trial {number}", number, params, space) for number, params in enumerate(first[:n_first])]
         return [*swept, *(Cell(f"trial {number}", number) for number in range(len(swept), n_trials))][:n_trials]
 
@@ -106,10 +95,6 @@ class Search(Experiment):
         done = self.study.done()
         n_swept = sum(bool(cell.params) and cell.key not in done for cell in self.cells)
         return max(asked, min(self.largest_batch, -(-n_swept // self.n_workers)))
-
-    @property
-    def learning_rates(self) -> list[float]:
-        return self.configuration.search.learning_rate
 
     def _n_queued(self) -> int | None:
         # a batch at a time, so that trials have the order of their cells also where some were queued again

@@ -10,33 +10,30 @@ import hashlib
 import logging
 import statistics
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from lightning.pytorch.callbacks import Checkpoint
 
 from actlab import __version__, activations
 from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.preprocessing import fit_preprocessor
-from actlab.data.splits import SplitRows, make_splits
+from actlab.data.splits import make_splits
 from actlab.data.table import MAX_CATEGORIES, Table
-from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.networks.machine import accelerator
 from actlab.networks.module import PopulationModule
 from actlab.networks.network import layer_shapes
-from actlab.networks.population import Outcome, mean_score
+from actlab.networks.population import Outcome, by_trial, mean_score
 from actlab.networks.snapshots import SnapshotFiles, Snapshots
 from actlab.run_files import CurveRecord, MemberRecord
-from actlab.settings import DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
+from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
 # The preprocessed rows of the splits that train at the same time; more splits than fit train one wave after another.
 SPLIT_BYTES = 1_500_000_000
@@ -50,7 +47,7 @@ FACTORS = {"init": "model", "dropout": "model", "hidden": "model", "weight_decay
 
 @dataclass(frozen=True)
 class Setting:
-    """What a trial evaluates: one architecture with its optimiser settings.
+    """What a trial evaluates: an architecture with its optimiser settings.
 
     `name` is what results call it, where that is not the activation: a variant of a comparison with factors.
     """
@@ -64,8 +61,9 @@ class Setting:
     name: str = ""
 
     @classmethod
-    def of(cls, activation: str, model: ModelSettings, optimizer: OptimizerSettings, name: str = "") -> "Setting":
-        """The setting that these sections of the configuration describe."""
+    def of(cls, activation: str, configuration: Configuration, name: str = "") -> "Setting":
+        """The activation with everything else as configured."""
+        model, optimizer = configuration.model, configuration.optimizer
         rate, decay = optimizer.learning_rate, optimizer.weight_decay
         return cls(activation, rate, decay, tuple(model.hidden), model.dropout, model.init, name)
 
@@ -75,32 +73,31 @@ class Setting:
         return self.name or self.activation
 
 
-def variants(
-    names: Sequence[str], factors: Mapping[str, Sequence[Any]], model: ModelSettings, optimizer: OptimizerSettings
-) -> list[Setting]:
-    """Every activation with every combination of levels, activations outermost, levels in the order given.
+def variants(configuration: Configuration) -> list[Setting]:
+    """What `compare` compares: activations with every combination of levels, the last factor's changing fastest.
+
+    Their learning rate is the configuration's own, not one of those compared.
 
     Raises:
         InputError: a factor that does not exist, without levels or with a level twice, or a level that its setting
             does not take.
     """
+    factors = configuration.compare.factors
     for key, levels in factors.items():
-        check_factor(key, levels)
+        _check_factor(key, levels)
     return [
-        _variant(name, dict(zip(factors, levels, strict=True)), model, optimizer)
-        for name in names
+        _variant(name, dict(zip(factors, levels, strict=True)), configuration)
+        for name in configuration.compare.activations
         for levels in product(*factors.values())
     ]
 
 
-def check_factor(key: str, levels: Sequence[Any]) -> None:
-    """Raise an `InputError` unless it is a factor with distinct levels."""
+def _check_factor(key: str, levels: Sequence[Any]) -> None:
     if key not in FACTORS:
         raise InputError(f"compare.factors must be among {', '.join(FACTORS)}, got {key!r}")
     if not isinstance(levels, list | tuple) or not levels:
         raise InputError(f"compare.factors.{key} must be a list of levels, got {levels!r}")
-    texts = [level_text(level) for level in levels]
-    if len(set(texts)) < len(texts):
+    if len({level_text(level) for level in levels}) < len(levels):
         raise InputError(f"compare.factors.{key} must not name a level twice, got {list(levels)!r}")
 
 
@@ -109,23 +106,18 @@ def level_text(level: Any) -> str:
     return "-".join(map(str, level)) if isinstance(level, list | tuple) else str(level)
 
 
-def _variant(activation: str, levels: Mapping[str, Any], model: ModelSettings, optimizer: OptimizerSettings) -> Setting:
-    sections: dict[str, Any] = {"model": model, "optimizer": optimizer}
+def _variant(activation: str, levels: Mapping[str, Any], configuration: Configuration) -> Setting:
     for key, level in levels.items():
         if key == "init" and level not in ("auto", "torch"):
             raise InputError(f"compare.factors.init must be auto or torch, got {level!r}")
+        section = FACTORS[key]
         try:
-            sections[FACTORS[key]] = replace(sections[FACTORS[key]], **{key: level})
+            changed: Any = replace(getattr(configuration, section), **{key: level})
         except TypeError as error:
             raise InputError(f"compare.factors.{key} cannot be {level!r}") from error
+        configuration = replace(configuration, **{section: changed})
     label = ", ".join(f"{key}={level_text(level)}" for key, level in levels.items())
-    return Setting.of(activation, **sections, name=f"{activation} [{label}]" if label else "")
-
-
-def variants_of(configuration: Configuration) -> list[Setting]:
-    """What `compare` compares; their learning rate is the configuration's own, not one of those compared."""
-    asked = configuration.compare
-    return variants(asked.activations, asked.factors, configuration.model, configuration.optimizer)
+    return Setting.of(activation, configuration, f"{activation} [{label}]" if label else "")
 
 
 def baseline_of(baseline: str, among: Sequence[Setting]) -> str:
@@ -137,14 +129,13 @@ def setting_of(params: Mapping[str, Any], configuration: Configuration, n_featur
     """A trial's parameters, with its variant's own values for what is not searched.
 
     Args:
-        params: `activation` (the name of a variant, or an activation in a search) and `learning_rate`, and what is
-            searched besides.
+        params: `activation` (the name of a variant, or an activation in a search) and what is searched besides.
         configuration: The values of everything else.
         n_features: Input columns, for widths at equal parameters.
     """
     name = params["activation"]
-    plain = Setting.of(name, configuration.model, configuration.optimizer)
-    variant = next((one for one in variants_of(configuration) if one.label == name), plain)
+    plain = Setting.of(name, configuration)
+    variant = next((one for one in variants(configuration) if one.label == name), plain)
     searched = {key: value for key, value in params.items() if key not in ("activation", "hidden")}
     hidden = tuple(map(int, params["hidden"].split("-"))) if params.get("hidden") else variant.hidden
     if configuration.compare.match_parameters:
@@ -175,19 +166,6 @@ def widths_for(activation: str, hidden: Sequence[int], n_features: int) -> tuple
     return min(candidates, key=lambda widths: abs(n_parameters(activation, widths, n_features) - target))
 
 
-def count_features(table: Table, rows: SplitRows, data: DataSettings) -> int:
-    """Input columns of the networks of one split, after preprocessing."""
-    fitted = fit_preprocessor(table.features, table.schema, rows.training, data)
-    return int(fitted.transform(table.features.iloc[:1]).shape[1])
-
-
-def target_sd(table: Table, data: DataSettings) -> float:
-    """Standard deviation of what the networks learn: the target, or its logarithm."""
-    if table.target is None:
-        raise ValueError("a table without a target has no standard deviation of it")
-    return float(np.std(Target.of(data.target_transform).forward(table.target)))
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Everything a trial is evaluated with besides its setting: equal for all trials of a run.
@@ -197,7 +175,7 @@ class Evaluation:
         protocol: Repeats, folds and inner parts; every trial trains one member on each.
         optimizer: Schedule and patience (learning rate and weight decay are the setting's).
         trainer: Arguments of Lightning's Trainer; `max_epochs` among them.
-        seed: Seed of splits, initial weights and batch orders, each derived on its own.
+        seed: Splits, initial weights and batch orders are each derived from it on their own.
     """
 
     data: DataSettings
@@ -207,9 +185,8 @@ class Evaluation:
     seed: int = 0
 
     @classmethod
-    def of(cls, configuration: Configuration) -> "Evaluation":
+    def of(cls, asked: Configuration) -> "Evaluation":
         """What all trials of a configuration share."""
-        asked = configuration
         return cls(asked.data, asked.compare, asked.optimizer, asked.trainer, asked.seed)
 
 
@@ -231,8 +208,14 @@ class TrialResult:
 
     def curve_records(self) -> list[CurveRecord]:
         """Mean and spread of the members' curves, for as long as any of them trained."""
-        longest = max(outcome.epochs for outcome in self.outcomes)
-        return [_curve_record(self, epoch) for epoch in range(1, longest + 1)]
+        records = []
+        for epoch in range(1, max(outcome.epochs for outcome in self.outcomes) + 1):
+            running = [outcome for outcome in self.outcomes if outcome.epochs >= epoch]
+            curves = [[o.train_curve[epoch - 1] for o in running], [o.val_curve[epoch - 1] for o in running]]
+            spreads = [number for values in curves for number in (statistics.fmean(values), statistics.pstdev(values))]
+            named = (self.number, self.setting.label, self.setting.learning_rate)
+            records.append(CurveRecord(*named, epoch, len(running), *spreads))
+        return records
 
 
 def member_record(outcome: Outcome) -> MemberRecord:
@@ -242,14 +225,6 @@ def member_record(outcome: Outcome) -> MemberRecord:
     sources = vars(member) | vars(member.split) | vars(outcome)
     sources |= {"diverged": outcome.is_diverged, "pruned": bool(outcome.pruned)}
     return MemberRecord(**{column.name: sources[column.name] for column in fields(MemberRecord)})
-
-
-def _curve_record(result: TrialResult, epoch: int) -> CurveRecord:
-    running = [outcome for outcome in result.outcomes if outcome.epochs >= epoch]
-    curves = ([o.train_curve[epoch - 1] for o in running], [o.val_curve[epoch - 1] for o in running])
-    spreads = (number for values in curves for number in (statistics.fmean(values), statistics.pstdev(values)))
-    setting = result.setting
-    return CurveRecord(result.number, setting.label, setting.learning_rate, epoch, len(running), *spreads)
 
 
 def evaluate(
@@ -263,9 +238,6 @@ def evaluate(
 
     Args:
         settings: Trial number to setting.
-        evaluation: What is equal for all.
-        table: The data, read once.
-        callbacks: Lightning callbacks (progress, pruning).
         snapshots: From `snapshots_in`, for training that may be interrupted; the caller clears them.
 
     Returns:
@@ -275,9 +247,7 @@ def evaluate(
     members = [
         make_member(number, setting, split, evaluation.seed) for number, setting in settings.items() for split in splits
     ]
-    outcomes: dict[int, list[Outcome]] = {number: [] for number in settings}
-    for outcome in train_in_waves(members, evaluation, table, callbacks, snapshots):
-        outcomes[outcome.member.trial].append(outcome)
+    outcomes = by_trial(train_in_waves(members, evaluation, table, callbacks, snapshots))
     return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
 
 
@@ -306,24 +276,15 @@ def train_in_waves(
     outcomes: list[Outcome] = []
     for number, (group, interrupted) in enumerate(groups, 1):
         own = [snapshots.callback(group, is_last=number == len(groups))] if snapshots else []
-        with _freed_at_the_end():
+        # Trainer, module and rows hold each other: left to the collector, they would lie beside what comes next. What
+        # was there before it need not look at, which takes a third of a second for what has been imported alone.
+        gc.freeze()
+        try:
             outcomes += train(group, evaluation, table, [*callbacks, *own], interrupted)
+        finally:
+            gc.collect()
+            gc.unfreeze()
     return outcomes
-
-
-@contextmanager
-def _freed_at_the_end() -> Iterator[None]:
-    """Free what is made in here and not needed any more: trainer, module and rows hold each other.
-
-    Left to the collector, they would lie beside what comes next. It does not look at what was there before: that takes
-    a third of a second for what has been imported alone.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.unfreeze()
 
 
 def make_member(number: int, setting: Setting, split: Split, seed: int, epochs: int = 0) -> Member:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import numpy as np
 import optuna
 
 from actlab.config import Configuration, differences
+from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.diagnostics.health import HealthMonitor
@@ -29,12 +31,21 @@ from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
-from actlab.runs.evaluate import Evaluation, TrialResult, count_features, evaluate, setting_of, snapshots_in, target_sd
+from actlab.runs.evaluate import Evaluation, evaluate, setting_of, snapshots_in
 from actlab.runs.model_building import RunNetworks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import ResultFiles, attributes_of, versions
 
-FINGERPRINT = "actlab"
+# Attributes of the study: what its first start was asked for, and which process wrote the results.
+FINGERPRINT, WRITER = "actlab", "written_by"
+# Keys of the configuration that may change: data are known by their content, devices are those of a machine, and asking
+# for more trials goes on.
+FREE_KEYS = {"data": "csv", "trainer": "devices", "search": "n_trials"}
+# The most members that train as one population: the default comparison is one. In several, threads would run dry at the
+# end of each, when few members are left. A GPU wants them larger still.
+POPULATION_MEMBERS, GPU_FACTOR = 720, 8
+# how long a worker with nothing to do waits before it looks again
+WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 
 
 def show_warnings(texts: Iterable[str]) -> None:
@@ -60,11 +71,7 @@ def named_directory(
 ) -> RunDirectory:
     """`--out`, else runs/COMMAND-NAME; with `--fresh` the first of it, it-2, it-3, ... that is not there.
 
-    Args:
-        command: The command.
-        name: What the run is called.
-        configuration: `out` and `fresh`.
-        subdirectories: What may lie there already.
+    `subdirectories` may lie there already.
 
     Raises:
         InputError: the path is a file, or a directory of something that is no run.
@@ -89,10 +96,10 @@ def named_directory(
 def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any], is_quiet: bool) -> None:
     """Compare with the start that made the study, or leave our fingerprint there if we make it.
 
-    To be called under the study's lock.
+    To be called under the study's lock. Where the study is gone, or in a database, `config.yaml` speaks for it.
 
     Args:
-        run: Its `config.yaml` speaks where the study is gone, or in a database.
+        run: Where the study belongs to.
         study: Keeps the fingerprint.
         asked: The fingerprint of this start: command, hash of the table's content, the part of the configuration that
             the command reads, and versions, of which others are a warning only.
@@ -108,8 +115,7 @@ def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any]
         _refuse_differences(run, {**asked, "config": known}, asked)
         study.set_user_attr(FINGERPRINT, asked)
         return
-    changed = differences(stored["versions"], asked["versions"])
-    if changed and not is_quiet:
+    if (changed := differences(stored["versions"], asked["versions"])) and not is_quiet:
         print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
     _refuse_differences(run, stored, asked)
 
@@ -120,7 +126,11 @@ def _refuse_differences(run: RunDirectory, stored: dict[str, Any], asked: dict[s
     if stored["data"] != asked["data"]:
         csv = asked["config"]["data"]["csv"]
         lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
-    lines += differences(_without_place(stored["config"]), _without_place(asked["config"]))
+    fixed = [
+        config | {group: _without(config.get(group, {}), key) for group, key in FREE_KEYS.items()}
+        for config in (stored["config"], asked["config"])
+    ]
+    lines += differences(*fixed)
     if lines:
         raise InputError(
             f"{run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
@@ -128,22 +138,8 @@ def _refuse_differences(run: RunDirectory, stored: dict[str, Any], asked: dict[s
         )
 
 
-def _without_place(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what differs from machine to machine: the data are known by their content."""
-    data = {key: value for key, value in config.get("data", {}).items() if key != "csv"}
-    trainer = {key: value for key, value in config.get("trainer", {}).items() if key != "devices"}
-    # a total: asking for more goes on
-    search = {key: value for key, value in config.get("search", {}).items() if key != "n_trials"}
-    return {**config, "data": data, "trainer": trainer, "search": search}
-
-
-# which process wrote the results, as an attribute of the study
-WRITER = "written_by"
-# The most members that train as one population: the default comparison is one. In several, threads would run dry at the
-# end of each, when few members are left. A GPU wants them larger still.
-POPULATION_MEMBERS, GPU_FACTOR = 720, 8
-# how long a worker with nothing to do waits before it looks again
-WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
+def _without(group: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != key}
 
 
 class Experiment(ABC):
@@ -158,12 +154,13 @@ class Experiment(ABC):
     """
 
     command: ClassVar[str]
-    is_equal_budget: ClassVar[bool]
     # groups of the configuration that this command does not read
     ignored: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
         self.configuration, self.worker = configuration, worker
+        # processes on this machine that share the run
+        self.n_workers = worker.n_workers if worker is not None else 1
         self.table = read_table(configuration.data)
         give_back_freed_memory()
         self.splits = make_splits(self.table.n_rows, configuration.compare, configuration.seed)
@@ -180,8 +177,10 @@ class Experiment(ABC):
         storage = open_storage(self.run.journal, configuration.storage)
         name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
         self.study = Study(storage, name)
+        config = {key: value for key, value in configuration.compared().items() if key not in self.ignored}
+        asked = {"command": self.command, "data": self.table.content_hash, "config": jsonable(config)}
         with self.study.coordinator.lock():
-            check_same_run(self.run, self.study.optuna, self._fingerprint(), is_quiet=worker is not None)
+            check_same_run(self.run, self.study.optuna, asked | {"versions": versions()}, is_quiet=worker is not None)
             if not self.run.config.exists():
                 self.run.write_config(configuration.to_dict())
         self.progress: PopulationProgress | None = None
@@ -205,29 +204,18 @@ class Experiment(ABC):
         factor = GPU_FACTOR if is_accelerated(self.configuration.trainer.get("accelerator", "auto")) else 1
         return max(1, POPULATION_MEMBERS * factor // len(self.splits))
 
-    @property
-    def n_workers(self) -> int:
-        """Processes on this machine that share the run."""
-        return self.worker.n_workers if self.worker is not None else 1
-
-    @property
-    @abstractmethod
-    def learning_rates(self) -> list[float]:
-        """Learning rates tried, or the ends of their range."""
-
-    @abstractmethod
     def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
         """The parameters of a claimed trial."""
+        return trial.params
 
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         """What goes along with the training of a population."""
         return [self.progress, self.live] if self.progress is not None else [self.live]
 
-    def _fingerprint(self) -> dict[str, Any]:
-        """As `check_same_run` takes it."""
-        config = {key: value for key, value in self.configuration.compared().items() if key not in self.ignored}
-        data = self.table.content_hash
-        return {"command": self.command, "data": data, "config": jsonable(config), "versions": versions()}
+    def close(self) -> None:
+        """Leave the study and its files to others."""
+        self.live.close()
+        self.study.close()
 
     def execute(self) -> tuple[RunDirectory, dict[str, Any] | None]:
         """Train what is missing and write the results; the summary is None where another process writes it."""
@@ -245,8 +233,7 @@ class Experiment(ABC):
                 # several processes on one directory: who comes second finds the files
                 return self.run, self._written() or self._write()
         finally:
-            self.live.close()
-            self.study.close()
+            self.close()
 
     def _is_done(self) -> bool:
         done = self.study.done()
@@ -282,8 +269,10 @@ class Experiment(ABC):
             cell.place: setting_of(trial.params, self.configuration, self.n_features)
             for cell, trial in zip(self.cells, trials, strict=True)
         }
-        how = (self.command, self.configuration, self.run, self.networks, self.learning_rates, self.is_equal_budget)
-        return ResultFiles(*how, self.study.optuna, trials, settings).write()
+        files = ResultFiles(
+            self.command, self.configuration, self.run, self.networks, self.study.optuna, trials, settings
+        )
+        return files.write()
 
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
@@ -330,26 +319,27 @@ class Experiment(ABC):
             callbacks = [monitor, *self.callbacks(claimed)]
             for result in evaluate(settings, self.evaluation, self.table, callbacks, snapshots):
                 self.networks.save(result.number, result.outcomes)
-                self._tell(claimed[result.number], result, monitor)
+                pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
+                attributes = attributes_of(result, monitor, self.target_sd)
+                self.study.complete(claimed[result.number], result.value, attributes, pruned)
             snapshots.clear()
         except BaseException:
-            self._give_back(claimed)
+            # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
+            with suppress(InputError, optuna.exceptions.OptunaError):
+                self.study.release(list(claimed.values()))
             raise
-
-    def _give_back(self, claimed: Mapping[int, optuna.Trial]) -> None:
-        # what keeps us from writing now is what went wrong before; a dead worker's trials are found anyway
-        with suppress(InputError, optuna.exceptions.OptunaError):
-            self.study.release(list(claimed.values()))
 
     @cached_property
     def n_features(self) -> int:
         """Input columns of the networks of the first split."""
-        return count_features(self.table, next(iter(self.splits.values())), self.configuration.data)
+        rows = next(iter(self.splits.values())).training
+        return fit_preprocessor(self.table.features, self.table.schema, rows, self.configuration.data).n_features
 
-    def _tell(self, trial: optuna.Trial, result: TrialResult, monitor: HealthMonitor) -> None:
-        attributes = attributes_of(result, monitor, target_sd(self.table, self.configuration.data))
-        pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
-        self.study.complete(trial, result.value, attributes, pruned)
+    @cached_property
+    def target_sd(self) -> float:
+        """Standard deviation of what the networks learn: the target, or its logarithm."""
+        assert self.table.target is not None
+        return float(np.std(self.networks.target.forward(self.table.target)))
 
 
 def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:
@@ -359,5 +349,4 @@ def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> N
     try:
         experiment.train()
     finally:
-        experiment.live.close()
-        experiment.study.close()
+        experiment.close()

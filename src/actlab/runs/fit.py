@@ -52,7 +52,7 @@ def fit(configuration: Configuration) -> RunDirectory:
     run.create()
     show_warnings(table.warnings)
     run.write_config(configuration.to_dict())
-    setting = Setting.of(configuration.model.activation, configuration.model, configuration.optimizer)
+    setting = Setting.of(configuration.model.activation, configuration)
     members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
     evaluation = Evaluation.of(configuration)
     # first, so that members are measured before anything takes them out of training

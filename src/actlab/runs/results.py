@@ -1,9 +1,9 @@
 """From a finished study to the files of the run directory.
 
-Of the networks it keeps what frames cannot hold: claims and costs of a run, histograms, the model. With `--confirm` the
-winner is trained again, with fresh seeds and fresh folds, beside the rivals close to it. The first comparison picks its
-winner by the scores it then reports, so its differences are too good on average; the second names it before a single
-score is seen, so they are unbiased for these rows. What the data set itself happens to favour only new data can remove.
+With `--confirm` the winner is trained again, with fresh seeds and folds, beside the rivals close to it. The first
+comparison picks its winner by the scores it then reports, so its differences are too good on average; the second names
+it before a single score is seen, so they are unbiased for these rows. What the data set itself happens to favour only
+new data can remove.
 """
 
 import math
@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import optuna
 import pandas as pd
@@ -52,7 +51,7 @@ from actlab.runs.evaluate import (
     evaluate,
     level_text,
     snapshots_in,
-    variants_of,
+    variants,
 )
 from actlab.runs.model_building import RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
@@ -115,7 +114,6 @@ def confirmation(
     members: pd.DataFrame,
     summary: Mapping[str, Any],
     settings: Mapping[int, Setting],
-    callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Train winner and rivals again and compare them, as summary.json holds it under `confirmation`.
 
@@ -123,22 +121,20 @@ def confirmation(
     fold is made anew, on the fresh folds' inner validation. Comparisons are two-sided corrected resampled t-tests with
     the winner, paired by the fresh (repeat, fold), Holm-adjusted over the rivals.
 
-    Args:
-        networks: Those of the first look.
-        members: members.csv of the first look; its names of activations are kept.
-        summary: Winner, ranking, comparisons and rope of the first look.
-        settings: Trial number to setting.
-        callbacks: Passed on to the training.
+    `networks`, `members` (members.csv, whose names of activations are kept) and `summary` are those of the first look;
+    `settings` has those of all trials by number.
     """
+    print("training the winner and its rivals again, with fresh seeds and folds", file=sys.stderr)
     names = [str(summary["winner"]), *rivals(summary)]
     chosen = choose(members)
-    trials = sorted(set(chosen[chosen.activation.isin(names)].trial.tolist()))
-    name_of = dict(zip(members.trial.tolist(), members.activation.tolist(), strict=True))
+    name_of = dict(zip(chosen.trial.tolist(), chosen.activation.tolist(), strict=True))
+    again = {trial: settings[trial] for trial, name in sorted(name_of.items()) if name in names}
     fresh = replace(networks.evaluation, seed=derive_seed(networks.evaluation.seed, "confirm"))
     table, snapshots = networks.table, snapshots_in(networks.directory, fresh, networks.table)
-    results = evaluate({trial: settings[trial] for trial in trials}, fresh, table, callbacks, snapshots)
-    again = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
-    every = scores_of(choose(to_frame(again, MemberRecord)))
+    with PopulationProgress() as progress:
+        results = evaluate(again, fresh, table, [progress], snapshots)
+    records = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
+    every = scores_of(choose(to_frame(records, MemberRecord)))
     scores = {name: every[name] for name in names}
     # a fold has as many rows as before
     comparisons = compare_all(scores, names[0], fold_ratio(summary), summary["rope"]) if len(names) > 1 else ()
@@ -148,7 +144,7 @@ def confirmation(
         "rivals": names[1:],
         "means": {name: float(scores[name].mean()) for name in ranking(scores)},
         "comparisons": [c.to_dict() | first_look(summary, names[0], c.b) for c in comparisons],
-        "n_members": len(again),
+        "n_members": len(records),
     }
 
 
@@ -169,14 +165,9 @@ def first_look(summary: Mapping[str, Any], winner: str, rival: str) -> dict[str,
 
 def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
     """The name of each activation's first variant, to the activation itself."""
-    labels: dict[str, str] = {}
-    for _, setting in sorted(settings.items()):
-        labels.setdefault(setting.activation, setting.label)
+    # later ones are overwritten by earlier ones
+    labels = {setting.activation: setting.label for _, setting in sorted(settings.items(), reverse=True)}
     return {label: activation for activation, label in labels.items()}
-
-
-def _renamed(frame: pd.DataFrame, name_of: Mapping[str, str]) -> pd.DataFrame:
-    return frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))
 
 
 def searched_values(setting: Setting) -> dict[str, str | float]:
@@ -211,24 +202,13 @@ def write_pre_activations(
 class ResultFiles:
     """What the files of a run are written from.
 
-    Args:
-        command: `compare` or `search`.
-        configuration: What was asked for.
-        run: Where the files go.
-        networks: The trained networks, with the data and splits that they were trained on.
-        learning_rates: Those tried, or the ends of their range.
-        is_equal_budget: Whether comparisons between activations are fair.
-        study: For Optuna's own figures.
-        trials: Finished ones, in the order of the results.
-        settings: Number in the results to setting.
+    `trials` are the finished ones, in the order of the results; `settings` says what each number there stands for.
     """
 
     command: str
     configuration: Configuration
     run: RunDirectory
     networks: RunNetworks
-    learning_rates: list[float]
-    is_equal_budget: bool
     study: optuna.Study
     trials: Sequence[FrozenTrial]
     settings: Mapping[int, Setting]
@@ -240,25 +220,34 @@ class ResultFiles:
         for key, frame in records.items():
             write_frame(getattr(self.run, key), frame)
         members, asked, summary = records[MEMBERS], self.configuration, self._header()
-        baseline, ratio = baseline_of(asked.compare.baseline, variants_of(asked)), fold_ratio(summary)
-        summary |= summarise(members, ratio, baseline, self.learning_rates, self.is_equal_budget, asked.compare.rope)
+        baseline, ratio = baseline_of(asked.compare.baseline, variants(asked)), fold_ratio(summary)
+        # only then were all activations given the same trials
+        is_comparison = self.command == "compare"
+        rates = asked.compare.learning_rates if is_comparison else asked.search.learning_rate
+        summary |= summarise(members, ratio, baseline, rates, is_comparison, asked.compare.rope)
         chosen = choose(members)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
             networks, summary["ensemble"] = ship(self.networks, chosen, self.settings, asked.compare, [progress])
         references = list(reference_predictions(self.networks.table, self.networks.splits, asked.data))
         summary["references"] = mean_scores(references)
-        if self.is_equal_budget:
+        if is_comparison:
             ridge = {(one.repeat, one.fold): one.score for one in references if one.name == "ridge"}
             summary |= self._claims(records, ratio, summary["rope"], ridge)
             if asked.compare.confirm:
-                summary["confirmation"] = self._confirmation(members, summary)
+                summary["confirmation"] = confirmation(self.networks, members, summary, self.settings)
         else:
-            summary["trials"] = self._trial_rows(members)
+            scores = members.groupby("trial").val_score.mean()
+            summary["trials"] = [
+                {"trial": number, "activation": setting.label, "learning_rate": setting.learning_rate}
+                | searched_values(setting)
+                | {"val_score": float(scores[number])}
+                for number, setting in self.settings.items()
+            ]
             summary["importances"] = importance_shares(self.study)
         summary["versions"] = versions()
         if networks:
-            self.networks.write_model(self.run, networks, jsonable(self.configuration.to_dict()), versions())
+            self.networks.write_model(self.run, networks, jsonable(asked.to_dict()), versions())
         winner = self.networks.load_chosen(chosen[chosen.activation == summary["winner"]], self.settings)
         bins = write_pre_activations(self.run, winner, self.networks)
         searched = {number: searched_values(setting) for number, setting in self.settings.items()}
@@ -278,7 +267,10 @@ class ResultFiles:
         With factors, the claims are about the variants of the first levels.
         """
         name_of = first_variants(self.settings)
-        members, health, convergence = (_renamed(records[key], name_of) for key in (MEMBERS, HEALTH, CONVERGENCE))
+        members, health, convergence = (
+            frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))
+            for frame in (records[MEMBERS], records[HEALTH], records[CONVERGENCE])
+        )
         costs = self._costs(members)
         chosen = choose(members)
         linear = self.networks.load_chosen(chosen[chosen.activation == "identity"], self.settings)
@@ -304,21 +296,6 @@ class ResultFiles:
         n_features = [network.n_features for network in self.networks.load(first, self.settings[first])]
         return step_costs(widths, max(n_features, default=1), self.configuration.data.batch_size)
 
-    def _confirmation(self, members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Any]:
-        print("training the winner and its rivals again, with fresh seeds and folds", file=sys.stderr)
-        with PopulationProgress() as progress:
-            return confirmation(self.networks, members, summary, self.settings, [progress])
-
-    def _trial_rows(self, members: pd.DataFrame) -> list[dict[str, Any]]:
-        """A search's trials with everything that it may have chosen, in their order."""
-        scores = members.groupby("trial").val_score.mean()
-        return [
-            {"trial": number, "activation": setting.label, "learning_rate": setting.learning_rate}
-            | searched_values(setting)
-            | {"val_score": float(scores[number])}
-            for number, setting in self.settings.items()
-        ]
-
     def _header(self) -> dict[str, Any]:
         configuration, table = self.configuration, self.networks.table
         some = next(iter(self.networks.splits.values()))
@@ -334,9 +311,7 @@ class ResultFiles:
             },
             "protocol": {
                 **{column.name: getattr(configuration.compare, column.name) for column in fields(ProtocolSettings)},
-                "n_training": len(some.training),
-                "n_validation": len(some.validation),
-                "n_test": len(some.test),
+                **{f"n_{part}": len(rows) for part, rows in vars(some).items()},
                 "n_trials": len(self.trials),
                 "max_epochs": configuration.trainer["max_epochs"],
                 "patience": configuration.optimizer.patience,

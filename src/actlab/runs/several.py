@@ -1,12 +1,12 @@
 """`actlab compare` on several data sets: a run of its own for each, and the comparison across them."""
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from actlab import activations
-from actlab.config import Configuration, DataSets
+from actlab.config import DataSets
 from actlab.data.table import read_table
 from actlab.errors import InputError
 from actlab.report.finished import read_finished
@@ -15,7 +15,7 @@ from actlab.report.several_page import write_several
 from actlab.report.words import answer
 from actlab.run_files import RunDirectory, jsonable, write_frame, write_json
 from actlab.runs.compare_search import Compare
-from actlab.runs.evaluate import variants_of
+from actlab.runs.evaluate import variants
 from actlab.runs.experiment import named_directory
 from actlab.runs.results import versions
 from actlab.verdict.across_data_sets import check_size, ranks_frame, summarise_data_sets
@@ -37,27 +37,26 @@ def compare_several(data_sets: DataSets) -> tuple[RunDirectory, dict[str, Any] |
     _check_tables(data_sets)
     run = choose_directory(data_sets)
     run.create()
-    comparisons: list[Compare] = []
-    try:
+    comparisons: dict[str, Compare] = {}
+    with ExitStack() as opened:
         for name, configuration in data_sets.configurations.items():
-            comparisons.append(Compare(_own(configuration, run.path, name)))
+            # in a database, studies of all comparisons lie side by side
+            out, study = str(run.path / name), f"{run.path.name}/{name}"
+            comparisons[name] = Compare(replace(configuration, out=out, study=study, fresh=False, json=False))
+            opened.callback(comparisons[name].close)
         # only now: a list that is refused leaves the directory as it was
-        run.write_config(_content(run, data_sets))
-        for number, comparison in enumerate(comparisons, 1):
-            name = comparison.configuration.name
+        whole, data = data_sets.whole, [f"{name}/config.yaml" for name in comparisons]
+        run.write_config({"data": data, "out": str(run.path), "workers": whole.workers, "storage": whole.storage})
+        for number, (name, comparison) in enumerate(comparisons.items(), 1):
             print(f"{name}: data set {number} of {len(comparisons)}", file=sys.stderr)
             comparison.execute()
-    finally:
-        for comparison in comparisons:
-            comparison.live.close()
-            comparison.study.close()
-    if missing := [name for name in data_sets.configurations if not RunDirectory(run.path / name).report.exists()]:
+    if missing := [name for name in comparisons if not RunDirectory(run.path / name).report.exists()]:
         print(
             f"the results of {', '.join(missing)} are on another machine; data sets are compared where all results are",
             file=sys.stderr,
         )
         return run, None
-    return run, write(run, list(data_sets.configurations))
+    return run, write(run, list(comparisons))
 
 
 def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
@@ -93,23 +92,12 @@ def choose_directory(data_sets: DataSets) -> RunDirectory:
     return run
 
 
-def _content(run: RunDirectory, data_sets: DataSets) -> dict[str, Any]:
-    """config.yaml: the runs' own configurations as a list that `--config` reads, and who works on them."""
-    whole, data = data_sets.whole, [f"{name}/config.yaml" for name in data_sets.configurations]
-    return {"data": data, "out": str(run.path), "workers": whole.workers, "storage": whole.storage}
-
-
-def _own(configuration: Configuration, path: Path, name: str) -> Configuration:
-    # in a database, studies of all comparisons lie side by side
-    return replace(configuration, out=str(path / name), fresh=False, json=False, study=f"{path.name}/{name}")
-
-
 def _check_activations(data_sets: DataSets) -> None:
     compared: dict[str, list[str]] = {}
     for name, configuration in data_sets.configurations.items():
         for activation in configuration.compare.activations:
             activations.get(activation)
-        compared[name] = [variant.label for variant in variants_of(configuration)]
+        compared[name] = [variant.label for variant in variants(configuration)]
     first, names = next(iter(compared.items()))
     check_size(len(compared), len(names))
     for other, own in compared.items():
