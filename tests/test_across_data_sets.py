@@ -78,7 +78,7 @@ def test_critical_difference_has_the_published_quantiles(n_activations: int, q: 
 def test_nemenyi_p_agrees_with_the_critical_difference() -> None:
     scores = pd.DataFrame(np.random.default_rng(2).random((12, 6)) + np.arange(6) / 4, columns=list("abcdef"))
     test = friedman(scores)
-    p = test.nemenyi_frame()
+    p = pd.DataFrame(test.nemenyi_p)
     assert (p.to_numpy() == p.to_numpy().T).all()
     distances = np.abs(np.subtract.outer(test.average_ranks, test.average_ranks))
     assert 0 < (p.to_numpy() < 0.05).sum() < 30
@@ -89,7 +89,7 @@ def test_groups_are_the_maximal_sets_without_a_shown_difference() -> None:
     for seed in range(5):
         scores = pd.DataFrame(np.random.default_rng(seed).random((10, 6)) + np.arange(6) / 4, columns=list("abcdef"))
         test = friedman(scores)
-        alike = test.nemenyi_frame() >= 0.05
+        alike = pd.DataFrame(test.nemenyi_p) >= 0.05
         sets = [
             set(names)
             for size in range(2, 7)

@@ -29,11 +29,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 
 
 def pack(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the model under the key `actlab` of what Lightning accepts as a checkpoint.
-
-    Raises:
-        TypeError: the content holds something that is neither a tensor nor of a plain type.
-    """
+    """The model, made `plain`, under the key `actlab` of what Lightning accepts as a checkpoint."""
     return {
         "actlab": {"format": FORMAT, **plain(content)},
         "state_dict": {},
@@ -52,14 +48,15 @@ def unpack(checkpoint: object, source: str) -> dict[str, Any]:
     content = checkpoint.get("actlab") if isinstance(checkpoint, Mapping) else None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise InputError(f"{source} was not written by actlab; name the best.ckpt of a run of actlab")
-    if content["format"] > FORMAT:
-        raise InputError(
-            f"{source} has format {content['format']}, and actlab {__version__} reads format {FORMAT}; upgrade actlab"
+    if (written := content["format"]) != FORMAT:
+        age, repair = (
+            " of an earlier actlab",
+            "start the run's command again with --fresh, or predict with the earlier actlab",
         )
-    if content["format"] < FORMAT:
+        if written > FORMAT:
+            age, repair = "", "upgrade actlab"
         raise InputError(
-            f"{source} has format {content['format']} of an earlier actlab, and actlab {__version__} reads format "
-            f"{FORMAT}; start the run's command again with --fresh, or predict with the earlier actlab"
+            f"{source} has format {written}{age}, and actlab {__version__} reads format {FORMAT}; {repair}"
         )
     return content
 
@@ -130,12 +127,10 @@ def read_checkpoint(path: Path) -> object:
     try:
         with zipfile.ZipFile(path) as archive:
             # torch does not look at the checksums it writes
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            checkpoint: object = torch.load(path, map_location="cpu", weights_only=True)
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds Python objects, which could run code, and was not loaded; name a checkpoint of actlab"
@@ -143,7 +138,6 @@ def read_checkpoint(path: Path) -> object:
     except Exception as error:
         # a hostile archive makes zipfile and torch raise about anything
         raise InputError(f"{path} is damaged or not a checkpoint of actlab; make it again, or copy it again") from error
-    return checkpoint
 
 
 def _check_file(path: Path) -> None:

@@ -76,12 +76,9 @@ def check_level(residuals: Sequence[FoldResiduals], level: float) -> int:
 def prediction_interval(
     ensemble: Ensemble, by_fold: Mapping[FoldKey, FoldPrediction], level: float
 ) -> tuple[Values, Values]:
-    """Lower and upper ends (N,) in the unit of the target.
+    """Lower and upper ends (N,) in the unit of the target, from what `predict_by_fold` returned for N rows.
 
-    Args:
-        ensemble: Its residuals and target transform.
-        by_fold: What its `predict_by_fold` returned for the N rows.
-        level: Coverage asked for, 1 - alpha.
+    `level` is the coverage asked for, 1 - alpha.
 
     Raises:
         InputError: as `check_level`.
@@ -101,7 +98,10 @@ def interval_of(
     They are NaN where the prediction of a fold is not finite. Folds have equal weights unless others are given.
     """
     rank = check_level(residuals, level)
-    scale_of = [fit_scale([other for other in residuals if _is_other(other, part)]) for part in residuals]
+    scale_of = [
+        fit_scale([other for other in residuals if other.repeat == part.repeat and other.fold != part.fold])
+        for part in residuals
+    ]
     scores = [
         np.sort(np.abs(part.residuals.double().numpy()) / scale(said_of(part)))
         for scale, part in zip(scale_of, residuals, strict=True)
@@ -118,12 +118,9 @@ def interval_of(
 
 
 def _units(scales: Values, apart: Values, scores: Sequence[Values]) -> Values:
-    """(K, N) units of the scores for the mean over folds, from those of each fold.
+    """(K, N) units of the K `scores` for the mean over folds, from the `scales` (K, N) of each fold alone.
 
-    Args:
-        scales: (K, N), of each fold alone.
-        apart: (N,) mean square distance of the folds from their mean.
-        scores: K arrays.
+    `apart` (N,) is the mean square distance of the folds from their mean.
     """
     mean_square = np.mean(np.concatenate(scores) ** 2)
     if not mean_square > 0:
@@ -132,10 +129,6 @@ def _units(scales: Values, apart: Values, scores: Sequence[Values]) -> Values:
     known = apart / mean_square
     units: Values = np.sqrt(np.maximum(scales**2 - known, known))
     return units
-
-
-def _is_other(part: FoldResiduals, own: FoldResiduals) -> bool:
-    return part.repeat == own.repeat and part.fold != own.fold
 
 
 def said_of(part: FoldResiduals) -> FoldPrediction:
@@ -164,12 +157,9 @@ def fit_scale(parts: Sequence[FoldResiduals]) -> Scale:
 
 
 def _smallest(units: Values, scores: Sequence[Values], rank: int) -> Values:
-    """For each row the `rank`-th smallest of all `units[k] * scores[k][i]`, exactly.
+    """For each row the `rank`-th smallest, from 1, of all `units[k] * scores[k][i]`, exactly.
 
-    Args:
-        units: (K, N), > 0.
-        scores: K arrays, each ascending, >= 0.
-        rank: From 1 to the number of scores.
+    Units are (K, N), > 0; each of the K arrays of scores ascends and is >= 0.
     """
     low, high = _enclose(units, scores, rank)
     folds = list(zip(units, scores, strict=True))

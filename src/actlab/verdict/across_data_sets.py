@@ -21,8 +21,8 @@ class FriedmanTest:
     """Average ranks (1 is best) and what they show; sequences follow `activations`, best average rank first.
 
     `p` is the chi-squared approximation, `p_permutation` the Monte Carlo permutation p-value of the same statistic.
-    `nemenyi_p` is a symmetric matrix. A group is a maximal set of activations whose average ranks span no more than
-    `critical_difference`: one bar of a critical-difference diagram.
+    `nemenyi_p` is symmetric, name to name. A group is a maximal set of activations whose average ranks span no more
+    than `critical_difference`: one bar of a critical-difference diagram.
     """
 
     activations: tuple[str, ...]
@@ -34,22 +34,13 @@ class FriedmanTest:
     p_permutation: float
     alpha: float
     critical_difference: float
-    nemenyi_p: tuple[tuple[float, ...], ...]
+    nemenyi_p: dict[str, dict[str, float]]
     groups: tuple[tuple[str, ...], ...]
 
     @property
     def can_show_difference(self) -> bool:
         """Whether full agreement of all data sets would exceed the critical difference; at 5 % two never can."""
         return self.critical_difference < len(self.activations) - 1
-
-    @property
-    def undistinguished(self) -> tuple[tuple[str, ...], ...]:
-        """The groups, or everything as one where the permutation test shows no difference at all (Demsar's order)."""
-        return self.groups if self.p_permutation <= self.alpha else (self.activations,)
-
-    def nemenyi_frame(self) -> pd.DataFrame:
-        """Nemenyi p-values with names on both axes, as `scikit_posthocs.critical_difference_diagram` takes them."""
-        return pd.DataFrame(self.nemenyi_p, index=list(self.activations), columns=list(self.activations))
 
 
 def friedman(
@@ -64,38 +55,40 @@ def friedman(
     infinite and its p-value 0. Nemenyi's p-values and `critical_difference` (studentised range over all pairs,
     two-sided) control the family-wise error at `alpha` themselves: no Holm on top.
 
-    A score that is not finite (diverged) ranks behind every finite one, diverged ones tie. Fewer than two data sets
-    cannot be ranked against each other, and are refused; with two the test runs, but no difference can reach Nemenyi's
-    critical difference at 5 % before there are three (`can_show_difference`). Fewer than three activations are refused
-    as well: two are a single paired comparison.
+    A score that is not finite (diverged) ranks behind every finite one, diverged ones tie. What `check_size` refuses
+    is refused; with two data sets the test runs, but no difference can reach Nemenyi's critical difference at 5 %
+    before there are three (`can_show_difference`).
     """
+    import scikit_posthocs
     from scipy import stats
 
-    check_size(*scores.shape)
-    _check(scores, alpha)
+    n_data_sets, n_activations = scores.shape
+    check_size(n_data_sets, n_activations)
+    if not scores.columns.is_unique:
+        raise InputError(f"activations must be unique, got {', '.join(map(str, scores.columns))}")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must be between 0 and 1, got {alpha}")
     ranks = ranks_of(scores)
-    n_data_sets, n_activations = ranks.shape
     order = np.argsort(ranks.mean(axis=0), kind="stable")
     ranks = ranks[:, order]
-    names = tuple(str(name) for name in scores.columns[order])
-    average_ranks = ranks.mean(axis=0)
-    if np.ptp(ranks, axis=1).any():
-        chi_squared, p = (float(number) for number in stats.friedmanchisquare(*ranks.T))
-    else:
-        chi_squared, p = 0.0, 1.0
+    names = [str(name) for name in scores.columns[order]]
+    average_ranks = ranks.mean(axis=0).tolist()
+    chi_squared, p = stats.friedmanchisquare(*ranks.T) if np.ptp(ranks, axis=1).any() else (0.0, 1.0)
     difference = critical_difference(n_activations, n_data_sets, alpha)
+    # ranks of ranks are the ranks: diverged scores keep their last place
+    nemenyi_p = scikit_posthocs.posthoc_nemenyi_friedman(ranks).set_axis(names).set_axis(names, axis=1)
     return FriedmanTest(
-        activations=names,
-        average_ranks=tuple(average_ranks.tolist()),
+        activations=tuple(names),
+        average_ranks=tuple(average_ranks),
         n_data_sets=n_data_sets,
-        chi_squared=chi_squared,
+        chi_squared=float(chi_squared),
         df=n_activations - 1,
-        p=p,
+        p=float(p),
         p_permutation=_permutation_p(ranks, n_permutations, np.random.default_rng(seed)),
         alpha=alpha,
         critical_difference=difference,
-        nemenyi_p=_nemenyi_p(ranks),
-        groups=_groups(names, average_ranks.tolist(), difference),
+        nemenyi_p=nemenyi_p.to_dict(),
+        groups=_groups(names, average_ranks, difference),
     )
 
 
@@ -132,13 +125,6 @@ def check_size(n_data_sets: int, n_activations: int) -> None:
         )
 
 
-def _check(scores: pd.DataFrame, alpha: float) -> None:
-    if not scores.columns.is_unique:
-        raise InputError(f"activations must be unique, got {', '.join(map(str, scores.columns))}")
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha must be between 0 and 1, got {alpha}")
-
-
 def _permutation_p(ranks: npt.NDArray[np.float64], n_permutations: int, generator: np.random.Generator) -> float:
     """Share of shuffles, the observed order included, with at least the observed sum of squared rank sums."""
     rank_sums = np.zeros((n_permutations, ranks.shape[1]))
@@ -149,54 +135,52 @@ def _permutation_p(ranks: npt.NDArray[np.float64], n_permutations: int, generato
     return float((1 + n_as_extreme) / (1 + n_permutations))
 
 
-def _nemenyi_p(ranks: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
-    import scikit_posthocs
-
-    # ranks of ranks are the ranks: diverged scores keep their last place
-    p = scikit_posthocs.posthoc_nemenyi_friedman(ranks).to_numpy(dtype=np.float64)
-    return tuple(tuple(row) for row in p.tolist())
-
-
-def _groups(names: tuple[str, ...], average_ranks: list[float], difference: float) -> tuple[tuple[str, ...], ...]:
+def _groups(names: list[str], average_ranks: list[float], difference: float) -> tuple[tuple[str, ...], ...]:
     """Maximal runs of at least two names, in rank order, that span no more than `difference`."""
     groups: list[tuple[str, ...]] = []
     last_end = 0
     for start, rank in enumerate(average_ranks):
         end = start + sum(other - rank <= difference for other in average_ranks[start:])
         if end > max(last_end, start + 1):
-            groups.append(names[start:end])
+            groups.append(tuple(names[start:end]))
         last_end = max(last_end, end)
     return tuple(groups)
 
 
 def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What summary.json of a comparison on several data sets holds.
+    """What summary.json of a comparison holds, from those of data sets by name, all with the same activations.
 
     Scores are the means over test folds that each data set's ranking states; they are ranked within their data set, so
     data sets may have different metrics and scales. None, a score that is not finite, ranks last.
 
-    Args:
-        summaries: Name of a data set to its summary.json; all with the same activations.
-
     Raises:
         InputError: fewer than two data sets or three activations.
     """
-    scores = _scores(summaries)
+    rows = {name: rows_by_activation(summary) for name, summary in summaries.items()}
+    means = {name: {activation: row["mean"] for activation, row in own.items()} for name, own in rows.items()}
+    scores = pd.DataFrame.from_dict(means, orient="index").astype(float)
     test = friedman(scores)
     ranks = pd.DataFrame(ranks_of(scores), index=scores.index, columns=scores.columns)
     order = list(test.activations)
+    # where the permutation test shows no difference at all, Nemenyi's groups do not count (Demsar's order)
+    groups = test.groups if test.p_permutation <= test.alpha else (test.activations,)
+    stated = ("chi_squared", "df", "p", "p_permutation", "alpha", "n_data_sets")
+    kept = ("metric", "winner", "indistinguishable_from_winner")
     return {
         "command": "compare",
-        "data_sets": [_data_set(name, summary) for name, summary in summaries.items()],
+        "data_sets": [
+            {"name": name, **summary.get("data", {}), **{key: summary.get(key) for key in kept}}
+            for name, summary in summaries.items()
+        ],
         "activations": order,
         "mean_ranks": dict(zip(order, test.average_ranks, strict=True)),
         "scores": {name: scores.loc[name, order].to_dict() for name in summaries},
         "ranks": {name: ranks.loc[name, order].to_dict() for name in summaries},
-        "friedman": _test(test),
+        "friedman": {key: getattr(test, key) for key in stated} | {"n_activations": len(order)},
         "critical_difference": test.critical_difference,
         "can_show_difference": test.can_show_difference,
-        "not_distinguished": [list(group) for group in test.undistinguished],
-        "nemenyi_p": test.nemenyi_frame().to_dict(),
+        "not_distinguished": [list(group) for group in groups],
+        "nemenyi_p": test.nemenyi_p,
         "verdicts": {name: _verdicts(summary) for name, summary in summaries.items()},
     }
 
@@ -209,25 +193,6 @@ def ranks_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
         for column, content in (("rank", summary["ranks"]), ("score", summary["scores"])):
             frame[f"{data_set}_{column}"] = [content[data_set][name] for name in summary["activations"]]
     return frame
-
-
-def _scores(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Data sets by activations; nan where a summary has None."""
-    rows = {
-        data_set: {name: row["mean"] for name, row in rows_by_activation(summary).items()}
-        for data_set, summary in summaries.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
-
-
-def _data_set(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("metric", "winner", "indistinguishable_from_winner")
-    return {"name": name, **summary.get("data", {}), **{key: summary.get(key) for key in keys}}
-
-
-def _test(test: FriedmanTest) -> dict[str, Any]:
-    keys = ("chi_squared", "df", "p", "p_permutation", "alpha", "n_data_sets")
-    return {key: getattr(test, key) for key in keys} | {"n_activations": len(test.activations)}
 
 
 def _verdicts(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -23,25 +23,22 @@ from actlab.verdict.summary import PAIR, choose
 Support = Literal["supported", "not supported", "cannot tell"]
 Side = Literal["above", "below", "at"]
 MEMBER = [*PAIR, "inner"]
+PLAIN_MEAN = partial(pd.Series.mean, skipna=False)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One quantity of a claim.
+    """One quantity of a claim; nan is what a plain fact, or a quantity that could not be tested, does not have.
 
     Args:
         what: The quantity in words.
         value: Its mean over the pairs (geometric for a ratio).
-        ci_low: Lower end of the corrected 95 % interval of this quantity alone; nan for a plain fact.
-        ci_high: Upper end.
-        p: Two-sided, against `threshold`; nan where there was no test.
-        p_holm: The same, adjusted over all parts of all claims.
-        threshold: What the quantity is held against.
-        side: On which side of it the claim puts the quantity; `at` for a fact.
+        ci_low, ci_high: Corrected 95 % interval of this quantity alone.
+        p: Two-sided, against `threshold`; `p_holm` is adjusted over all parts of all claims.
+        side: On which side of `threshold` the claim puts the quantity; `at` for a fact.
         refuted_at: A quantity whose whole interval lies short of this value is too small to support the claim.
         pairs: (repeat, fold, value) of each pair; for timings (0, round, value).
-        verdict: The answer.
-        reason: Why the answer is `cannot tell`.
+        reason: Why the verdict is `cannot tell`.
     """
 
     what: str
@@ -70,16 +67,10 @@ def over_pairs(
     refuted_at: float = math.nan,
     is_ratio: bool = False,
 ) -> Part:
-    """A part that is a mean over pairs.
+    """A part that is the mean of `values`: a difference, ratio or plain value a pair, indexed by (repeat, fold).
 
-    Args:
-        what: In words.
-        values: One difference, ratio or plain value a pair, indexed by (repeat, fold).
-        test_train_ratio: As in `paired_tests`; 0 for rounds of a timing, which share no data.
-        side: Where the claim puts the quantity.
-        threshold: What it is held against.
-        refuted_at: As in `Part`.
-        is_ratio: Test logarithms; values are then > 0, and one that is not counts as not finite.
+    `test_train_ratio` is as in `paired_tests`, and 0 for rounds of a timing, which share no data. Ratios are tested on
+    logarithms: one that is not > 0 counts as not finite.
     """
     plain = values.to_numpy(dtype=np.float64)
     pairs = tuple((int(r), int(f), float(v)) for (r, f), v in zip(values.index.tolist(), plain.tolist(), strict=True))
@@ -91,10 +82,9 @@ def over_pairs(
     n_missing = int((~np.isfinite(scaled)).sum())
     if n_missing:
         return replace(empty, reason=f"{n_missing} of {len(pairs)} pairs have no finite value")
-    zero = math.log(threshold) if is_ratio else threshold
+    zero, back = (math.log(threshold), math.exp) if is_ratio else (threshold, float)
     test = corrected_resampled_t(scaled - zero, np.zeros_like(scaled), test_train_ratio)
-    back = math.exp if is_ratio else float
-    value, low, high = (float(back(x + zero)) for x in (test.difference, test.ci_low, test.ci_high))
+    value, low, high = (back(x + zero) for x in (test.difference, test.ci_low, test.ci_high))
     return replace(empty, value=value, ci_low=low, ci_high=high, p=test.p)
 
 
@@ -107,11 +97,11 @@ def judged(parts: Sequence[Part]) -> list[Part]:
 def _judge(part: Part) -> Part:
     if math.isnan(part.p):
         return part
-    is_claimed_side = part.value > part.threshold if part.side == "above" else part.value < part.threshold
+    is_above = part.side == "above"
     if part.p_holm < ALPHA:
-        return replace(part, verdict="supported" if is_claimed_side else "not supported")
-    is_too_small = part.ci_high < part.refuted_at if part.side == "above" else part.ci_low > part.refuted_at
-    if is_too_small:
+        is_supported = part.value > part.threshold if is_above else part.value < part.threshold
+        return replace(part, verdict="supported" if is_supported else "not supported")
+    if part.ci_high < part.refuted_at if is_above else part.ci_low > part.refuted_at:
         return replace(part, verdict="not supported")
     if part.ci_low <= part.threshold <= part.ci_high:
         return replace(part, reason=f"the interval {part.ci_low:.3g} to {part.ci_high:.3g} is too wide for a verdict")
@@ -130,15 +120,12 @@ def overall(parts: Sequence[Part]) -> tuple[Support, str]:
 class Measurements:
     """What a run measured; a claim whose measurements are missing says `cannot tell`.
 
-    Values come by pair, (repeat, fold), with inner splits averaged by a plain mean: a member without a value makes its
-    pair nan. An activation stands with the trial chosen for it in each pair by inner validation.
+    Values come by pair, inner splits averaged by a plain mean: a member without a value makes its pair nan. An
+    activation stands with the trial chosen for it in each pair by inner validation. Frames have a row a record
+    (`MemberRecord`, `HealthRecord`, `ConvergenceRecord`), test_train_ratio is that of `paired_tests`.
 
     Args:
-        members: Rows of `MemberRecord`.
-        test_train_ratio: Rows in the test fold over rows outside it.
         rope: Differences of scores smaller than this are of no practical use.
-        health: Rows of `HealthRecord`.
-        convergence: Rows of `ConvergenceRecord`.
         costs: Activation to (microseconds of the activation alone, of a whole step), one entry a round each.
         deviation_from_affine: Of the trained identity networks, as `representation.deviation_from_affine`.
         maxout_error: `relu` and `leaky_relu` to `representation.maxout_error`.
@@ -148,8 +135,8 @@ class Measurements:
     members: pd.DataFrame
     test_train_ratio: float
     rope: float
-    health: pd.DataFrame | None = None
-    convergence: pd.DataFrame | None = None
+    health: pd.DataFrame = field(default_factory=pd.DataFrame)
+    convergence: pd.DataFrame = field(default_factory=pd.DataFrame)
     costs: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     deviation_from_affine: float = math.nan
     maxout_error: Mapping[str, float] = field(default_factory=dict)
@@ -173,41 +160,35 @@ class Measurements:
 
     def scores(self, activation: str) -> "pd.Series[float]":
         """Test scores by pair."""
-        return self._chosen_for(activation).set_index(PAIR).score
+        return self._chosen[activation].set_index(PAIR).score
 
     def of_chosen(self, frame: pd.DataFrame, activation: str) -> pd.DataFrame:
         """Rows of `frame` that belong to the trial chosen for the activation in their pair."""
-        return frame.merge(self._chosen_for(activation)[[*PAIR, "trial"]], on=[*PAIR, "trial"])
-
-    def _chosen_for(self, activation: str) -> pd.DataFrame:
-        return self._chosen[self._chosen.activation == activation]
+        return frame.merge(self._chosen[activation][[*PAIR, "trial"]], on=[*PAIR, "trial"])
 
     @cached_property
-    def _chosen(self) -> pd.DataFrame:
+    def _chosen(self) -> dict[str, pd.DataFrame]:
         # once for all activations: every measure of every claim asks for it
-        return choose(self.members)
+        return {str(name): rows for name, rows in choose(self.members).groupby("activation")}
 
     def by_pair(self, rows: pd.DataFrame, column: str) -> "pd.Series[float]":
         """Means by pair of rows that have one a member, or several (layers, say) that are averaged first."""
-        per_member = rows.groupby(MEMBER)[column].agg(_plain_mean)
+        per_member = rows.groupby(MEMBER)[column].agg(PLAIN_MEAN)
         everyone = pd.MultiIndex.from_frame(self.members[MEMBER].drop_duplicates().sort_values(MEMBER))
-        by_pair: pd.Series[float] = per_member.reindex(everyone).groupby(level=PAIR).agg(_plain_mean)
+        by_pair: pd.Series[float] = per_member.reindex(everyone).groupby(level=PAIR).agg(PLAIN_MEAN)
         return by_pair
 
     def health_of(self, activation: str, column: str, moment: str) -> "pd.Series[float]":
         """A measure of the activation's chosen trials by pair, the mean of all layers."""
-        assert self.health is not None
         return self.by_pair(self.of_chosen(self.health[self.health.moment == moment], activation), column)
 
     def dead(self, activation: str, learning_rate: float) -> "pd.Series[float]":
         """Share of dead units by pair at the end of training at one learning rate, chosen or not."""
-        assert self.health is not None
         own = self.health[(self.health.activation == activation) & (self.health.moment == "end")]
         return self.by_pair(own[own.learning_rate == learning_rate], "dead")
 
     def layer_factor(self, activation: str, moment: str) -> "pd.Series[float]":
         """Share of the gradient that one hidden layer hands back to the one below: the geometric mean of all layers."""
-        assert self.health is not None
         rows = self.health.assign(factor=self.health.gradient_ratio ** (1 / max(self.n_layers - 1, 1)))
         first = self.of_chosen(rows[(rows.moment == moment) & (rows.layer == 1)], activation)
         return self.by_pair(first, "factor")
@@ -215,57 +196,34 @@ class Measurements:
     @cached_property
     def level(self) -> float:
         """The highest R2 on the training rows that every chosen network of tanh and relu reached; nan without one."""
-        if self.convergence is None or self.missing(("tanh", "relu")):
+        if self.convergence.empty or self.missing(("tanh", "relu")):
             return math.nan
         rows = pd.concat([self.of_chosen(self.convergence, name) for name in ("tanh", "relu")])
         return max((float(str(r2)) for r2, own in rows.groupby("r2") if own.epoch.notna().all()), default=math.nan)
 
-    def time_to_level(self, activation: str, column: str) -> "pd.Series[float]":
-        """Epochs or seconds until `level` by pair."""
-        assert self.convergence is not None
-        rows = self.of_chosen(self.convergence, activation)
-        return self.by_pair(rows[rows.r2 == self.level], column)
-
-    def step_times(self, activation: str, place: int) -> "pd.Series[float]":
-        """Microseconds by (0, round), `place` as in `costs`."""
-        times = self.costs[activation][place]
-        return pd.Series(times, pd.MultiIndex.from_product([[0], range(len(times))], names=PAIR), dtype=float)
-
     @property
     def n_layers(self) -> int:
         """Hidden layers; 0 where health was not measured."""
-        return 0 if self.health is None or self.health.empty else int(self.health.layer.max())
+        return 0 if self.health.empty else int(self.health.layer.max())
 
     def context(self) -> dict[str, Any]:
-        """Mean measures of every activation, for the reader of a claim to compare with."""
+        """Mean measures of every activation, without what is not finite, for the reader of a claim to compare with."""
         means: dict[str, Any] = {}
         if self.n_layers:
+            names = self.activations
             for column in ("mean_output", "saturated", "dead"):
-                means[column] = {name: _mean(self.health_of(name, column, "best")) for name in self.activations}
+                means[column] = {name: float(self.health_of(name, column, "best").mean()) for name in names}
             for moment in ("start", "best"):
                 key = f"gradient_per_layer_{moment}"
-                means[key] = {name: _mean(self.layer_factor(name, moment)) for name in self.activations}
+                means[key] = {name: float(self.layer_factor(name, moment).mean()) for name in names}
             means["dead_at_the_end_by_rate"] = {
-                name: {f"{rate:g}": _mean(self.dead(name, rate)) for rate in self.learning_rates}
-                for name in self.activations
+                name: {f"{rate:g}": float(self.dead(name, rate).mean()) for rate in self.learning_rates}
+                for name in names
             }
         if self.ridge and "identity" in self.activations:
-            means["identity_minus_ridge"] = _mean(self.scores("identity") - self.ridge_scores())
+            ridge = pd.Series(dict(self.ridge), dtype=float).rename_axis(PAIR).sort_index()
+            means["identity_minus_ridge"] = float((self.scores("identity") - ridge).mean())
         return means
-
-    def ridge_scores(self) -> "pd.Series[float]":
-        """Ridge's test scores by pair."""
-        keys = sorted(self.ridge)
-        return pd.Series([self.ridge[key] for key in keys], pd.MultiIndex.from_tuples(keys, names=PAIR), dtype=float)
-
-
-def _plain_mean(values: "pd.Series[float]") -> float:
-    return float(values.mean(skipna=False))
-
-
-def _mean(values: "pd.Series[float]") -> float:
-    """The mean of what is finite: context, not a test."""
-    return float(values.mean())
 
 
 # A layer that hands back less than half of the gradient it gets makes gradients vanish with depth.
@@ -285,11 +243,8 @@ NEEDS: dict[str, tuple[Callable[[Measurements], bool], str]] = {
     "health": (lambda run: run.n_layers > 0, "the health of this run was not measured"),
     "layers": (lambda run: run.n_layers > 1, "the network has one hidden layer"),
     "learning rates": (lambda run: len(run.learning_rates) > 1, "only one learning rate was tried"),
-    "convergence": (lambda run: run.convergence is not None, "the convergence of this run was not measured"),
-    "level": (
-        lambda run: math.isfinite(run.level),
-        "no level of the training loss was reached by all of their networks",
-    ),
+    "convergence": (lambda run: not run.convergence.empty, "the convergence of this run was not measured"),
+    "level": (lambda run: run.level > 0, "no level of the training loss was reached by all of their networks"),
     "costs": (lambda run: {"tanh", "relu"} <= run.costs.keys(), "the costs of a step were not measured"),
 }
 
@@ -343,14 +298,22 @@ def _centred(run: Measurements) -> Part:
 def _time_to_level(run: Measurements, column: str, unit: str) -> Part:
     level = f" (R2 {run.level:g} on the training rows)" if math.isfinite(run.level) else ""
     what = f"{unit} of tanh over those of relu to the same training loss{level}"
-    times, needs = partial(run.time_to_level, column=column), ("convergence", "level")
+
+    def times(name: str) -> "pd.Series[float]":
+        return run.by_pair(run.of_chosen(run.convergence[run.convergence.r2 == run.level], name), column)
+
+    needs = ("convergence", "level")
     return _quantity(run, what, ("tanh", "relu"), times, ("above", SEVERAL), needs, is_ratio=True)
 
 
 def _step_cost(run: Measurements, place: int, of_what: str) -> Part:
+    what = f"time per step of tanh over that of relu, {of_what}"
+
+    def times(name: str) -> "pd.Series[float]":
+        return pd.concat({0: pd.Series(run.costs[name][place])}, names=PAIR)
+
     # rounds share no data: nothing to correct for
     how: dict[str, Any] = {"is_ratio": True, "test_train_ratio": 0.0}
-    what, times = f"time per step of tanh over that of relu, {of_what}", partial(run.step_times, place=place)
     return _quantity(run, what, ("tanh", "relu"), times, ("above", 1.0), ("costs",), **how)
 
 
@@ -385,38 +348,36 @@ def _affine(run: Measurements) -> Part:
     return _fact(what, run.deviation_from_affine, 0.0, EXACT, run.missing(("identity",)))
 
 
-CLAIMS: tuple[tuple[str, tuple[Callable[[Measurements], Part], ...]], ...] = (
-    (
-        "Gradients vanish under sigmoid and tanh.",
-        (partial(_layer_factor, name="sigmoid"), partial(_layer_factor, name="tanh")),
-    ),
-    ("Sigmoid is not zero-centred.", (_centred,)),
-    ("Tanh beats sigmoid.", (partial(_score_difference, worse="sigmoid", better="tanh"),)),
-    (
-        "ReLU converges several times faster than tanh and costs less per step.",
-        (
-            partial(_time_to_level, column="epoch", unit="epochs"),
-            partial(_time_to_level, column="seconds", unit="seconds"),
-            partial(_step_cost, place=0, of_what="the activation alone"),
-            partial(_step_cost, place=1, of_what="the network"),
-        ),
-    ),
-    ("ReLU units die at high learning rates, and leaky ReLU repairs it.", (_dying, _repaired)),
-    (
-        "Maxout contains ReLU and leaky ReLU, and doubles the parameters.",
-        (partial(_contained, name="relu"), partial(_contained, name="leaky_relu"), _doubled),
-    ),
-    ("Without a non-linearity the network is a linear model.", (_affine,)),
-    ("Leaky ReLU improves on sigmoid.", (partial(_score_difference, worse="sigmoid", better="leaky_relu"),)),
-)
+def parts_by_claim(run: Measurements) -> dict[str, list[Part]]:
+    """Every claim with its parts, not yet judged."""
+    return {
+        "Gradients vanish under sigmoid and tanh.": [_layer_factor(run, "sigmoid"), _layer_factor(run, "tanh")],
+        "Sigmoid is not zero-centred.": [_centred(run)],
+        "Tanh beats sigmoid.": [_score_difference(run, worse="sigmoid", better="tanh")],
+        "ReLU converges several times faster than tanh and costs less per step.": [
+            _time_to_level(run, "epoch", unit="epochs"),
+            _time_to_level(run, "seconds", unit="seconds"),
+            _step_cost(run, 0, "the activation alone"),
+            _step_cost(run, 1, "the network"),
+        ],
+        "ReLU units die at high learning rates, and leaky ReLU repairs it.": [_dying(run), _repaired(run)],
+        "Maxout contains ReLU and leaky ReLU, and doubles the parameters.": [
+            _contained(run, "relu"),
+            _contained(run, "leaky_relu"),
+            _doubled(run),
+        ],
+        "Without a non-linearity the network is a linear model.": [_affine(run)],
+        "Leaky ReLU improves on sigmoid.": [_score_difference(run, worse="sigmoid", better="leaky_relu")],
+    }
 
 
 def claims(run: Measurements) -> list[dict[str, Any]]:
     """Every claim with its parts, the pairs behind them and its verdict, as summary.json holds them."""
-    parts = iter(judged([measure(run) for _, measures in CLAIMS for measure in measures]))
+    found = parts_by_claim(run)
+    parts = iter(judged([part for own in found.values() for part in own]))
     records = []
-    for sentence, measures in CLAIMS:
-        own = [next(parts) for _ in measures]
+    for sentence, unjudged in found.items():
+        own = [next(parts) for _ in unjudged]
         verdict, reason = overall(own)
         records.append({"claim": sentence, "verdict": verdict, "reason": reason, "parts": [p.to_dict() for p in own]})
     return records

@@ -26,14 +26,15 @@ from actlab.verdict.significance import (
 PAIR = ["repeat", "fold"]
 TURNED_ROUND = {"better": "worse", "worse": "better"}
 # what changes places when a comparison is seen from its other activation
-SIDES = (
-    *(("a", "b"), ("n_diverged_a", "n_diverged_b"), ("p_rope_better", "p_rope_worse")),
-    *(("ci_low", "ci_high"), ("p_better_low", "p_better_high")),
-)
+SIDES = {
+    "a": "b",
+    "ci_low": "ci_high",
+    "p_better_low": "p_better_high",
+    "p_rope_better": "p_rope_worse",
+    "n_diverged_a": "n_diverged_b",
+}
 # A rate within this share of the (logarithmic) range from one of its ends counts as lying at the edge.
 EDGE_SHARE = 0.05
-
-Scores = dict[str, npt.NDArray[np.float64]]
 
 
 def per_pair(members: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def choose(members: pd.DataFrame) -> pd.DataFrame:
     return best.drop(columns="order").reset_index(drop=True)
 
 
-def scores_of(chosen: pd.DataFrame) -> Scores:
+def scores_of(chosen: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
     """Activation to its test scores (n_pairs,), in the order of (repeat, fold)."""
     return {
         str(name): rows.sort_values(PAIR).score.to_numpy(dtype=np.float64)
@@ -90,7 +91,6 @@ def summarise(
     `comparisons` are with the winner, `baseline_comparisons` with the baseline; see `significance.compare_all`.
 
     Args:
-        members: Of the run.
         test_train_ratio: As in `paired_tests`.
         baseline: The activation that every other one is also compared with; its score sets the region of practical
             equivalence (the winner's where the baseline is not in the run).
@@ -217,7 +217,7 @@ def comparison_of(
 def turned_round(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison as summary.json holds it, seen from its other activation."""
     turned = dict(comparison)
-    for one, other in SIDES:
+    for one, other in SIDES.items():
         turned[one], turned[other] = comparison.get(other), comparison.get(one)
     for key in ("difference", "ci_low", "ci_high"):
         turned[key] = None if turned.get(key) is None else -turned[key]
