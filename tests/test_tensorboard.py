@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,7 @@ def test_a_curve_ends_with_half_of_its_members_and_is_thinned() -> None:
 
 
 def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
-    with EventFile(tmp_path / "events.out.tfevents.x") as events:
+    with closing(EventFile(tmp_path / "events.out.tfevents.x")) as events:
         events.add_scalars(1, {"a": 1.0, "b": float("nan")})
         events.add_scalars(2, {"a": float("inf")})
     assert scalars(tmp_path) == {"a": [(1, 1.0)]}

@@ -8,8 +8,8 @@ which differ in another setting, have its colour and line, and markers of their 
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,38 +57,21 @@ def look(name: str) -> Look:
 
 # Each stands for one role and for nothing else: the report replaces them by colours of the page.
 INK, PAPER, GRID, MUTED = "#222221", "#fffffe", "#d9d9d8", "#6f6f6e"
-# Text on a coloured cell, whose colour no page changes.
-ON_DARK, ON_LIGHT = "#ffffff", "#000000"
 # Inches: a column of text, which a phone can still show.
 WIDTH = 5.4
 ROW = 0.235
 
 STYLE: Any = {
     "font.family": "sans-serif",
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.titlecolor": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.facecolor": PAPER,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 8.5),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), PAPER),
     "grid.color": GRID,
-    "grid.linewidth": 0.6,
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.axisbelow": True,
-    "legend.frameon": False,
     # a column of a CSV may have dollar signs in its name
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -96,11 +79,9 @@ STYLE: Any = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """Figures are made and saved in here, whatever the caller's own settings are, and these stay as they are."""
-    with styles.context(["default", STYLE]):
-        yield
+    return styles.context(["default", STYLE])
 
 
 def sheet(height: float, width: float = WIDTH) -> Figure:
@@ -143,7 +124,7 @@ def mark(axes: Axes, x: float, y: float, look: Look, **style: Any) -> None:
 
 
 def write_in_cell(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """A text in the middle of a heat map's cell."""
+    """A text in the middle of a heat map's cell; black or white on a colour, which no page changes."""
     # not in the layout: it lies within its cell, and measuring hundreds of them takes seconds
     axes.text(x, y, text, ha="center", va="center", in_layout=False, **style)
 
@@ -161,8 +142,10 @@ class Row:
     is_filled: bool = True
 
 
-def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> None:
+def forest(rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> tuple[Figure, Axes]:
     """Rows from top to bottom; what lies beyond a robust range, which `includes` a value, ends in an arrow."""
+    figure = sheet(0.75 + ROW * len(rows))
+    axes = figure.add_subplot()
     left, right = robust_range(rows, includes)
     axes.set_xlim(left, right)
     axes.grid(True, axis="x")
@@ -174,6 +157,7 @@ def forest(axes: Axes, rows: Sequence[Row], headings: tuple[str, str], includes:
     for heading, x, shift, align in ((headings[0], 0.0, -6, "right"), (headings[1], 1.0, 6, "left")):
         place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": align, "va": "bottom"}
         axes.annotate(heading, (x, 1), (shift, 3), color=MUTED, **place)
+    return figure, axes
 
 
 def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
@@ -184,8 +168,8 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
     if math.isfinite(row.low) and math.isfinite(row.high):
         low, high = max(row.low, left), min(row.high, right)
         axes.plot([low, max(low, high)], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
-        for end, edge, marker in ((row.low, left, "<"), (row.high, right, ">")):
-            if (end < edge) if marker == "<" else (end > edge):
+        for is_beyond, edge, marker in ((row.low < left, left, "<"), (row.high > right, right, ">")):
+            if is_beyond:
                 axes.plot([edge], [y], marker=marker, color=colour, markersize=5, clip_on=False, zorder=3)
     if left <= row.value <= right:
         face = colour if row.is_filled else PAPER
@@ -203,11 +187,10 @@ def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[fl
         return 0.0, 1.0
     lows = np.array([row.low if math.isfinite(row.low) else row.value for row in finite])
     highs = np.array([row.high if math.isfinite(row.high) else row.value for row in finite])
-    inner_low, inner_high = float(np.quantile(lows, 0.25)), float(np.quantile(highs, 0.75))
+    inner_low, inner_high = np.quantile(lows, 0.25), np.quantile(highs, 0.75)
     span = inner_high - inner_low or 0.1 * abs(inner_high) or 1.0
-    left = max(float(lows.min()), inner_low - 0.75 * span)
-    right = min(float(highs.max()), inner_high + 0.75 * span)
+    left, right = max(lows.min(), inner_low - 0.75 * span), min(highs.max(), inner_high + 0.75 * span)
     if includes is not None:
         left, right = min(left, includes), max(right, includes)
     margin = 0.04 * (right - left) or 0.5 * span
-    return left - margin, right + margin
+    return float(left - margin), float(right + margin)

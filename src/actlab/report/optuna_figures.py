@@ -63,7 +63,8 @@ def slices(run: FinishedRun) -> Figure | None:
     parameters = [name for name in (trials[0] if trials else ()) if _is_drawn(name, trials)]
     if not parameters:
         return None
-    names = sorted({str(trial["activation"]) for trial in trials}, key=_place_in(run.order))
+    tried = {str(trial["activation"]) for trial in trials}
+    names = [name for name in run.order if name in tried] + sorted(tried - set(run.order))
     n_rows = math.ceil(len(parameters) / PANELS_A_ROW)
     legend_rows = math.ceil(len(names) / LEGEND_COLUMNS)
     figure = sheet(2.5 * n_rows + 0.22 * legend_rows + 0.1)
@@ -120,10 +121,6 @@ def _is_numeric(parameter: str, trials: Sequence[Trial]) -> bool:
     return all(is_quantity(trial.get(parameter)) for trial in trials)
 
 
-def _place_in(order: Sequence[str]) -> Any:
-    return lambda name: (order.index(name) if name in order else len(order), name)
-
-
 DPI = 120
 # of its trees. Full ones of the default comparison's 65 trials take a minute, these 0.4 s; they call the activation's
 # share 0.72 where full ones call it 0.69
@@ -159,19 +156,16 @@ def _drawings(study: optuna.Study) -> dict[str, Callable[[], Any]]:
     drawings: dict[str, Callable[[], Any]] = {}
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     parameters = sorted({name for trial in complete for name in trial.params})
-    varied = _varied(complete)
     # the names of categories overlap under Optuna's panels
     numeric = [name for name in parameters if all(isinstance(trial.params.get(name), float) for trial in complete)]
     if numeric and len(complete) > 1:
-        drawings["optuna_slice"] = lambda: figures.plot_slice(study, params=numeric)
-    if _has_importances(complete):
+        drawings["optuna_slice"] = partial(figures.plot_slice, study, params=numeric)
+    if options := _importance_options(complete):
         pair = ["learning_rate", "activation"]
-        drawings["optuna_learning_rate_by_activation"] = lambda: figures.plot_rank(study, params=pair)
-        drawings["optuna_importances"] = lambda: figures.plot_param_importances(
-            study, evaluator=_evaluator(), params=varied
-        )
+        drawings["optuna_learning_rate_by_activation"] = partial(figures.plot_rank, study, params=pair)
+        drawings["optuna_importances"] = partial(figures.plot_param_importances, study, **options)
     if any(trial.intermediate_values for trial in complete):
-        drawings["optuna_intermediate_values"] = lambda: figures.plot_intermediate_values(study)
+        drawings["optuna_intermediate_values"] = partial(figures.plot_intermediate_values, study)
     return drawings
 
 
@@ -181,26 +175,18 @@ def importance_shares(study: optuna.Study) -> dict[str, float]:
     The shares are those that Optuna's figure shows, and add up to one.
     """
     study = _finite(study)
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not _has_importances(complete):
-        return {}
-    found = optuna.importance.get_param_importances(study, evaluator=_evaluator(), params=_varied(complete))
+    options = _importance_options(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    found = optuna.importance.get_param_importances(study, **options) if options else {}
     return {name: float(share) for name, share in found.items()}
 
 
-def _has_importances(trials: Sequence[FrozenTrial]) -> bool:
-    return len(_varied(trials)) > 1 and len(trials) > 3
-
-
-def _varied(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Parameters that not all trials have the same value of."""
+def _importance_options(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """How importances are told, of the parameters that differ between trials; empty where they cannot be."""
     parameters = sorted({name for trial in trials for name in trial.params})
-    return [name for name in parameters if len({trial.params.get(name) for trial in trials}) > 1]
-
-
-# in quotes: to name the module imports it, and scikit-learn with it
-def _evaluator() -> "optuna.importance.FanovaImportanceEvaluator":
-    return optuna.importance.FanovaImportanceEvaluator(max_depth=FANOVA_DEPTH, seed=0)
+    varied = [name for name in parameters if len({trial.params.get(name) for trial in trials}) > 1]
+    if len(varied) < 2 or len(trials) < 4:
+        return {}
+    return {"params": varied, "evaluator": optuna.importance.FanovaImportanceEvaluator(max_depth=FANOVA_DEPTH, seed=0)}
 
 
 @contextmanager
@@ -227,15 +213,9 @@ def _finite(study: optuna.Study) -> optuna.Study:
 
     User attributes stay behind: Optuna copies its trials for every figure, and curves are most of what they hold.
     """
+    kept = ("state", "value", "params", "distributions", "intermediate_values")
     copy = optuna.create_study(direction=study.direction)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if trial.value is not None and math.isfinite(trial.value):
-            bare = optuna.trial.create_trial(
-                state=trial.state,
-                value=trial.value,
-                params=trial.params,
-                distributions=trial.distributions,
-                intermediate_values=trial.intermediate_values,
-            )
-            copy.add_trial(bare)
+            copy.add_trial(optuna.trial.create_trial(**{name: getattr(trial, name) for name in kept}))
     return copy

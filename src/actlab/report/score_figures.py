@@ -1,7 +1,6 @@
 """Figures of scores: the ranking, what each learning rate gave, and differences from the winner."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,21 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from actlab.printed_tables import is_number
-from actlab.report.drawing import (
-    GRID,
-    INK,
-    MUTED,
-    ON_DARK,
-    ON_LIGHT,
-    ROW,
-    Look,
-    Row,
-    forest,
-    look,
-    sheet,
-    short,
-    write_in_cell,
-)
+from actlab.report.drawing import GRID, INK, MUTED, ROW, Look, Row, forest, look, sheet, short, write_in_cell
 from actlab.report.finished import FinishedRun
 from actlab.report.words import fixed, p_value, score_decimals, short_number, three_digits
 from actlab.verdict.summary import comparison_with_winner, winner_row
@@ -41,14 +26,17 @@ def ranking(run: FinishedRun) -> Figure | None:
         return None
     best = winner_row(run.summary)
     decimals = score_decimals(run.summary)
-    rows = [_row(row, row["mean"], str(row["activation"]), fixed(row["mean"], decimals)) for row in run.ranking_rows]
+    rows = [_row(row, "mean", str(row["activation"]), fixed(row["mean"], decimals)) for row in run.ranking_rows]
     scores = run.summary.get("references") or {}
     named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
     named += [(name, scores.get(key)) for key, name in REFERENCES.items()]
-    rows += [_reference(name, score, decimals) for name, score in named if is_number(score)]
-    figure = sheet(0.75 + ROW * len(rows))
-    axes = figure.add_subplot()
-    forest(axes, rows, ("activation", "mean"))
+    diamond = Look(MUTED, "D", "-")
+    rows += [
+        Row(name, score, math.nan, math.nan, diamond, fixed(score, decimals), is_filled=False)
+        for name, score in named
+        if is_number(score)
+    ]
+    figure, axes = forest(rows, ("activation", "mean"))
     if best:
         axes.axvline(best["mean"], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     if len(rows) > len(run.ranking_rows):
@@ -57,13 +45,10 @@ def ranking(run: FinishedRun) -> Figure | None:
     return figure
 
 
-def _row(found: Mapping[str, Any], value: object, name: str, note: str, is_filled: bool = True) -> Row:
-    low, high = (_number(found.get(key)) for key in ("ci_low", "ci_high"))
-    return Row(short(name), _number(value), low, high, look(name), note, is_filled)
-
-
-def _reference(name: str, score: float, decimals: int) -> Row:
-    return Row(name, score, math.nan, math.nan, Look(MUTED, "D", "-"), fixed(score, decimals), is_filled=False)
+def _row(found: Mapping[str, Any], key: str, name: str, note: str, is_filled: bool = True) -> Row:
+    numbers = (found.get(number) for number in (key, "ci_low", "ci_high"))
+    value, low, high = (float(number) if is_number(number) else math.nan for number in numbers)
+    return Row(short(name), value, low, high, look(name), note, is_filled)
 
 
 def differences(run: FinishedRun) -> Figure | None:
@@ -77,12 +62,10 @@ def differences(run: FinishedRun) -> Figure | None:
         if found is not None:
             p, verdict = found.get("p_holm"), str(found["verdict"])
             note = f"{verdict}, {p_value(p)}" if is_number(p) else verdict
-            rows.append(_row(found, found.get("difference"), name, note, verdict != "no difference shown"))
+            rows.append(_row(found, "difference", name, note, verdict != "no difference shown"))
     if not rows:
         return None
-    figure = sheet(0.75 + ROW * len(rows))
-    axes = figure.add_subplot()
-    forest(axes, rows, ("activation", "verdict, Holm's p"), includes=0.0)
+    figure, axes = forest(rows, ("activation", "verdict, Holm's p"), includes=0.0)
     if is_number(rope := run.summary.get("rope")):
         axes.axvspan(-rope, rope, color=GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
@@ -96,7 +79,7 @@ def learning_rates(run: FinishedRun) -> Figure | None:
         return None
     figure = sheet(0.95 + ROW * 1.08 * len(run.order))
     axes = figure.add_subplot()
-    scores = _trial_scores(run.members)
+    scores = _trial_scores(run)
     norm = _robust_norm(scores.val)
     draw = _grid if run.is_grid else _dots
     draw(axes, run, scores, norm)
@@ -113,18 +96,16 @@ def learning_rates(run: FinishedRun) -> Figure | None:
     return figure
 
 
-def _trial_scores(members: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: its setting, mean validation score over finite members, and how many have none."""
+def _trial_scores(run: FinishedRun) -> pd.DataFrame:
+    """One row a trial: its setting, mean validation score over finite members, how many diverged, of how many, and the
+    number of test folds that it was chosen for."""
+    members, chosen = run.members, run.chosen
     val = members.val_score.where(np.isfinite(members.val_score) & ~members.pruned.astype(bool))
-    grouped = members.assign(val=val, missing=members.diverged.astype(bool)).groupby("trial")
-    return grouped.agg(
-        activation=("activation", "first"),
-        learning_rate=("learning_rate", "first"),
-        val=("val", "mean"),
-        missing=("missing", "sum"),
-        n=("missing", "size"),
-        pruned=("pruned", "any"),
-    ).reset_index()
+    members = members.assign(val=val, missing=members.diverged.astype(bool))
+    grouped = members.groupby(["trial", "activation", "learning_rate"])
+    scores = grouped.agg(val=("val", "mean"), missing=("missing", "sum"), n=("missing", "size")).reset_index()
+    n_chosen = chosen.trial[np.isfinite(chosen.val)].value_counts()
+    return scores.assign(n_chosen=scores.trial.map(n_chosen).fillna(0).astype(int))
 
 
 def _robust_norm(scores: "pd.Series[float]") -> Normalize:
@@ -136,49 +117,38 @@ def _robust_norm(scores: "pd.Series[float]") -> Normalize:
     return LogNorm(best, min(max(float(finite.quantile(0.85)), best * 1.25), best * 3))
 
 
-def _chosen_counts(run: FinishedRun) -> Counter[tuple[str, int]]:
-    """(activation, trial) to the number of test folds that it was chosen for."""
-    finite = run.chosen[np.isfinite(run.chosen.val)]
-    return Counter(zip(finite.activation, finite.trial, strict=True))
-
-
 def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
-    columns = sorted(scores.learning_rate.unique())
     best = scores.sort_values("val").drop_duplicates(["activation", "learning_rate"])
-    values = np.full((len(run.order), len(columns)), np.nan)
-    trials: dict[tuple[int, int], Any] = {}
-    for trial in best[best.activation.isin(run.order)].itertuples():
-        x, y = columns.index(trial.learning_rate), run.order.index(str(trial.activation))
-        values[y, x], trials[x, y] = trial.val, trial
+    values = best.pivot_table("val", "activation", "learning_rate", dropna=False).reindex(run.order)
+    columns: list[Any] = list(values.columns)
     edges_x, edges_y = np.arange(len(columns) + 1) - 0.5, np.arange(len(run.order) + 1) - 0.5
     mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values), cmap="cividis", norm=norm)
     axes.set_xticks(range(len(columns)), [three_digits(column) for column in columns])
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.spines[:].set_visible(False)
-    counts = _chosen_counts(run)
-    for (x, y), trial in trials.items():
-        _write_trial(axes, x, y, trial, counts[str(trial.activation), int(trial.trial)], mesh.cmap, norm)
+    for trial in best[best.activation.isin(run.order)].itertuples():
+        x, y = columns.index(trial.learning_rate), run.order.index(str(trial.activation))
+        _write_trial(axes, x, y, trial, mesh.cmap, norm)
 
 
-def _write_trial(axes: Axes, x: int, y: int, trial: Any, n_chosen: int, colours: Colormap, norm: Normalize) -> None:
+def _write_trial(axes: Axes, x: int, y: int, trial: Any, colours: Colormap, norm: Normalize) -> None:
     colour = MUTED
     if math.isfinite(trial.val):
         red, green, blue, _ = colours(norm(trial.val))
-        colour = ON_LIGHT if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else ON_DARK
+        colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
     lost = "all" if trial.missing == trial.n else f"{trial.missing:.0f}/{trial.n:.0f}"
     text = f"{lost} diverged" if trial.missing else short_number(trial.val)
-    size, shift = (5.5 if trial.missing else 7), (0.14 if n_chosen else 0)
+    size, shift = (5.5 if trial.missing else 7), (0.14 if trial.n_chosen else 0)
     write_in_cell(axes, x - shift, y, text, color=colour, fontsize=size)
-    if n_chosen:
-        badge = {"boxstyle": "round,pad=0.25", "facecolor": ON_DARK, "edgecolor": ON_LIGHT, "linewidth": 0.6}
-        write_in_cell(axes, x + 0.3, y, str(n_chosen), color=ON_LIGHT, fontsize=6, bbox=badge)
+    if trial.n_chosen:
+        badge = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
+        write_in_cell(axes, x + 0.3, y, str(trial.n_chosen), color="black", fontsize=6, bbox=badge)
 
 
 def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
-    counts = _chosen_counts(run)
     y = scores.activation.map({name: place for place, name in enumerate(run.order)}).to_numpy(dtype=float)
     x, is_known = scores.learning_rate.to_numpy(), np.isfinite(scores.val.to_numpy())
-    is_chosen = np.array([counts[a, t] > 0 for a, t in zip(scores.activation, scores.trial, strict=True)])
+    is_chosen = scores.n_chosen.to_numpy() > 0
     axes.set_xscale("log")
     coloured: Any = {"c": scores.val[is_known], "cmap": "cividis", "norm": norm}
     axes.scatter(x[is_known], y[is_known], s=34, linewidth=0, zorder=2, **coloured)
@@ -188,7 +158,3 @@ def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, axis="y")
     axes.spines["left"].set_visible(False)
-
-
-def _number(value: object) -> float:
-    return float(value) if is_number(value) else math.nan

@@ -12,17 +12,17 @@ What lies under `tensorboard/`, and how large it can get:
 - `~figures/`, the report's figures as images, and Optuna's. One file of at most `MAX_FIGURES_BYTES`.
 
 So 24 activations x 6 rates make 169 files of under 13 MB in all, and usually under 3. Files have fixed names: writing
-again replaces them.
+again replaces them. What is written are the fields of TensorBoard's protobufs, as dictionaries.
 """
 
 import math
 import shutil
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -32,7 +32,7 @@ from actlab.data.target import Target
 from actlab.report.finished import one_curve
 from actlab.report.words import three_digits
 from actlab.run_files import RunDirectory, write_atomically
-from actlab.verdict.summary import choose
+from actlab.verdict.summary import PAIR, choose
 
 # TensorBoard takes any file with `events.out.tfevents` in its name, and reads the files of a run in the order of names.
 LIVE_FILE = "events.out.tfevents.1.live"
@@ -55,15 +55,14 @@ MAX_FIGURES_BYTES = 4_000_000
 # them off unless the runs are filtered to fewer, here to the activations (the regular expression ^[^~]).
 FRAGMENT = "custom_scalars&regexInput=%5E%5B%5E~%5D"
 
-MEASURES = ("dead", "saturated", "mean_output", "gradient_ratio")
-MOMENTS = ("start", "best", "end")
+MEASURES = ["dead", "saturated", "mean_output", "gradient_ratio"]
 # what names the trial that validation chose for an activation and test fold
-KEYS = ["activation", "repeat", "fold", "trial"]
+KEYS = ["activation", *PAIR, "trial"]
 
 # step to tag to value
 Points = dict[int, dict[str, float]]
-# step, tag, edges and counts
-Histogram = tuple[int, str, list[float], list[int]]
+# a step, and values of one or several tags: `Summary.Value`, or its fields
+Entry = tuple[int, Iterable[Any]]
 # trial to hyper-parameters besides activation and learning rate
 Extra = Mapping[int, Mapping[str, str | float | bool | None]]
 
@@ -84,55 +83,19 @@ class EventFile:
         self.records = RecordWriter(path.open("wb"))
         self._write(file_version="brain.Event:2")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
     def _write(self, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self.records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
+    def add(self, step: int, values: Iterable[Any]) -> None:
+        """Values of one or several tags at a step; nothing is written where there is none."""
+        if values := list(values):
+            self._write(step=step, summary={"value": values})
+
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Values by tag at a step; those that are not finite are left out, for a chart cannot show them."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        points = [Summary.Value(tag=t, simple_value=v) for t, v in values.items() if math.isfinite(v)]
-        if points:
-            self._write(step=step, summary=Summary(value=points))
-
-    def add_histogram(self, step: int, tag: str, edges: Sequence[float], counts: Sequence[float]) -> None:
-        """Counts (n,) between ascending edges (n + 1,); moments are those of the middles of the bins."""
-        from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
-
-        middles = (np.asarray(edges[:-1]) + np.asarray(edges[1:])) / 2
-        histogram = HistogramProto(
-            min=edges[0],
-            max=edges[-1],
-            num=sum(counts),
-            sum=float(middles @ counts),
-            sum_squares=float(middles**2 @ counts),
-            bucket_limit=edges[1:],
-            bucket=counts,
-        )
-        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, histo=histogram)]))
-
-    def add_image(self, step: int, tag: str, png: bytes) -> None:
-        """A picture, as the bytes of its PNG file."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        # the header of a PNG file names its size in points, and the kind of colour
-        width, height = struct.unpack(">II", png[16:24])
-        # grey, palette, RGB, grey with alpha, RGBA
-        channels = {0: 1, 4: 2, 6: 4}.get(png[25], 3)
-        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
-        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
-
-    def add_summary(self, summary: Any) -> None:
-        """A summary protobuf, as plugins make them."""
-        self._write(summary=summary)
+        self.add(step, _scalars(values))
 
     def flush(self) -> None:
         """Let a TensorBoard that is watching see everything so far."""
@@ -140,6 +103,10 @@ class EventFile:
 
     def close(self) -> None:
         self.records.close()
+
+
+def _scalars(values: Mapping[str, float]) -> list[Any]:
+    return [{"tag": tag, "simple_value": value} for tag, value in values.items() if math.isfinite(value)]
 
 
 def run_name(activation: str) -> str:
@@ -174,23 +141,24 @@ def write_comparison(
     _clear(run.tensorboard)
     metric, best = summary["metric"], _best_rates(members, summary)
     health_of = _health_points(health, members, summary)
-    pictures = _histograms(pre_activations, members, summary)
-    for place, (activation, learning_rate) in enumerate(best.items()):
+    entries = [_layout(list(best), metric)]
+    for activation, learning_rate in best.items():
         chosen = curves[(curves["activation"] == activation) & (curves["learning_rate"] == learning_rate)]
-        points = _merged(curve_points(chosen, metric, activation), health_of.get(activation, {}))
-        layout = [_layout(list(best), metric)] if place == 0 else []
-        own = pictures if activation == (summary.get("winner") or activation) else []
-        _write(run.tensorboard / run_name(activation), points, layout, own)
-    settings = setting_rows(members, metric, extra or {})
-    for name, (summaries, scores) in _hparams(settings, metric).items():
-        _write(run.tensorboard / SETTINGS / run_name(name), {0: scores}, summaries)
+        points = curve_points(chosen, metric, activation)
+        for step, values in health_of.get(activation, {}).items():
+            points.setdefault(step, {}).update(values)
+        entries += [(step, _scalars(points[step])) for step in sorted(points)]
+        if activation == (summary.get("winner") or activation):
+            entries += _histograms(pre_activations, members, summary)
+        _write(run.tensorboard / run_name(activation) / COMPARISON_FILE, entries)
+        entries = []
+    for name, entries in _hparams(setting_rows(members, metric, extra or {}), metric).items():
+        _write(run.tensorboard / SETTINGS / run_name(name) / COMPARISON_FILE, entries)
 
 
 def _clear(directory: Path) -> None:
-    for name in (SETTINGS, FIGURES):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    for workers in directory.glob(f"{WORKER_PREFIX}*"):
-        shutil.rmtree(workers, ignore_errors=True)
+    for stale in (directory / SETTINGS, directory / FIGURES, *directory.glob(f"{WORKER_PREFIX}*")):
+        shutil.rmtree(stale, ignore_errors=True)
     for old in (*directory.glob(f"*/{LIVE_FILE}"), *directory.glob(f"*/{COMPARISON_FILE}")):
         old.unlink()
 
@@ -203,28 +171,13 @@ def _best_rates(members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, 
     return dict(zip(members["activation"], members["learning_rate"], strict=True))
 
 
-def _merged(*parts: Points) -> Points:
-    """The values of all parts, step by step."""
-    steps = sorted({step for part in parts for step in part})
-    return {step: {tag: value for part in parts for tag, value in part.get(step, {}).items()} for step in steps}
-
-
-def _write(
-    directory: Path,
-    points: Mapping[int, Mapping[str, float]],
-    summaries: Sequence[Any],
-    pictures: Sequence[Histogram] = (),
-) -> None:
+def _write(path: Path, entries: Iterable[Entry]) -> None:
     def fill(temporary: Path) -> None:
-        with EventFile(temporary) as events:
-            for summary in summaries:
-                events.add_summary(summary)
-            for step, values in points.items():
-                events.add_scalars(step, values)
-            for histogram in pictures:
-                events.add_histogram(*histogram)
+        with closing(EventFile(temporary)) as events:
+            for step, values in entries:
+                events.add(step, values)
 
-    write_atomically(directory / COMPARISON_FILE, fill)
+    write_atomically(path, fill)
 
 
 def write_figures_log(run: RunDirectory) -> None:
@@ -235,20 +188,24 @@ def write_figures_log(run: RunDirectory) -> None:
     """
     if not run.tensorboard.is_dir():
         return
+    entries: list[Entry] = []
+    room = MAX_FIGURES_BYTES
     # a name that begins with a dot is a file that another process has not finished
-    paths = sorted(run.figures.glob("[!.]*.png"), key=lambda path: (path.stat().st_size, path.name))
+    for path in sorted(run.figures.glob("[!.]*.png"), key=lambda path: (path.stat().st_size, path.name)):
+        png = path.read_bytes()
+        # a picture's own bytes, and some hundred for its tag and place
+        room -= len(png) + 200
+        if room > 0:
+            entries.append((0, [{"tag": f"figures/{path.stem}", "image": _image(png)}]))
+    _write(run.tensorboard / FIGURES / FIGURES_FILE, entries)
 
-    def fill(temporary: Path) -> None:
-        room = MAX_FIGURES_BYTES
-        with EventFile(temporary) as events:
-            for path in paths:
-                png = path.read_bytes()
-                # a picture's own bytes, and some hundred for its tag and place
-                room -= len(png) + 200
-                if room > 0:
-                    events.add_image(0, f"figures/{path.stem}", png)
 
-    write_atomically(run.tensorboard / FIGURES / FIGURES_FILE, fill)
+def _image(png: bytes) -> dict[str, Any]:
+    # the header of a PNG file names its size in points, and the kind of colour
+    width, height = struct.unpack(">II", png[16:24])
+    # grey, palette, RGB, grey with alpha, RGBA
+    channels = {0: 1, 4: 2, 6: 4}.get(png[25], 3)
+    return {"height": height, "width": width, "colorspace": channels, "encoded_image_string": png}
 
 
 def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
@@ -258,55 +215,49 @@ def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
     its tag.
     """
     kept = one_curve(curves)
-    stride = math.ceil(len(kept) / MAX_POINTS) or 1
     row: Any
     points: Points = {}
-    for row in kept.iloc[::stride].itertuples():
-        values: dict[str, float] = {}
+    for row in kept.iloc[:: math.ceil(len(kept) / MAX_POINTS) or 1].itertuples():
+        values = points.setdefault(int(row.epoch), {})
         for part, mean, sd in (("val", row.val_mean, row.val_sd), ("train", row.train_mean, row.train_sd)):
             for tag in (f"{part}/{metric}", _own_tag(activation, part)):
                 values |= {tag: mean, f"{tag}_low": mean - sd, f"{tag}_high": mean + sd}
-        points[int(row.epoch)] = values
     return points
 
 
 def _health_points(health: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Points]:
-    """Activation to step to tag to value: means over the networks that the ranking rests on.
+    """Activation to step to tag to value: means of the finite values of the networks that the ranking rests on.
 
-    Steps are epochs: 0 for the initial weights, the mean best epoch, and the mean epoch of the end, which is left out
-    where it is the best. Gradients are averaged as ratios (geometric mean), as in the report.
+    The end is left out where it is the best epoch. Gradients are averaged as ratios (geometric mean), as in the report.
     """
     if health is None or health.empty:
         return {}
     members = _chosen(members, summary)
-    health = health.merge(members[KEYS].drop_duplicates(), on=KEYS)
+    rows = health[health.layer <= MAX_LAYERS].merge(members[KEYS].drop_duplicates(), on=KEYS)
+    rows = rows.replace([math.inf, -math.inf], math.nan)
+    rows["gradient_ratio"] = np.log(rows.gradient_ratio.where(rows.gradient_ratio > 0))
+    means = rows.groupby(["activation", "moment", "layer"])[MEASURES].mean()
+    means["gradient_ratio"] = np.exp(means.gradient_ratio)
     found: dict[str, Points] = {}
-    for activation, rows in health[health.layer <= MAX_LAYERS].groupby("activation"):
+    for activation, own in means.groupby("activation"):
         steps = _steps(members[members.activation == activation])
         points = found.setdefault(str(activation), {})
-        for (moment, layer), own in rows.groupby(["moment", "layer"]):
-            values = {f"health_{name}/layer_{layer}": _mean(own[name], name) for name in MEASURES}
+        key: Any
+        for key, values in own.iterrows():
+            _, moment, layer = key
             if moment != "end" or steps["end"] > steps["best"]:
-                points.setdefault(steps[str(moment)], {}).update(values)
+                tags = {f"health_{name}/layer_{layer}": value for name, value in values.items()}
+                points.setdefault(steps[moment], {}).update(tags)
     return found
 
 
 def _steps(members: pd.DataFrame) -> dict[str, int]:
+    """Moment to epoch: 0 for the initial weights, the mean best epoch, and the mean last one."""
     best = max(1, round(float(members.best_epoch.mean())))
     return {"start": 0, "best": best, "end": round(float(members.epochs.mean()))}
 
 
-def _mean(values: "pd.Series[float]", name: str) -> float:
-    """nan, which is not written, where there is no finite value."""
-    array = values.to_numpy(dtype=float)
-    is_ratio = name == "gradient_ratio"
-    array = array[np.isfinite(array) & (array > 0)] if is_ratio else array[np.isfinite(array)]
-    if not len(array):
-        return float("nan")
-    return float(np.exp(np.log(array).mean()) if is_ratio else array.mean())
-
-
-def _histograms(bins: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> list[Histogram]:
+def _histograms(bins: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> list[Entry]:
     """The winner's pre-activations, a tag a hidden layer, at the steps of its health; all networks of a fit count."""
     if bins is None or bins.empty:
         return []
@@ -314,15 +265,24 @@ def _histograms(bins: pd.DataFrame | None, members: pd.DataFrame, summary: Mappi
     steps = _steps(own[own.activation == summary["winner"]] if summary.get("winner") else own)
     shown = bins[bins.layer <= MAX_LAYERS].sort_values(["layer", "low"])
     return [
-        (
-            steps[moment],
-            f"pre_activations/layer_{layer}",
-            [*rows.low.tolist(), float(rows.high.iloc[-1])],
-            rows["count"].tolist(),
-        )
-        for moment in MOMENTS
+        (step, [{"tag": f"pre_activations/layer_{layer}", "histo": _histogram(rows)}])
+        for moment, step in steps.items()
         for layer, rows in shown[shown.moment == moment].groupby("layer")
     ]
+
+
+def _histogram(rows: pd.DataFrame) -> dict[str, Any]:
+    """Of ascending bins that touch; moments are those of their middles."""
+    middles, counts = ((rows.low + rows.high) / 2).to_numpy(), rows["count"].to_numpy()
+    return {
+        "min": rows.low.iloc[0],
+        "max": rows.high.iloc[-1],
+        "num": counts.sum(),
+        "sum": middles @ counts,
+        "sum_squares": middles**2 @ counts,
+        "bucket_limit": rows.high,
+        "bucket": counts,
+    }
 
 
 def _chosen(members: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
@@ -335,44 +295,29 @@ def _own_tag(activation: str, part: str) -> str:
     return f"zoom/{activation}_{part}"
 
 
-def _layout(activations: list[str], metric: str) -> Any:
-    name = Target.of_metric(metric).metric_name
-    band = "mean ± 1 standard deviation over networks"
-    together = {f"validation {name}, {band}": [f"val/{metric}"], f"training {name}, {band}": [f"train/{metric}"]}
-    alone = {
-        f"{activation}: validation and training {name}": [_own_tag(activation, "val"), _own_tag(activation, "train")]
-        for activation in activations
-    }
-    titles = {"All activations, each at its best learning rate": together, "One activation": alone}
-    # TensorBoard 2.21 shows the charts of a category last first
-    return _margin_layout({title: dict(reversed(charts.items())) for title, charts in titles.items()})
-
-
-def _margin_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> Any:
-    """Custom-scalars layout: category to chart title to tags, each drawn with the band from `<tag>_low` to
-    `<tag>_high`."""
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+def _layout(activations: list[str], metric: str) -> Entry:
+    """The Custom Scalars tab: charts whose tags are each drawn with the band from `<tag>_low` to `<tag>_high`."""
     from tensorboard.compat.proto.types_pb2 import DT_STRING
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-    def chart(title: str, tags: Iterable[str]) -> Any:
-        bands = [
-            layout_pb2.MarginChartContent.Series(value=tag, lower=f"{tag}_low", upper=f"{tag}_high") for tag in tags
-        ]
-        return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=bands))
+    def chart(title: str, *tags: str) -> dict[str, Any]:
+        bands = [{"value": tag, "lower": f"{tag}_low", "upper": f"{tag}_high"} for tag in tags]
+        return {"title": title, "margin": {"series": bands}}
 
-    layout = layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(title=title, chart=[chart(*entry) for entry in charts.items()])
-            for title, charts in categories.items()
-        ]
-    )
-    tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
-    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)
-    value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=SummaryMetadata(plugin_data=plugin))
-    return Summary(value=[value])
+    name = Target.of_metric(metric).metric_name
+    band = "mean ± 1 standard deviation over networks"
+    # TensorBoard 2.21 shows the charts of a category last first
+    parts = {"training": "train", "validation": "val"}
+    together = [chart(f"{title} {name}, {band}", f"{part}/{metric}") for title, part in parts.items()]
+    alone = [
+        chart(f"{own}: validation and training {name}", _own_tag(own, "val"), _own_tag(own, "train"))
+        for own in reversed(activations)
+    ]
+    titles = {"All activations, each at its best learning rate": together, "One activation": alone}
+    layout = layout_pb2.Layout(category=[{"title": title, "chart": charts} for title, charts in titles.items()])
+    tensor = {"dtype": DT_STRING, "string_val": [layout.SerializeToString()], "tensor_shape": {}}
+    value = {"tag": metadata.CONFIG_SUMMARY_TAG, "tensor": tensor, "metadata": metadata.create_summary_metadata()}
+    return 0, [value]
 
 
 def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFrame:
@@ -388,11 +333,8 @@ def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFra
         if None not in values and len(set(values)) > 1:
             rows[key] = values
     hparams = list(rows.columns)
-    pairs = zip(rows["activation"], rows["learning_rate"], strict=True)
-    rows.insert(0, "name", [f"{activation} {three_digits(learning_rate)}" for activation, learning_rate in pairs])
-    is_repeated = rows["name"].duplicated(keep=False)
-    names = zip(rows["name"], is_repeated, rows.index, strict=True)
-    rows["name"] = [f"{name} trial {trial}" if repeated else name for name, repeated, trial in names]
+    names = rows["activation"] + " " + rows["learning_rate"].map(three_digits)
+    rows["name"] = names.where(~names.duplicated(keep=False), names + " trial " + rows.index.astype(str))
     rows[f"~final/val_{metric}"] = grouped["val_score"].mean()
     rows[f"~final/test_{metric}"] = grouped["test_score"].mean()
     if members["diverged"].any():
@@ -402,19 +344,18 @@ def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFra
     return rows
 
 
-def _hparams(rows: pd.DataFrame, metric: str) -> dict[str, tuple[list[Any], dict[str, float]]]:
-    """Setting name to its HParams summaries and final scores; the first setting also declares the columns."""
+def _hparams(rows: pd.DataFrame, metric: str) -> dict[str, list[Entry]]:
+    """Setting name to its HParams row and final scores; the first setting also declares the columns."""
     from tensorboard.plugins.hparams import summary_v2
 
     hparams: list[str] = rows.attrs["hparams"]
-    scores = [column for column in rows.columns if column.startswith("~final/") and rows[column].notna().any()]
     titles = {f"~final/val_{metric}": "validation", f"~final/test_{metric}": "test", "~final/diverged": "diverged"}
-    columns = [summary_v2.HParam(name) for name in hparams]
-    metrics = [summary_v2.Metric(tag, display_name=titles[tag]) for tag in scores]
-    found: dict[str, tuple[list[Any], dict[str, float]]] = {}
+    titles = {tag: title for tag, title in titles.items() if tag in rows and rows[tag].notna().any()}
+    metrics = [summary_v2.Metric(tag, display_name=title) for tag, title in titles.items()]
+    entries: list[Entry] = [(0, summary_v2.hparams_config_pb(list(map(summary_v2.HParam, hparams)), metrics).value)]
+    found: dict[str, list[Entry]] = {}
     for row in rows.to_dict("records"):
-        summaries = [summary_v2.hparams_pb({name: row[name] for name in hparams}, trial_id=row["name"])]
-        if not found:
-            summaries.insert(0, summary_v2.hparams_config_pb(columns, metrics))
-        found[row["name"]] = (summaries, {tag: float(row[tag]) for tag in scores})
+        own = summary_v2.hparams_pb({name: row[name] for name in hparams}, trial_id=row["name"])
+        found[row["name"]] = [*entries, (0, own.value), (0, _scalars({tag: row[tag] for tag in titles}))]
+        entries = []
     return found

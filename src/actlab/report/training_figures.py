@@ -1,6 +1,7 @@
 """Figures of training: curves, health of the hidden layers, and the ensemble's predictions."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from matplotlib.transforms import Bbox
 
 from actlab.data.target import Target
 from actlab.report.drawing import (
     GRID,
     INK,
     MUTED,
-    ON_DARK,
-    ON_LIGHT,
     ROW,
     WIDTH,
     look,
@@ -28,6 +28,7 @@ from actlab.report.drawing import (
 )
 from actlab.report.finished import FinishedRun, one_curve
 from actlab.report.words import short_number
+from actlab.verdict.summary import PAIR
 
 PANELS_A_ROW = 4
 MAX_POINTS = 80
@@ -35,22 +36,18 @@ MAX_POINTS = 80
 MAX_VECTOR_POINTS = 600
 N_NAMED = 8
 
-# column of health.csv, moment, heading, largest value that the shading tells apart
-MEASURES = (
-    ("dead", "best", "dead units", 0.5),
-    ("saturated", "best", "saturated", 1.0),
-    ("mean_output", "best", "mean output", 1.0),
-    ("gradient_ratio", "start", "gradient ratio", None),
+# column of health.csv, moment, heading, largest value that the shading tells apart, value as text
+MEASURES: tuple[tuple[str, str, str, float | None, Callable[[float], str]], ...] = (
+    ("dead", "best", "dead units, %", 0.5, lambda value: f"{100 * value:.0f}"),
+    ("saturated", "best", "saturated, %", 1.0, lambda value: f"{100 * value:.0f}"),
+    ("mean_output", "best", "mean output", 1.0, lambda value: f"{value:z.2f}".replace("-", "−")),
+    ("gradient_ratio", "start", "gradient ratio", None, lambda value: f"{value:{'.2g' if value < 10 else '.0f'}}"),
 )
-SHARES = ("dead", "saturated")
 
 
 def curves(run: FinishedRun) -> Figure | None:
     """A panel an activation, at its favourite rate: validation with its spread, training dashed, best of all behind."""
-    if run.curves is None:
-        return None
-    shown = {name: _chosen_curve(run, name) for name in run.order}
-    shown = {name: frame for name, frame in shown.items() if len(frame)}
+    shown = {name: frame for name in run.order if len(frame := _chosen_curve(run, name))}
     if not shown:
         return None
     n_rows = math.ceil(len(shown) / PANELS_A_ROW)
@@ -77,7 +74,8 @@ def curves(run: FinishedRun) -> Figure | None:
 
 def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
     """Curve of the trial that was chosen in most folds, to where half of its members still train, thinned."""
-    assert run.curves is not None
+    if run.curves is None:
+        return pd.DataFrame()
     favourite = next((row["learning_rate"] for row in run.ranking_rows if row["activation"] == name), None)
     own = run.curves[run.curves.activation == name]
     if favourite is not None:
@@ -132,26 +130,32 @@ def health(run: FinishedRun) -> Figure | None:
     """Numbers a hidden layer, at the rate chosen in each fold: dead and saturated units, mean output, gradient."""
     if run.health is None:
         return None
-    table = health_table(run)
-    if table.empty:
+    # an activation that diverged at its chosen rates has none
+    keys = ["activation", *PAIR, "trial"]
+    rows = run.health.merge(run.chosen[keys], on=keys) if run.is_ranked else run.health
+    names = [name for name in run.order if name in set(rows.activation)]
+    if not names:
         return None
     layers = sorted(run.health.layer.unique())
-    names = [name for name in run.order if name in table.index]
     width = max(WIDTH, 1.2 + 0.34 * len(layers) * len(MEASURES))
     figure = sheet(0.8 + ROW * len(names), width)
     panels = figure.subplots(1, len(MEASURES), squeeze=False)[0]
-    for axes, (column, moment, heading, ceiling) in zip(panels, MEASURES, strict=True):
-        cells = pd.DataFrame(table[column])
-        values = cells.reindex(index=names, columns=layers).to_numpy(dtype=float)
+    for axes, (column, moment, heading, ceiling, to_text) in zip(panels, MEASURES, strict=True):
+        own = rows[rows.moment == moment]
+        # ratios are averaged by their logarithms
+        means = own.assign(value=own[column] if ceiling else np.log(own[column].where(own[column] > 0))).pivot_table(
+            "value", "activation", "layer", dropna=False
+        )
+        values: Any = means.reindex(index=names, columns=layers).to_numpy(dtype=float)
+        values = values if ceiling else np.exp(values)
         # how far from healthy: none dead, none saturated, mean of 0, gradient as large as at the last layer
         badness = np.abs(values) / ceiling if ceiling else np.abs(np.log10(np.clip(values, 1e-6, 1e6))) / 2
         axes.pcolormesh(np.ma.masked_invalid(badness), cmap="Oranges", vmin=0, vmax=1.25)
         for y, x in np.ndindex(*values.shape):
-            text = _health_number(column, float(values[y, x]))
-            colour = ON_DARK if badness[y, x] > 0.9 else ON_LIGHT
+            text = to_text(values[y, x]) if math.isfinite(values[y, x]) else "–"
+            colour = "white" if badness[y, x] > 0.9 else "black"
             write_in_cell(axes, x + 0.5, y + 0.5, text, fontsize=6.5, color=colour)
-        unit = ", %" if column in SHARES else ""
-        axes.set_title(f"{heading}{unit}\n({moment})", pad=4)
+        axes.set_title(f"{heading}\n({moment})", pad=4)
         axes.set_xticks(np.arange(len(layers)) + 0.5, [str(layer) for layer in layers])
         axes.set_yticks([])
         axes.set_ylim(len(names), 0)
@@ -160,31 +164,6 @@ def health(run: FinishedRun) -> Figure | None:
     panels[0].set_yticks(np.arange(len(names)) + 0.5, [short(name) for name in names])
     figure.supxlabel("hidden layer, counted from the inputs", fontsize=8.5)
     return figure
-
-
-def _health_number(column: str, value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    if column in SHARES:
-        return f"{100 * value:.0f}"
-    if column == "mean_output":
-        return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def health_table(run: FinishedRun) -> pd.DataFrame:
-    """Means over the chosen members: activations by (measure, layer). Gradients are averaged as ratios (geometric)."""
-    assert run.health is not None
-    keys = ["activation", "repeat", "fold", "trial"]
-    rows = run.health.merge(run.chosen[keys], on=keys) if run.is_ranked else run.health
-    parts: dict[str, pd.DataFrame] = {}
-    for column, moment, _, ceiling in MEASURES:
-        own = rows[rows.moment == moment]
-        values = own[column] if ceiling else np.log(own[column].where(own[column] > 0))
-        means = own.assign(value=values).pivot_table("value", "activation", "layer", dropna=False)
-        parts[column] = means if ceiling else means.map(np.exp)
-    table: pd.DataFrame = pd.concat(list(parts.values()), axis=1, keys=list(parts))
-    return table
 
 
 def out_of_fold(predictions: pd.DataFrame, target: Target) -> pd.DataFrame:
@@ -253,8 +232,6 @@ def _thousands(value: float) -> str:
 
 def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> None:
     """1 for the largest residual and so on, as the table of worst rows counts; overlapping ones are left out."""
-    from matplotlib.transforms import Bbox
-
     axes.autoscale_view()
     taken: list[Bbox] = []
     for place in range(min(N_NAMED, len(x))):
