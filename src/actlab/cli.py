@@ -10,64 +10,44 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from actlab import __version__
 from actlab.errors import InputError
 
 if TYPE_CHECKING:
-    from actlab.config import Configuration, Options
+    from jsonargparse import Namespace
+
+    from actlab.config import Configuration, DataSets
     from actlab.run_files import RunDirectory
+    from actlab.runs.fit import Part
 
 # Objects more, after which Python looks for cycles among them. Imports make a million that stay: with Python's own 700
 # it looks through them so often that this takes 0.7 of their 4.6 seconds.
 GC_THRESHOLD = 100_000
 
-Arguments = list[str]
-
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: what it does in a line, and the function that takes its arguments."""
+    """One subcommand: what it does in a line, and the function that takes what was asked for."""
 
     summary: str
-    run: Callable[[Arguments], None]
+    run: Callable[[Any], None]
 
 
-def _options(command: str) -> "Options":
-    from actlab.config import Options
-
-    return Options(command, COMMANDS[command].summary)
-
-
-def _configuration(command: str, arguments: Arguments) -> "Configuration":
-    from actlab.config import parse
-
-    return parse(command, arguments, COMMANDS[command].summary)
-
-
-def _check(arguments: Arguments) -> None:
-    options = _options("check")
-    options.add("csv", type=str, nargs="?", help="the CSV file")
-    options.add("--target", type=str, help="the column to predict")
-    options.add("--id", type=str, help="the column that identifies rows")
-    options.add("--target_transform", choices=["log", "none"], help="as training would (default: log)")
-    options.add("--config", type=str, help="a YAML file whose data section is taken where no option says otherwise")
+def _check(asked: "Namespace") -> None:
     from actlab.config import parse_data
     from actlab.data.check import check
     from actlab.report.check_text import render_check
 
-    settings = parse_data(**options.parse(arguments).as_dict())
+    settings = parse_data(**asked.as_dict())
     if settings.csv is None:
-        raise options.refusal("needed and not given: CSV")
+        raise InputError("needed and not given: CSV (actlab check --help lists the options)")
     print(render_check(check(settings)))
 
 
-def _activations(arguments: Arguments) -> None:
-    # the parser would take a tenth of the command's time
-    if arguments:
-        _options("activations").parse(arguments)
+def _activations(asked: None) -> None:
     from actlab.activations import ACTIVATIONS
 
     rows = [("name", "formula", "pre-activations a unit", "learns", "source")]
@@ -78,14 +58,7 @@ def _activations(arguments: Arguments) -> None:
     print("\nAny other torch.nn.Module by the dotted path of its class, for example torch.nn.LogSigmoid.")
 
 
-def _article(arguments: Arguments) -> None:
-    options = _options("article")
-    options.add("--seed", type=int, default=0, help="torch seed set before each network")
-    options.add("--seeds", type=int, help="run that many seeds and count the failures")
-    options.add("--config", type=str, help="a YAML file whose data section names CSV and target")
-    options.add("--data.csv", dest="csv", type=str, help="the CSV file")
-    options.add("--data.target", dest="target", type=str, help="the column to predict")
-    asked = options.parse(arguments)
+def _article(asked: "Namespace") -> None:
     from actlab.config import HOUSE_PRICES, parse_data
 
     if asked.config is None and asked.csv is None and HOUSE_PRICES.exists():
@@ -99,33 +72,19 @@ def _article(arguments: Arguments) -> None:
     article(data.csv, data.target, asked.seed, asked.seeds, id_column=data.id or "Id")
 
 
-def _fit(arguments: Arguments) -> None:
-    configuration = _configuration("fit", arguments)
+def _fit(configuration: "Configuration") -> None:
     from actlab.runs.fit import fit
 
     fit(configuration)
 
 
-def _score(command: str) -> Callable[[Arguments], None]:
-    def run(arguments: Arguments) -> None:
-        configuration = _configuration(command, arguments)
-        from actlab.runs.fit import score
+def _score(part: "Part", configuration: "Configuration") -> None:
+    from actlab.runs.fit import score
 
-        score(configuration, "validation" if command == "validate" else "test")
-
-    return run
+    score(configuration, part)
 
 
-def _predict(arguments: Arguments) -> None:
-    options = _options("predict")
-    options.add_config()
-    options.add("--ckpt_path", type=str, required=True, help="a best.ckpt")
-    options.add("--input", type=str, required=True, help="the CSV to predict; the target column is not needed")
-    options.add("--output", type=str, required=True, help="the CSV to write: id (if any), prediction, interval")
-    options.add("--interval", type=float, help="add lower and upper of this coverage, for example 0.9")
-    options.add_switch("--overwrite", "replace an output file that is there")
-    options.add_switch("--allow_code", ALLOW_CODE)
-    asked = options.parse(arguments)
+def _predict(asked: "Namespace") -> None:
     from actlab.model.prediction import predict_file
     from actlab.runs.progress_bar import RowProgress
 
@@ -142,24 +101,22 @@ def _predict(arguments: Arguments) -> None:
     print(f"{done.n_rows:,} rows predicted: {asked.output}")
 
 
-def _compare(arguments: Arguments) -> None:
-    from actlab.config import parse_data_sets
+def _compare(asked: "Configuration | DataSets") -> None:
+    from actlab.config import DataSets
 
-    if (data_sets := parse_data_sets(arguments, COMMANDS["compare"].summary)) is not None:
+    if isinstance(asked, DataSets):
         from actlab.report.several import print_several
         from actlab.runs.several import compare_several
 
-        _show(*compare_several(data_sets), data_sets.whole.json, print_several)
-        return
-    configuration = _configuration("compare", arguments)
-    from actlab.report.tables import print_answer
-    from actlab.runs.compare_search import compare
+        _show(*compare_several(asked), asked.whole.json, print_several)
+    else:
+        from actlab.report.tables import print_answer
+        from actlab.runs.compare_search import compare
 
-    _show(*compare(configuration), configuration.json, print_answer)
+        _show(*compare(asked), asked.json, print_answer)
 
 
-def _search(arguments: Arguments) -> None:
-    configuration = _configuration("search", arguments)
+def _search(configuration: "Configuration") -> None:
     from actlab.report.tables import print_answer
     from actlab.runs.compare_search import search
 
@@ -182,61 +139,92 @@ def _show(
     print(f"results: {run.path}")
 
 
-def _export(arguments: Arguments) -> None:
-    options = _options("export")
-    options.add_config()
-    options.add("--ckpt_path", type=str, required=True, help="a best.ckpt")
-    options.add("--output", type=str, required=True, help="the ONNX file to write")
-    options.add_switch("--overwrite", "replace an output file that is there")
-    options.add_switch("--allow_code", ALLOW_CODE)
-    asked = options.parse(arguments)
+def _export(asked: "Namespace") -> None:
     from actlab.model.onnx_export import export_file
 
     export_file(asked.ckpt_path, asked.output, overwrite=asked.overwrite, allow_code=asked.allow_code)
     print(f"written: {asked.output}")
 
 
-def _report(arguments: Arguments) -> None:
-    options = _options("report")
-    options.add("run", type=str, help="a run directory; report.html and figures/ in it are made again")
-    options.add("other", type=str, nargs="?", help="a second run, set beside the first on one page")
-    asked = options.parse(arguments)
+def _report(asked: "Namespace") -> None:
     from actlab.report.several import is_several, refuse_several
 
     if asked.other is None and is_several(asked.run):
         from actlab.report.several_page import write_several
 
-        print(f"report: {write_several(asked.run)}")
+        page = write_several(asked.run)
     elif asked.other is None:
         from actlab.report.page import write_report
 
-        print(f"report: {write_report(asked.run)}")
+        page = write_report(asked.run)
     else:
         for run in (asked.run, asked.other):
             refuse_several(run)
         from actlab.report.page import write_side_by_side
 
-        print(f"report: {write_side_by_side(asked.run, asked.other)}")
+        page = write_side_by_side(asked.run, asked.other)
+    print(f"report: {page}")
 
 
-def _describe(arguments: Arguments) -> None:
-    options = _options("describe")
-    options.add("ckpt_path", type=str, help="a best.ckpt")
-    options.add_switch("--allow_code", ALLOW_CODE)
-    asked = options.parse(arguments)
+def _describe(asked: "Namespace") -> None:
     from actlab.model.ensemble import describe, load
 
     print(describe(load(asked.ckpt_path, asked.allow_code)))
 
 
-ALLOW_CODE = "import activation classes that the checkpoint names"
+CONFIG = {"action": "config", "help": "A YAML file with any of these keys."}
+CKPT_PATH = {"required": True, "help": "a best.ckpt"}
+OVERWRITE = {"type": bool, "help": "replace an output file that is there"}
+ALLOW_CODE = {"type": bool, "help": "import activation classes that the checkpoint names"}
+
+# Keywords of `Options.add` by the option's name. Commands that are not here take the options of training, and what they
+# are asked for is a `Configuration`; what the others are asked for are their options' values.
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "check": {
+        "csv": {"nargs": "?", "help": "the CSV file"},
+        "--target": {"help": "the column to predict"},
+        "--id": {"help": "the column that identifies rows"},
+        "--target_transform": {"choices": ["log", "none"], "help": "as training would (default: log)"},
+        "--config": {"help": "a YAML file whose data section is taken where no option says otherwise"},
+    },
+    "activations": {},
+    "article": {
+        "--seed": {"type": int, "default": 0, "help": "torch seed set before each network"},
+        "--seeds": {"type": int, "help": "run that many seeds and count the failures"},
+        "--config": {"help": "a YAML file whose data section names CSV and target"},
+        "--data.csv": {"dest": "csv", "help": "the CSV file"},
+        "--data.target": {"dest": "target", "help": "the column to predict"},
+    },
+    "predict": {
+        "--config": CONFIG,
+        "--ckpt_path": CKPT_PATH,
+        "--input": {"required": True, "help": "the CSV to predict; the target column is not needed"},
+        "--output": {"required": True, "help": "the CSV to write: id (if any), prediction, interval"},
+        "--interval": {"type": float, "help": "add lower and upper of this coverage, for example 0.9"},
+        "--overwrite": OVERWRITE,
+        "--allow_code": ALLOW_CODE,
+    },
+    "export": {
+        "--config": CONFIG,
+        "--ckpt_path": CKPT_PATH,
+        "--output": {"required": True, "help": "the ONNX file to write"},
+        "--overwrite": OVERWRITE,
+        "--allow_code": ALLOW_CODE,
+    },
+    "report": {
+        "run": {"help": "a run directory; report.html and figures/ in it are made again"},
+        "other": {"nargs": "?", "help": "a second run, set beside the first on one page"},
+    },
+    "describe": {"ckpt_path": {"help": "a best.ckpt"}, "--allow_code": ALLOW_CODE},
+}
+
 COMMANDS: dict[str, Command] = {
     "check": Command("Read a CSV as training would and say what is in it.", _check),
     "activations": Command("List the activation functions with formula and source.", _activations),
     "article": Command("Run the teaching experiment to the letter, and say why it misleads.", _article),
     "fit": Command("Train several seeds of one activation.", _fit),
-    "validate": Command("Score a checkpoint on its validation rows.", _score("validate")),
-    "test": Command("Score a checkpoint on its test rows.", _score("test")),
+    "validate": Command("Score a checkpoint on its validation rows.", partial(_score, "validation")),
+    "test": Command("Score a checkpoint on its test rows.", partial(_score, "test")),
     "predict": Command("Predict a CSV with a checkpoint.", _predict),
     "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
     "search": Command("Search activation and learning rate together with Optuna.", _search),
@@ -245,32 +233,39 @@ COMMANDS: dict[str, Command] = {
     "describe": Command("Say what a checkpoint is: data, columns, settings, scores.", _describe),
 }
 
+USAGE = """usage: actlab COMMAND [options]
 
-def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: actlab COMMAND [options]",
-            "",
-            "Which activation function, at which learning rate, should my regressor use,",
-            "and is the difference real or luck?",
-            "",
-            *lines,
-            "",
-            "actlab COMMAND --help explains one of them; actlab --version prints the version.",
-        ]
-    )
+Which activation function, at which learning rate, should my regressor use,
+and is the difference real or luck?
+
+{commands}
+
+actlab COMMAND --help explains one of them; actlab --version prints the version."""
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signum)
+def _asked(name: str, arguments: list[str]) -> Any:
+    """What a command is asked for: its options' values, or the configuration of one that trains."""
+    own, summary = OPTIONS.get(name), COMMANDS[name].summary
+    # without options, the parser would take a tenth of the command's time
+    if own == {} and not arguments:
+        return None
+    from actlab.config import Options, parse, parse_data_sets
+
+    if own is None:
+        data_sets = parse_data_sets(arguments, summary) if name == "compare" else None
+        return data_sets or parse(name, arguments, summary)
+    options = Options(name, summary)
+    for option, keywords in own.items():
+        options.add(option, **keywords)
+    return options.parse(arguments)
 
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items()]
+        print(USAGE.format(commands="\n".join(lines)))
         return 0 if arguments else 2
     name, *rest = arguments
     if name == "--version":
@@ -278,7 +273,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}")
-    COMMANDS[name].run(list(rest))
+    COMMANDS[name].run(_asked(name, rest))
     return 0
 
 
@@ -287,7 +282,7 @@ def main() -> NoReturn:
     gc.set_threshold(GC_THRESHOLD)
     # in place of KeyboardInterrupt, which Lightning turns into exit code 1
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _terminate)
+        signal.signal(number, lambda signum, frame: sys.exit(128 + signum))
     try:
         code = dispatch(sys.argv[1:])
     except InputError as error:

@@ -1,12 +1,11 @@
 """From YAML files, flags and Python's keys to one typed `Configuration`, or to one for each of several data sets.
 
-What is asked for comes in layers: files of `--config` and flags in the order they were typed, or the nested keys of
-another program. A later layer wins, an unknown key is an error, and every default has its home in `settings`.
+What is asked for comes in layers: files of `--config` and flags in the order they were typed, or nested keys from
+Python. A later layer wins, an unknown key is an error, and the defaults of all groups are in `settings`.
 
-Several data sets are a list of configuration files, each with a table of its own. A listed file brings its own groups;
-what stands beside the list (trainer, compare, seed, ...) wins over all of them, and a flag wins over that. Where a run
-writes and who works on it belong to the whole: a listed file's own `out`, `workers` and the like are not read, so that
-the config.yaml of a finished run can be listed too.
+Several data sets are a list of configuration files, a table each. What stands beside the list (trainer, seed, ...) wins
+over the listed files, a flag over both. Where a run writes and who works on it belong to the whole: a listed file's own
+`out`, `workers` and the like are not read, so that the config.yaml of a finished run can be listed too.
 """
 
 import argparse
@@ -31,6 +30,10 @@ Layer = list[str] | Mapping[str, Any]
 MAX_EPOCHS = 200
 HOUSE_PRICES = Path("configs/house_prices.yaml")
 CKPT_COMMANDS = ("validate", "test")
+LISTED = (
+    "several data sets (data: [a.yaml, b.yaml]) are compared by the command line's actlab compare only; "
+    "name one with a --config that has its data.csv"
+)
 # groups of keys with their class, beside `trainer`, whose class is Lightning's
 GROUPS: dict[str, type[Any]] = {
     "data": DataSettings,
@@ -93,13 +96,7 @@ def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "")
 
 
 class Options:
-    """The options of one command: jsonargparse, with every complaint as an `InputError` of one sentence.
-
-    Args:
-        command: Its name.
-        description: What it does, for its help.
-        hint: The option that helps after a complaint, and what it does.
-    """
+    """The options of one command: jsonargparse, with every complaint as an `InputError` that ends with the `hint`."""
 
     def __init__(self, command: str, description: str, hint: str = "--help lists the options") -> None:
         import jsonargparse
@@ -107,19 +104,19 @@ class Options:
         self.parser = jsonargparse.ArgumentParser(
             prog=f"actlab {command}", description=description, exit_on_error=False, allow_abbrev=False
         )
-        self.add = self.parser.add_argument
         self.hint = hint
 
-    def add_switch(self, name: str, help: str) -> None:
-        """A flag without a value; a YAML file gives it true or false."""
-        from jsonargparse import ActionYesNo
+    def add(self, name: str, **keywords: Any) -> None:
+        """One option, of text if not said otherwise; `type=bool` is a flag without a value, true or false in YAML."""
+        if keywords.get("type") is bool:
+            from jsonargparse import ActionYesNo
 
-        # no `--no_NAME` beside it, which the class's annotation does not know of
-        yes_only = ActionYesNo(yes_prefix="", no_prefix=None)  # type: ignore[arg-type]
-        self.add(name, action=yes_only, default=False, help=help)
-
-    def add_config(self) -> None:
-        self.add("--config", action="config", help="A YAML file with any of these keys.")
+            # no `--no_NAME` beside it, which the class's annotation does not know of
+            yes_only = ActionYesNo(yes_prefix="", no_prefix=None)  # type: ignore[arg-type]
+            keywords.update(type=None, action=yes_only, default=False)
+        elif not {"action", "choices"} & keywords.keys():
+            keywords.setdefault("type", str)
+        self.parser.add_argument(name, **keywords)
 
     def parse(self, *layers: Layer) -> "Namespace":
         """Every option's value, groups of keys as their dataclass.
@@ -134,19 +131,19 @@ class Options:
             for layer in layers:
                 if isinstance(layer, list):
                     # reads the files, too: the parser would not name one that is not YAML
-                    _refuse_several(layer)
+                    if _find_list(layer) is not None:
+                        raise InputError(LISTED)
                     parsed = self.parser.parse_args(layer, parsed)
                 else:
                     parsed = self.parser.parse_object(dict(layer), parsed)
-                _refuse_flat_groups(parsed)
+                for group in (*GROUPS, "trainer"):
+                    # such as `data: 3`, which the parser lets pass
+                    if group in parsed and not hasattr(parsed[group], "as_dict"):
+                        raise InputError(f"{group} must hold keys with values, got {group}={parsed[group]!r}")
             asked: Namespace = self.parser.instantiate(parsed)
             return asked
         except (ArgumentError, OSError) as error:
-            raise self.refusal(self._complaint(error)) from error
-
-    def refusal(self, complaint: str) -> InputError:
-        """The complaint, with where to look."""
-        return InputError(f"{complaint} ({self.parser.prog} {self.hint})")
+            raise InputError(f"{self._complaint(error)} ({self.parser.prog} {self.hint})") from error
 
     def _complaint(self, error: Exception) -> str:
         """What the parser says, without names of Python's classes."""
@@ -158,27 +155,12 @@ class Options:
         return re.sub(wrong_type, r"\1 must be \2, got \3", text)
 
 
-def _refuse_several(arguments: list[str]) -> None:
-    if _find_list(arguments) is not None:
-        raise InputError(
-            "several data sets (data: [a.yaml, b.yaml]) are compared by the command line's actlab compare only; "
-            "name one with a --config that has its data.csv"
-        )
-
-
-def _refuse_flat_groups(parsed: "Namespace") -> None:
-    """Such as `data: 3`, which the parser lets pass."""
-    for group in (*GROUPS, "trainer"):
-        if group in parsed and not hasattr(parsed[group], "as_dict"):
-            raise InputError(f"{group} must hold keys with values, got {group}={parsed[group]!r}")
-
-
 def _training_options(command: str, description: str) -> Options:
     """The keys that all training commands share, and the switches of this one."""
     from lightning.pytorch import Trainer
 
     options = Options(command, description, "--print_config shows all keys")
-    options.add_config()
+    options.add("--config", action="config", help="A YAML file with any of these keys.")
     for group, settings in GROUPS.items():
         options.parser.add_class_arguments(settings, group)
     # set by a population itself: one device, no per-network loggers, checkpoints and bars
@@ -189,14 +171,16 @@ def _training_options(command: str, description: str) -> Options:
     options.add("--out", type=str | None, default=None, help="The run directory (default: runs/NAME).")
     options.add("--workers", type=int, default=1, help="Processes on this machine.")
     options.add("--storage", type=str | None, default=None, help="Database URL shared by several machines.")
-    options.add_switch("--fresh", help="Start a new run directory beside an existing one.")
-    options.add_switch("--json", help="Print summary.json instead of the table.")
+    options.add("--fresh", type=bool, help="Start a new run directory beside an existing one.")
+    options.add("--json", type=bool, help="Print summary.json instead of the table.")
     options.add("--ckpt_path", type=str | None, default=None, help="A checkpoint, for validate and test.")
     if command == "compare":
         options.parser.epilog = "--data a.yaml b.yaml (in YAML data: [a.yaml, b.yaml]) compares on several data sets."
-        options.add_switch("--confirm", help="Train winner and close rivals again: short for --compare.confirm true.")
+        options.add(
+            "--confirm", type=bool, help="Train winner and close rivals again: short for --compare.confirm true."
+        )
     if command in CKPT_COMMANDS:
-        options.add_switch("--allow_code", help="Import activation classes that the checkpoint names.")
+        options.add("--allow_code", type=bool, help="Import activation classes that the checkpoint names.")
     return options
 
 
@@ -214,24 +198,16 @@ def configure(command: str, *layers: Layer, description: str = "") -> Configurat
     if parsed.trainer.precision in ("16-mixed", "16", 16):
         raise InputError("trainer.precision must not be 16-mixed, which scales losses: take bf16-mixed or 32-true")
     trainer = {key: value for key, value in parsed.trainer.as_dict().items() if value != trainer_defaults[key]}
-    asked = {key: parsed[key] for key in ("seed", "out", "workers", "storage", "fresh", "json", "ckpt_path")}
-    groups = {group: parsed[group] for group in GROUPS}
+    asked = {key: parsed[key] for key in (*GROUPS, "seed", *NOT_COMPARED)}
     if parsed.get("confirm"):
-        groups["compare"] = replace(parsed.compare, confirm=True)
+        asked["compare"] = replace(parsed.compare, confirm=True)
+    source = parsed.config[-1] if parsed.config else parsed.data.csv
     return Configuration(
-        **groups,
         **asked,
         trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
         allow_code=bool(parsed.get("allow_code")),
-        name=_run_name(parsed),
+        name=Path(str(source)).stem if source else "run",
     )
-
-
-def _run_name(parsed: "Namespace") -> str:
-    """What a run is called when `--out` does not say: the configuration file's name, or the CSV's."""
-    if parsed.config:
-        return Path(str(parsed.config[-1])).stem
-    return Path(parsed.data.csv).stem if parsed.data.csv else "run"
 
 
 def parse(command: str, arguments: list[str], description: str = "") -> Configuration:
@@ -301,21 +277,25 @@ def parse_data_sets(arguments: list[str], description: str = "") -> DataSets | N
         InputError: fewer than two files, one that is listed twice, is missing or names no CSV, two of the same name, a
             key of a single table beside the list, several lists, or a bad key or value.
     """
-    listed = _find_list(arguments)
-    if listed is None:
+    data_list = _find_list(arguments)
+    if data_list is None:
         return None
-    beside: list[Layer] = [*(content for _, content in listed.configs), listed.flags]
-    if _asks_only(listed.flags):
+    beside: list[Layer] = [*(content for _, content in data_list.configs), data_list.flags]
+    if _asks_only(data_list.flags):
         # ends the process: the keys as they are beside the list
         configure("compare", *beside, description=description)
-    _refuse_one_table(listed)
-    configurations = {name: _one_of_several(file, name, beside) for name, file in _files(listed).items()}
-    return DataSets(listed.file.stem if listed.file is not None else _joined(list(configurations)), configurations)
+    _refuse_one_table(data_list)
+    configurations = {name: _one_of_several(file, name, beside) for name, file in _files(data_list).items()}
+    if data_list.file is not None:
+        return DataSets(data_list.file.stem, configurations)
+    name, *others = configurations
+    joined = "-".join(configurations)
+    return DataSets(joined if len(joined) <= 60 else f"{name}-and-{len(others)}-others", configurations)
 
 
 @dataclass(frozen=True)
-class _ListedFiles:
-    """Files of several data sets, as `data: [a.yaml, b.yaml]` of a YAML file or of the command line lists them.
+class _DataList:
+    """The list `data: [a.yaml, b.yaml]` of a YAML file or of the command line, and what stands beside it.
 
     `file` is the YAML file with the list (None: the command line); `configs` are what the files of `--config` say
     besides, and `flags` the other arguments.
@@ -327,7 +307,7 @@ class _ListedFiles:
     flags: list[str]
 
 
-def _find_list(arguments: list[str]) -> _ListedFiles | None:
+def _find_list(arguments: list[str]) -> _DataList | None:
     """What lists several data sets among the arguments of a command; None for one data set.
 
     Raises:
@@ -339,7 +319,7 @@ def _find_list(arguments: list[str]) -> _ListedFiles | None:
     for option in ("--config", "--data"):
         parser.add_argument(option, action="append", nargs="*", default=[])
     named, flags = parser.parse_known_args(arguments)
-    lists: list[tuple[Path | None, list[Any]]] = []
+    lists: list[tuple[list[Any], Path | None]] = []
     configs: list[tuple[str, dict[str, Any]]] = []
     for values in named.data:
         try:
@@ -347,7 +327,7 @@ def _find_list(arguments: list[str]) -> _ListedFiles | None:
         except (IndexError, yaml.YAMLError):
             entries = None
         if isinstance(entries, list):
-            lists.append((None, entries))
+            lists.append((entries, None))
         else:
             flags = ["--data", *values, *flags]
     for values in named.config:
@@ -356,35 +336,35 @@ def _find_list(arguments: list[str]) -> _ListedFiles | None:
             continue
         content = read_yaml(values[0])
         if isinstance(content.get("data"), list):
-            lists.append((Path(values[0]), content.pop("data")))
+            lists.append((content.pop("data"), Path(values[0])))
         configs.append((values[0], content))
     if len(lists) > 1:
         raise InputError("data sets are listed more than once; put them into one list")
-    return _ListedFiles(lists[0][1], lists[0][0], configs, flags) if lists else None
+    return _DataList(*lists[0], configs, flags) if lists else None
 
 
-def _refuse_one_table(listed: _ListedFiles) -> None:
-    options = {f"--data.{key}" for key in ONE_TABLE}
-    named = [flag.partition("=")[0] for flag in listed.flags if flag.partition("=")[0] in options]
-    for file, content in listed.configs:
+def _refuse_one_table(data_list: _DataList) -> None:
+    flags = [flag.partition("=")[0] for flag in data_list.flags]
+    named = [flag for flag in flags if flag in {f"--data.{key}" for key in ONE_TABLE}]
+    for file, content in data_list.configs:
         data = content.get("data") or {}
         named += [f"data.{key} in {file}" for key in ONE_TABLE if isinstance(data, dict) and key in data]
     if named:
         raise InputError(f"{named[0]} is about one table, but several are listed; say it in the listed file it is for")
 
 
-def _files(listed: _ListedFiles) -> dict[str, Path]:
+def _files(data_list: _DataList) -> dict[str, Path]:
     """Name of each data set to its configuration file."""
-    where = f" in {listed.file}" if listed.file is not None else ""
-    if len(listed.entries) < MIN_DATA_SETS:
+    where = f" in {data_list.file}" if data_list.file is not None else ""
+    if len(data_list.entries) < MIN_DATA_SETS:
         raise InputError(
-            f"data{where} lists {'one' if listed.entries else 'no'} data set: the Friedman "
+            f"data{where} lists {'one' if data_list.entries else 'no'} data set: the Friedman "
             f"test and the critical difference rank activations across data sets and need at least {MIN_DATA_SETS}; "
             "compare on one with --config FILE"
         )
     found: dict[str, Path] = {}
-    for entry in listed.entries:
-        file = _find_file(entry, listed.file)
+    for entry in data_list.entries:
+        file = _find_file(entry, data_list.file)
         if any(file.resolve() == other.resolve() for other in found.values()):
             raise InputError(f"data{where} lists {entry} twice; a data set counts once")
         # the config.yaml of a run is called as the run
@@ -408,27 +388,20 @@ def _find_file(entry: Any, list_file: Path | None) -> Path:
         raise InputError(
             f"{entry} is a table; data lists configuration files, each with the data.csv and data.target of one"
         )
-    places = [Path(entry)] if list_file is None else [list_file.parent / entry, Path(entry)]
+    places = dict.fromkeys([Path(entry)] if list_file is None else [list_file.parent / entry, Path(entry)])
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        looked = " and ".join(dict.fromkeys(str(place) for place in places))
-        raise InputError(f"data lists {entry}, which is not there (looked for {looked})")
+        raise InputError(f"data lists {entry}, which is not there (looked for {' and '.join(map(str, places))})")
     if not isinstance(data := read_yaml(file).get("data"), dict) or data.get("csv") is None:
         raise InputError(f"{file} names no data.csv; each listed file describes one data set")
     return file
 
 
-def _joined(names: list[str]) -> str:
-    name = "-".join(names)
-    return name if len(name) <= 60 else f"{names[0]}-and-{len(names) - 1}-others"
-
-
 def _one_of_several(file: Path, name: str, beside: list[Layer]) -> Configuration:
     own = ["--config", str(file)]
-    defaults = Configuration()
-    of_the_whole = {key: getattr(defaults, key) for key in NOT_COMPARED}
+    of_the_whole = {key: getattr(Configuration, key) for key in NOT_COMPARED}
     try:
-        configuration = configure("compare", own, of_the_whole, *beside)
+        return replace(configure("compare", own, of_the_whole, *beside), name=name)
     except InputError as error:
         try:
             configure("compare", own)
@@ -436,4 +409,3 @@ def _one_of_several(file: Path, name: str, beside: list[Layer]) -> Configuration
             raise InputError(f"{file}: {error}") from error
         # the file is fine by itself
         raise
-    return replace(configuration, name=name)
