@@ -21,16 +21,10 @@ class ColumnReport:
     """One column as it was read.
 
     Args:
-        name: As in the header.
-        role: What training uses it for.
         kind: `numeric`, `date`, `categorical`, `ordinal`, or `text` for an id.
-        n_missing: Cells that are missing.
         n_distinct: Different values, without missing.
-        low: Least value of a numeric column (days since 1970-01-01 for dates).
-        median: Half of the values of a numeric column lie below.
-        high: Greatest value of a numeric column.
-        most_frequent: The most frequent category of a column that is not numeric.
-        n_most_frequent: How often it stands there.
+        low, median, high: Of numbers, and of dates as days since 1970-01-01.
+        most_frequent: Category of a column of another kind, `n_most_frequent` times there.
     """
 
     name: str
@@ -50,10 +44,7 @@ class CheckReport:
     """What `actlab check` found.
 
     Args:
-        path: Of the CSV file.
-        n_rows: Data rows.
         columns: Id and target (where there are any), then the features.
-        scale: What training does to the target first.
         n_inputs: Inputs of the network after encoding, fitted on all rows; None when no target was named.
         suggested_targets: Numeric columns that could be meant, likeliest first; empty when a target was named.
         warnings: Sentences about what was unusual.

@@ -50,11 +50,10 @@ class SplitTensors:
 
     def __init__(self, data: dict[Split, SplitData], device: torch.device, dtype: torch.dtype) -> None:
         widest = max(split.n_features for split in data.values())
-        n_rows = len(next(iter(data.values())).targets)
         self.place = {split: place for place, split in enumerate(data)}
-        self.n_rows = n_rows
-        self.features = torch.zeros(len(data), n_rows, widest, device=device, dtype=dtype)
-        self.targets = torch.zeros(len(data), n_rows, device=device, dtype=dtype)
+        self.n_rows = len(next(iter(data.values())).targets)
+        self.features = torch.zeros(len(data), self.n_rows, widest, device=device, dtype=dtype)
+        self.targets = torch.zeros(len(data), self.n_rows, device=device, dtype=dtype)
         for place, split in enumerate(data.values()):
             self.features[place, :, : split.n_features] = split.features.to(device, dtype)
             self.targets[place] = split.targets.to(device, dtype)
@@ -124,11 +123,8 @@ class TabularDataModule(pl.LightningDataModule):
     """Reads any CSV with a numeric target and hands out its splits.
 
     Args:
-        settings: Names the file and how it is read.
-        protocol: How rows are split.
-        seed: Seed of the splits.
+        settings: Name the file, unless its `table` is read already.
         splits: The splits to prepare; all of the protocol when not given.
-        table: The table, where it is read already.
         is_refit: Train on the validation rows too.
 
     Raises:
@@ -145,12 +141,8 @@ class TabularDataModule(pl.LightningDataModule):
         is_refit: bool = False,
     ) -> None:
         super().__init__()
-        self.settings = settings
-        self.protocol = protocol
-        self.seed = seed
-        self.table = table
-        self.wanted = splits
-        self.is_refit = is_refit
+        self.settings, self.protocol, self.seed, self.is_refit = settings, protocol, seed, is_refit
+        self.table, self.wanted = table, splits
         self.data: dict[Split, SplitData] = {}
         self.streams: tuple[Stream, ...] = ()
 

@@ -39,17 +39,13 @@ BLOCK_NUMBERS = 1 << 23
 
 @dataclass(frozen=True)
 class NumberRule:
-    """value = bound((f(x) - centre) * factor), f = log1p(max(x, 0)) or x itself.
+    """value = bound((f(x) - centre) * factor), f = log1p(max(x, 0)) where `is_log`, or x itself.
 
     Args:
-        name: Of the column.
         ranks: Categories of an ordinal column, from lowest to highest; x is the position.
-        is_log: Whether f is log1p.
-        centre: Subtracted first.
-        factor: Multiplied second; 0 for a column that is constant in the training rows.
+        factor: 0 for a column that is constant in the training rows.
         fill: Scaled value of a missing cell, from the median of the training rows.
-        low: Least scaled value.
-        high: Greatest scaled value.
+        low, high: Bounds of scaled values.
         is_smooth: Whether v / sqrt(1 + (v / 3)^2) comes last.
         has_indicator: Whether a second column says that the cell is missing.
     """
@@ -67,7 +63,6 @@ class NumberRule:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """One name per input column."""
         return (self.name, f"{self.name} (missing)") if self.has_indicator else (self.name,)
 
     def write(self, entries: np.ndarray, out: np.ndarray) -> None:
@@ -93,7 +88,6 @@ class CategoryRule:
     """One 0/1 column per category, and where needed one for missing and one for all other categories.
 
     Args:
-        name: Of the column.
         categories: Of the training rows, in alphabetical order; the most frequent ones where there are too many.
         has_missing: Whether missing has a column; otherwise a missing cell is all zeros.
         has_other: Whether all other categories share a column; otherwise they are all zeros.
@@ -106,7 +100,6 @@ class CategoryRule:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """One name per input column."""
         slots = [*self.categories, *(["(missing)"] * self.has_missing), *(["(other)"] * self.has_other)]
         return tuple(f"{self.name}={slot}" for slot in slots)
 
@@ -139,17 +132,12 @@ def _places(entries: np.ndarray, known: tuple[str, ...], other: float, missing: 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Turns feature columns into the network's inputs; made by `fit_preprocessor`.
-
-    Args:
-        rules: One per column, in the order of the schema.
-    """
+    """Turns feature columns into the network's inputs by one rule per column of the schema, in its order."""
 
     rules: tuple[NumberRule | CategoryRule, ...]
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Name of each of the F inputs."""
         return tuple(name for rule in self.rules for name in rule.feature_names)
 
     @property
@@ -158,11 +146,7 @@ class Preprocessor:
         return len(self.feature_names)
 
     def transform(self, features: pd.DataFrame) -> np.ndarray:
-        """Return (N, F) float32 inputs, C-contiguous and finite, whatever the columns hold.
-
-        Args:
-            features: N rows with the columns of the schema: float64 with NaN, or text with None.
-        """
+        """Return (N, F) float32 inputs, C-contiguous and finite, whatever the N rows of the schema's columns hold."""
         out = np.zeros((len(features), self.n_features), dtype=np.float32)
         ends = np.cumsum([len(rule.feature_names) for rule in self.rules], dtype=int)
         inputs = np.split(out, ends, axis=1)[:-1]
@@ -188,23 +172,12 @@ class Preprocessor:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Preprocessor":
-        """The preprocessor that `to_dict` described."""
-        rules = (
-            CategoryRule(**tupled(rule)) if "has_other" in rule else NumberRule(**tupled(rule))
-            for rule in state["rules"]
-        )
-        return cls(tuple(rules))
+        kinds = (CategoryRule if "has_other" in rule else NumberRule for rule in state["rules"])
+        return cls(tuple(kind(**tupled(rule)) for kind, rule in zip(kinds, state["rules"], strict=True)))
 
 
 def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, settings: DataSettings) -> Preprocessor:
-    """Learn the preprocessing from the rows at positions `rows`, and from no other.
-
-    Args:
-        features: All rows of a table.
-        schema: Of the same table.
-        rows: Positions of the training rows.
-        settings: Scaling, log of skewed columns, smooth clipping.
-    """
+    """Learn the preprocessing from the rows of a table at positions `rows`, and from no other."""
     if len(rows) == 0:
         raise ValueError("preprocessing needs at least one training row")
     number_columns = [column for column in schema.columns if column.kind != "categorical"]
@@ -251,40 +224,33 @@ def _fit_numbers(
 
 def _fit_scaling(x: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
     """Centre and factor per column of x (n_rows, n_columns); the factor of a constant column is 0."""
-    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+    from sklearn.preprocessing import RobustScaler, StandardScaler
 
     low, high = np.nanmin(x, axis=0), np.nanmax(x, axis=0)
+    centre, scale = low, high - low
     if scaling == "robust":
         robust = RobustScaler().fit(x)
-        centre, scale = robust.center_, robust.scale_
         quartiles = np.nanquantile(x, [0.25, 0.75], axis=0)
         # RealMLP (Holzmueller et al. 2024): half the range where the quartiles coincide
-        scale = np.where(quartiles[0] == quartiles[1], (high - low) / 2, scale)
+        centre, scale = robust.center_, np.where(quartiles[0] == quartiles[1], (high - low) / 2, robust.scale_)
     elif scaling == "standard":
         standard = StandardScaler().fit(x)
         centre, scale = standard.mean_, standard.scale_
-    else:
-        minmax = MinMaxScaler().fit(x)
-        centre, scale = minmax.data_min_, minmax.data_range_
     is_constant = low == high
     return centre, np.where(is_constant, 0.0, 1.0 / np.where(is_constant, 1.0, np.maximum(scale, TINY_SCALE)))
 
 
 def _fit_categories(name: str, entries: np.ndarray) -> CategoryRule:
+    from sklearn.preprocessing import OneHotEncoder
+
     is_missing = pd.isna(entries)
     codes, texts = pd.factorize(entries[~is_missing], sort=True)
     if len(texts) == 0:
         return CategoryRule(name, (), True, False)
-    left_out = _rare(codes) if len(texts) > MAX_CATEGORIES + 1 else frozenset()
-    categories = tuple(str(text) for code, text in enumerate(texts) if code not in left_out)
-    return CategoryRule(name, categories, bool(is_missing.any()), bool(left_out))
-
-
-def _rare(codes: np.ndarray) -> frozenset[int]:
-    """The categories that share the column for all others."""
-    from sklearn.preprocessing import OneHotEncoder
-
-    # on the texts themselves it would count for a hundred times as long
-    encoder = OneHotEncoder(max_categories=MAX_CATEGORIES + 1, handle_unknown="infrequent_if_exist").fit(codes[:, None])
-    (others,) = encoder.infrequent_categories_
-    return frozenset(int(code) for code in others)
+    others: set[int] = set()
+    if len(texts) > MAX_CATEGORIES + 1:
+        encoder = OneHotEncoder(max_categories=MAX_CATEGORIES + 1, handle_unknown="infrequent_if_exist")
+        # on the texts themselves it would count for a hundred times as long
+        others.update(encoder.fit(codes[:, None]).infrequent_categories_[0].tolist())
+    categories = tuple(str(text) for code, text in enumerate(texts) if code not in others)
+    return CategoryRule(name, categories, bool(is_missing.any()), bool(others))

@@ -20,15 +20,12 @@ class Target:
 
     Args:
         transform: How the settings and checkpoints name it.
-        metric: How files name the score, the root mean squared error on the scale trained on.
-        metric_name: The same for people.
-        unit: The same as an axis names it.
+        metric: How files name the score, the root mean squared error on the scale trained on; people read
+            `metric_name`, and `unit` at an axis.
         description: What training uses.
         is_log: Whether the logarithm is learned. Values are positive then, and compare by their ratio.
-        above: Values must be greater.
-        at_most: Absolute values must not be greater.
-        rule: What is said of a target that breaks this, before the lines where it does.
-        repair: What to do about it.
+        above, at_most: Values must be greater than the one, absolute values not greater than the other.
+        rule: What is said of a target that breaks this, before the lines where it does, and `repair` after them.
     """
 
     transform: TargetTransform
@@ -44,7 +41,6 @@ class Target:
 
     @classmethod
     def of(cls, transform: TargetTransform) -> "Target":
-        """The target of a setting or a checkpoint."""
         return {target.transform: target for target in TARGETS}[transform]
 
     @classmethod
@@ -113,13 +109,7 @@ TARGETS = (LOG, PLAIN)
 
 @dataclass(frozen=True)
 class TargetScaler:
-    """Standardises the (log) target; made by `fit_target`.
-
-    Args:
-        mean: Of the (log) target of the training rows.
-        sd: Its standard deviation, 1 if that is zero.
-        target: The scale trained on.
-    """
+    """Standardises the (log) target by its mean and standard deviation in the training rows (1 if that is zero)."""
 
     mean: float
     sd: float
@@ -144,7 +134,6 @@ class TargetScaler:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "TargetScaler":
-        """The scaler that `to_dict` described."""
         return cls(state["mean"], state["sd"], Target.of(state["transform"]))
 
 

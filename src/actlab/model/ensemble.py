@@ -47,8 +47,6 @@ class FoldResiduals:
     All tensors are (n_test,) float64, on the scale trained on (the natural logarithm, or the plain target).
 
     Args:
-        repeat: Of the cross-validation.
-        fold: In the repeat.
         residuals: Errors y - mu, signed.
         means: mu, the mean over the members.
         spreads: Standard deviation between the members; 0 of a single one.
@@ -76,11 +74,9 @@ def fold_prediction(outputs: NDArray[np.float64], weights: NDArray[np.float64] |
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Networks whose weighted mean is the prediction.
+    """Networks whose weighted mean is the prediction: at least one, each of positive weight.
 
     Args:
-        members: At least one, each of positive weight.
-        schema: How files to predict on are read.
         config: The resolved configuration of the run, plain types.
         residuals: For prediction intervals; empty where there are none.
         scores: Of the ensemble and its references, plain types.
@@ -114,10 +110,10 @@ class Ensemble:
         return self.members[0].scaler.target
 
     @cached_property
-    def folds(self) -> dict[FoldKey, tuple[int, ...]]:
+    def folds(self) -> dict[FoldKey, list[int]]:
         """Each (repeat, fold) with the positions of its members, in order."""
         keys = sorted({one.fold for one in self.members})
-        return {key: tuple(i for i, one in enumerate(self.members) if one.fold == key) for key in keys}
+        return {key: [i for i, one in enumerate(self.members) if one.fold == key] for key in keys}
 
     @cached_property
     def fold_weights(self) -> dict[FoldKey, float]:
@@ -143,10 +139,7 @@ class Ensemble:
         return tuple(self._stacks)
 
     def predict(self, features: pd.DataFrame) -> NDArray[np.float64]:
-        """Return (N,) predictions in the unit of the target.
-
-        Args:
-            features: N rows with the columns of the schema, as `table.read_rows` gives them.
+        """Return (N,) predictions in the unit of the target for N rows as `table.read_rows` gives them.
 
         Raises:
             InputError: a column of the schema is not there.
@@ -164,10 +157,7 @@ class Ensemble:
         for start in range(0, len(features), BLOCK_ROWS):
             self._write_outputs(features.iloc[start : start + BLOCK_ROWS], outputs[:, start : start + BLOCK_ROWS])
         weights = np.array([one.weight for one in self.members])
-        return {
-            key: fold_prediction(outputs[list(positions)], weights[list(positions)])
-            for key, positions in self.folds.items()
-        }
+        return {key: fold_prediction(outputs[rows], weights[rows]) for key, rows in self.folds.items()}
 
     def combine(self, by_fold: Mapping[FoldKey, FoldPrediction]) -> NDArray[np.float64]:
         """From what `predict_by_fold` returns to (N,) predictions in the unit of the target.
@@ -218,12 +208,9 @@ def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def from_checkpoint(checkpoint: object, source: str = "the checkpoint", allow_code: bool = False) -> Ensemble:
-    """The ensemble that `to_checkpoint` described.
+    """The ensemble that `to_checkpoint` described, from what `torch.load` returns; messages call it `source`.
 
-    Args:
-        checkpoint: As `torch.load` returns it.
-        source: What to call it in messages.
-        allow_code: Whether an activation given by `class_path` may be imported, which runs the code of its module.
+    An activation given by `class_path` is imported, which runs the code of its module, only if `allow_code` says so.
 
     Raises:
         InputError: it was not written by actlab, is of a newer format, or is damaged.
@@ -277,11 +264,7 @@ def save(ensemble: Ensemble, path: str | Path) -> None:
 
 
 def load(path: str | Path, allow_code: bool = False) -> Ensemble:
-    """Read a checkpoint onto the CPU, whatever it was trained on.
-
-    Args:
-        path: Of the file.
-        allow_code: As in `from_checkpoint`.
+    """Read a checkpoint onto the CPU, whatever it was trained on; `allow_code` as in `from_checkpoint`.
 
     Raises:
         InputError: no such file, or not one that actlab can read; never is code from it run.
@@ -298,7 +281,6 @@ def describe(ensemble: Ensemble) -> str:
     networks = Counter(
         f"{one.member.activation} {list(one.member.hidden)} at {one.member.learning_rate:g}" for one in ensemble.members
     )
-    n_residuals = sum(len(part.residuals) for part in ensemble.residuals)
     config = plain(ensemble.config)
     content = {
         "target": schema.target,
@@ -310,7 +292,7 @@ def describe(ensemble: Ensemble) -> str:
         "networks": dict(networks),
         "folds": len(ensemble.folds),
         "inputs of a network": sorted({preprocessor.n_features for preprocessor in ensemble.preprocessors}),
-        "out-of-fold residuals": n_residuals,
+        "out-of-fold residuals": sum(len(part.residuals) for part in ensemble.residuals),
         "metric": ensemble.target.metric,
         "scores": plain(ensemble.scores),
         "settings": config,

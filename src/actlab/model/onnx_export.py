@@ -18,8 +18,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +29,6 @@ from torch import Tensor, nn
 
 from actlab import __version__, activations
 from actlab.activations import Activation
-from actlab.data.columns import Column
 from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
@@ -109,8 +106,7 @@ class Graph:
 
     def merge(self, model: Any, inputs: Sequence[str]) -> str:
         """The nodes of a model with one output, whose inputs are values of this graph."""
-        prefix = self._name("merged") + " "
-        added = self._onnx.compose.add_prefix(model, prefix).graph
+        added = self._onnx.compose.add_prefix(model, self._name("merged") + " ").graph
         for own, given in zip(inputs, added.input, strict=True):
             self.add("Identity", own, output=given.name)
         self._nodes += added.node
@@ -136,10 +132,9 @@ def activate(graph: Graph, name: str, z: str, learned: Parameters, width: int) -
     row = activations.get(name)
     if row.onnx is not None:
         return row.onnx(graph, z, learned)
-    key = (name, width)
-    if key not in graph.traced:
-        graph.traced[key] = _traced(row, learned, width)
-    return graph.merge(graph.traced[key], [z, *(graph.single(value) for value in learned.values())])
+    if (name, width) not in graph.traced:
+        graph.traced[name, width] = _traced(row, learned, width)
+    return graph.merge(graph.traced[name, width], [z, *(graph.single(value) for value in learned.values())])
 
 
 class _Functional(nn.Module):
@@ -212,27 +207,20 @@ def to_onnx(ensemble: Ensemble) -> Any:
     Raises:
         InputError: the extra is not installed, or an activation has no ONNX form.
     """
-    onnx = import_onnx()
-    graph = Graph()
-    columns = Columns.add(graph, ensemble)
-    blocks = {preprocessor: columns.features(graph, preprocessor) for preprocessor in ensemble.preprocessors}
+    onnx, graph = import_onnx(), Graph()
+    columns = Columns(graph, ensemble)
+    blocks = {preprocessor: columns.features(preprocessor) for preprocessor in ensemble.preprocessors}
     outputs = [
         _network(graph, one, blocks[one.preprocessor], columns.encoding(one.preprocessor)) for one in ensemble.members
     ]
-    kinds = {column.name: "DOUBLE" if column.kind == "numeric" else "STRING" for column in ensemble.schema.columns}
+    schema = ensemble.schema
+    kinds = {column.name: "DOUBLE" if column.kind == "numeric" else "STRING" for column in schema.columns}
     output = OUTPUT if OUTPUT not in kinds else f"{OUTPUT} of actlab"
     _mean(graph, ensemble, outputs, output)
     model = graph.model(kinds, output)
     model.producer_name, model.producer_version = "actlab", __version__
-    onnx.helper.set_model_props(model, _facts(ensemble))
-    onnx.checker.check_model(model)
-    return model
-
-
-def _facts(ensemble: Ensemble) -> dict[str, str]:
-    """What the graph does not say by itself, as text."""
-    schema = ensemble.schema
-    return {
+    # what the graph does not say by itself
+    facts = {
         "target": schema.target or "",
         "id": schema.id or "",
         "metric": ensemble.target.metric,
@@ -241,102 +229,83 @@ def _facts(ensemble: Ensemble) -> dict[str, str]:
         "config_hash": config_hash(plain(ensemble.config)),
         "versions": json.dumps(dict(ensemble.versions)),
     }
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    return model
 
 
-@dataclass(frozen=True)
 class Columns:
-    """What all members share: the columns as numbers, log1p of them, missing indicators, one-hot columns.
+    """What all members share of the raw columns, as nodes of a graph: n numbers, and S float32 columns beside them.
 
-    Args:
-        numbers: Names of numeric and ordinal columns, n of them.
-        categories: Of each categorical column, all that any member knows; U of them in a column.
-        x: (N, n) float64, NaN where missing; None without such columns.
-        log: (N, n) float64, log1p of what is positive in x.
-        is_missing: (N, n) booleans.
-        shared: (N, S) float32: n indicators, then U + 2 one-hot columns (missing and unknown last) of each categorical.
+    These are n missing indicators, then U + 2 one-hot columns of each categorical column: the U categories that any
+    member knows, missing, and unknown.
     """
 
-    numbers: tuple[str, ...]
-    categories: dict[str, tuple[str, ...]]
-    x: str | None
-    log: str
-    is_missing: str
-    shared: list[str]
-
-    @classmethod
-    def add(cls, graph: Graph, ensemble: Ensemble) -> "Columns":
-        """Add the nodes that read the inputs."""
-        schema = ensemble.schema
-        numbers = [column for column in schema.columns if column.kind != "categorical"]
-        categories = {column.name: _known(ensemble, column.name) for column in schema.columns if column not in numbers}
-        x, log, is_missing = None, "", ""
-        shared: list[str] = []
+    def __init__(self, graph: Graph, ensemble: Ensemble) -> None:
+        self.graph = graph
+        known: dict[str, set[str]] = {}
+        for rule in (rule for preprocessor in ensemble.preprocessors for rule in preprocessor.rules):
+            if isinstance(rule, CategoryRule):
+                known.setdefault(rule.name, set()).update(rule.categories)
+        self.categories = {name: tuple(sorted(texts)) for name, texts in known.items()}
+        numbers, missing = [], ensemble.schema.na_values
+        for column in ensemble.schema.columns:
+            if column.kind == "numeric":
+                numbers.append(column.name)
+            elif column.kind == "ordinal":
+                # NaN for what is none of its categories
+                ranks = graph.constant(np.array([*range(len(column.categories)), np.nan, np.nan]))
+                numbers.append(graph.add("Gather", ranks, _code(graph, column.name, column.categories, missing)))
+        self.shared = []
         if numbers:
-            parts = [
-                column.name if column.kind == "numeric" else _ranks(graph, column, schema.na_values)
-                for column in numbers
-            ]
-            x = graph.add("Clip", graph.add("Concat", *parts, axis=1), graph.double(-HUGE), graph.double(HUGE))
-            log, is_missing = _log1p(graph, x), graph.add("IsNaN", x)
-            shared = [graph.add("Cast", is_missing, to=graph.type("FLOAT"))]
-        shared += [_one_hot(graph, name, known, schema.na_values) for name, known in categories.items()]
-        return cls(tuple(column.name for column in numbers), categories, x, log, is_missing, shared)
+            # (N, n) float64, NaN where missing; log1p of what is positive in it; booleans
+            self.x = graph.add("Clip", graph.add("Concat", *numbers, axis=1), graph.double(-HUGE), graph.double(HUGE))
+            self.log, self.is_missing = _log1p(graph, self.x), graph.add("IsNaN", self.x)
+            self.shared.append(graph.add("Cast", self.is_missing, to=graph.type("FLOAT")))
+        for name, texts in self.categories.items():
+            identity = graph.constant(np.eye(len(texts) + 2, dtype=np.float32))
+            flat = graph.add("Reshape", _code(graph, name, texts, missing), graph.constant(np.array([-1])))
+            self.shared.append(graph.add("Gather", identity, flat))
 
-    def features(self, graph: Graph, preprocessor: Preprocessor) -> str:
+    def features(self, preprocessor: Preprocessor) -> str:
         """Add the nodes that scale numbers as this preprocessor does; (N, n + S) float32."""
-        if self.x is None:
-            return graph.add("Concat", *self.shared, axis=1)
-        rules = [rule for rule in _by_name(preprocessor, self.numbers) if isinstance(rule, NumberRule)]
+        rules = [rule for rule in preprocessor.rules if isinstance(rule, NumberRule)]
+        if not rules:
+            return self.graph.add("Concat", *self.shared, axis=1)
+        add, double = self.graph.add, self.graph.double
 
-        value = graph.add("Where", graph.constant(np.array([rule.is_log for rule in rules])), self.log, self.x)
-        value = graph.add("Sub", value, graph.double([rule.centre for rule in rules]))
-        value = graph.add("Mul", value, graph.double([rule.factor for rule in rules]))
-        value = graph.add("Where", self.is_missing, graph.double([rule.fill for rule in rules]), value)
-        value = graph.add("Max", value, graph.double([rule.low for rule in rules]))
-        value = graph.add("Min", value, graph.double([rule.high for rule in rules]))
-        third = graph.add("Div", value, graph.double(SMOOTH_BOUND))
-        root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", third, third), graph.double(1.0)))
-        is_smooth = graph.constant(np.array([rule.is_smooth for rule in rules]))
-        smooth = graph.add("Where", is_smooth, graph.add("Div", value, root), value)
-        return graph.add("Concat", graph.add("Cast", smooth, to=graph.type("FLOAT")), *self.shared, axis=1)
+        value = add("Where", self.graph.constant(np.array([rule.is_log for rule in rules])), self.log, self.x)
+        value = add("Sub", value, double([rule.centre for rule in rules]))
+        value = add("Mul", value, double([rule.factor for rule in rules]))
+        value = add("Where", self.is_missing, double([rule.fill for rule in rules]), value)
+        value = add("Max", value, double([rule.low for rule in rules]))
+        value = add("Min", value, double([rule.high for rule in rules]))
+        third = add("Div", value, double(SMOOTH_BOUND))
+        root = add("Sqrt", add("Add", add("Mul", third, third), double(1.0)))
+        is_smooth = self.graph.constant(np.array([rule.is_smooth for rule in rules]))
+        smooth = add("Where", is_smooth, add("Div", value, root), value)
+        return add("Concat", add("Cast", smooth, to=self.graph.type("FLOAT")), *self.shared, axis=1)
 
     def encoding(self, preprocessor: Preprocessor) -> NDArray[np.float64]:
         """(n + S, F): the preprocessor's F inputs are the features times this matrix of zeros and ones."""
-        rules = preprocessor.rules
-        ends = accumulate(len(rule.feature_names) for rule in rules)
-        place = {rule.name: end - len(rule.feature_names) for rule, end in zip(rules, ends, strict=True)}
-        n = len(self.numbers)
-        blocks = np.zeros((2 * n, preprocessor.n_features))
-        for i, rule in enumerate(_by_name(preprocessor, self.numbers)):
-            blocks[i, place[rule.name]] = 1
-            if isinstance(rule, NumberRule) and rule.has_indicator:
-                blocks[n + i, place[rule.name] + 1] = 1
-        parts = [blocks]
-        for rule in _by_name(preprocessor, tuple(self.categories)):
-            known = self.categories[rule.name]
-            # two texts more than any category: missing, and one that nobody knows
-            cells = np.array([*known, None, max((*known, ""), key=len) + "?"], dtype=object)
-            part = np.zeros((len(cells), preprocessor.n_features))
-            rule.write(cells, part[:, place[rule.name] : place[rule.name] + len(rule.feature_names)])
-            parts.append(part)
-        return np.concatenate(parts)
-
-
-def _by_name(preprocessor: Preprocessor, names: tuple[str, ...]) -> list[NumberRule | CategoryRule]:
-    rules = {rule.name: rule for rule in preprocessor.rules}
-    return [rules[name] for name in names]
-
-
-def _known(ensemble: Ensemble, name: str) -> tuple[str, ...]:
-    """All categories of a column that any member knows."""
-    found = {
-        text
-        for preprocessor in ensemble.preprocessors
-        for rule in _by_name(preprocessor, (name,))
-        if isinstance(rule, CategoryRule)
-        for text in rule.categories
-    }
-    return tuple(sorted(found))
+        n = sum(isinstance(rule, NumberRule) for rule in preprocessor.rules)
+        numbers, one_hot = np.zeros((2 * n, preprocessor.n_features)), []
+        start = place = 0
+        for rule in preprocessor.rules:
+            end = start + len(rule.feature_names)
+            if isinstance(rule, NumberRule):
+                numbers[place, start] = 1
+                # its indicator, where it has one
+                numbers[n + place, start + 1 : end] = 1
+                place += 1
+            else:
+                known = self.categories[rule.name]
+                # two texts more than any category: missing, and one that nobody knows
+                cells = np.array([*known, None, max((*known, ""), key=len) + "?"], dtype=object)
+                one_hot.append(np.zeros((len(cells), preprocessor.n_features)))
+                rule.write(cells, one_hot[-1][:, start:end])
+            start = end
+        return np.concatenate([numbers, *one_hot])
 
 
 def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
@@ -347,22 +316,8 @@ def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str])
         # as in reading a CSV: where a column has gaps, programs write integer codes as 3.0
         if re.fullmatch(r"[+-]?\d+", text):
             codes.setdefault(f"{text}.0", i)
-    keys, values = list(codes), list(codes.values())
-    facts: dict[str, Any] = {"keys_strings": keys, "values_int64s": values, "default_int64": len(known) + 1}
-    return graph.add("LabelEncoder", name, domain="ai.onnx.ml", **facts)
-
-
-def _ranks(graph: Graph, column: Column, missing: Sequence[str]) -> str:
-    """(N, 1) float64 ranks of an ordinal column, NaN for what is none of its categories."""
-    ranks = np.array([*range(len(column.categories)), np.nan, np.nan])
-    return graph.add("Gather", graph.constant(ranks), _code(graph, column.name, column.categories, missing))
-
-
-def _one_hot(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
-    """(N, U + 2) float32."""
-    identity = graph.constant(np.eye(len(known) + 2, dtype=np.float32))
-    flat = graph.add("Reshape", _code(graph, name, known, missing), graph.constant(np.array([-1])))
-    return graph.add("Gather", identity, flat)
+    facts: dict[str, Any] = {"keys_strings": list(codes), "values_int64s": list(codes.values())}
+    return graph.add("LabelEncoder", name, domain="ai.onnx.ml", default_int64=len(known) + 1, **facts)
 
 
 def _log1p(graph: Graph, x: str) -> str:

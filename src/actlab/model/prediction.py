@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,11 +30,7 @@ def print_warning(text: str) -> None:
 
 @dataclass
 class Warnings:
-    """Each warning once: handed to `tell` when it first comes up, and kept.
-
-    Args:
-        tell: Shows one warning to the user.
-    """
+    """Each warning once: handed to `tell` when it first comes up, and kept."""
 
     tell: Callable[[str], None]
     told: list[str] = field(default_factory=list)
@@ -68,17 +63,13 @@ def predict_file(
     """Predict every row of a CSV and write id (where there is one), prediction and interval, in the order of the rows.
 
     The target is not needed; absent feature columns count as missing, additional ones are ignored, and categories
-    never seen in training have no effect of their own: each is warned of once.
+    never seen in training have no effect of their own: `warn` is told of each once. The file is written whole or not at
+    all, over another one that is not empty only if `overwrite` says so.
 
     Args:
-        ckpt_path: Of the model.
-        input_path: A CSV with the columns trained on.
-        output_path: Of the CSV to write, whole or not at all.
         interval: Coverage of `lower` and `upper`; without them when None.
         chunk_rows: Rows in memory at a time.
-        warn: Told each warning, when it comes up.
         progress: Told the number of rows done and about how many there are, after each chunk.
-        overwrite: Whether an output file that is there and not empty may be replaced.
         allow_code: As in `ensemble.load`.
 
     Raises:
@@ -96,7 +87,8 @@ def predict_file(
             for columns in predicted:
                 if n_rows == 0:
                     writer.writerow(map(harmless, columns))
-                writer.writerows(zip(*(_cells(values) for values in columns.values()), strict=True))
+                texts = [own.map(harmless) if isinstance(own, pd.Series) else own.tolist() for own in columns.values()]
+                writer.writerows(zip(*texts, strict=True))
                 n_rows += len(columns["prediction"])
                 if progress is not None:
                     progress(n_rows, max(n_rows, n_about))
@@ -114,11 +106,10 @@ def predict_rows(
 ) -> pd.DataFrame:
     """As `predict_file`, for the rows of a CSV or of a frame, as a frame: ids are texts, as they were."""
     ensemble = _load(ckpt_path, interval, allow_code)
-    tables = (
-        iter([frame_rows(rows, ensemble.schema)])
-        if isinstance(rows, pd.DataFrame)
-        else read_rows(str(rows), ensemble.schema, CHUNK_ROWS)
-    )
+    if isinstance(rows, pd.DataFrame):
+        tables = iter([frame_rows(rows, ensemble.schema)])
+    else:
+        tables = read_rows(str(rows), ensemble.schema, CHUNK_ROWS)
     found = [pd.DataFrame(columns) for columns in _predict(ensemble, tables, interval, Warnings(warn))]
     return pd.concat(found, ignore_index=True)
 
@@ -147,25 +138,13 @@ def _predict(
             columns["lower"], columns["upper"] = prediction_interval(ensemble, by_fold, interval)
         if not np.isfinite(columns["prediction"]).all():
             warnings.add("the model gives no finite prediction for some rows: they are written as nan or inf")
-        yield _with_ids(columns, table, warnings)
-
-
-def _with_ids(columns: Columns, table: Table, warnings: Warnings) -> Columns:
-    name = table.schema.id
-    if name is None:
-        return columns
-    if table.ids is None:
-        warnings.add(f"the input lacks the id column {shown(name)}: predictions are in the order of its rows")
-        return columns
-    if name in columns:
-        warnings.add(f"the id column {shown(name)} is called 'id' in the output")
-        name = "id"
-    return {name: table.ids, **columns}
-
-
-def _cells(values: pd.Series | NDArray[np.float64]) -> list[Any]:
-    """A column as it is written."""
-    return [harmless(text) for text in values] if isinstance(values, pd.Series) else values.tolist()
+        name = table.schema.id
+        if name is not None and table.ids is None:
+            warnings.add(f"the input lacks the id column {shown(name)}: predictions are in the order of its rows")
+        if name in columns and table.ids is not None:
+            warnings.add(f"the id column {shown(name)} is called 'id' in the output")
+            name = "id"
+        yield columns if name is None or table.ids is None else {name: table.ids, **columns}
 
 
 def harmless(text: str) -> str:
