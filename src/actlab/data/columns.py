@@ -32,6 +32,8 @@ DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(?:([.'\u2019 \u00a0\u202f])\d{3})
 CURRENCY = re.compile(r"([+-]?)\s*(?:[$€£¥]|USD|EUR|GBP)?\s*(.*?)\s*(?:[$€£¥]|USD|EUR|GBP)?")
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
 OTHER_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d\d:\d\d(:\d\d)?)?", re.ASCII)
+# For each way to write a number: its patterns, and what of a text that matches is left out.
+WRITTEN = {"number": ((PLAIN, GROUPED), r"[^\d.eE+-]"), "decimal_comma": ((DECIMAL_COMMA,), r"[^\d,+-]")}
 # Longer texts are no numbers; the patterns need not be tried on them.
 MAX_NUMBER_LENGTH = 400
 SECONDS_PER_DAY = 86_400
@@ -48,7 +50,6 @@ class Column:
     """One feature column.
 
     Args:
-        name: As in the header.
         kind: Cells of a `numeric` one are float64 with NaN for missing; the others are text with None for missing.
         categories: Of an ordinal column, from lowest to highest; empty for the other kinds.
         format: How a numeric column is written: `number`, `decimal_comma` (1.234,5) or `iso_date` (days since 1970).
@@ -200,8 +201,8 @@ def read_numbers(texts: Texts, missing: Collection[str], style: Format = "number
     # NaN where it is None
     values = np.array([None if text in missing else read(text) for text in distinct], dtype=np.float64)
     is_unreadable = np.isnan(values) & ~is_missing
-    is_plain = np.array([bool(PLAIN.fullmatch(text) or INFINITE.fullmatch(text)) for text in distinct], dtype=bool)
-    formatted = np.flatnonzero(((style == "number") & ~np.isnan(values) & ~is_plain)[codes])
+    is_plain = [style != "number" or bool(PLAIN.fullmatch(text) or INFINITE.fullmatch(text)) for text in distinct]
+    formatted = np.flatnonzero((~np.isnan(values) & ~np.array(is_plain, dtype=bool))[codes])
     return Numbers(values[codes], np.flatnonzero(is_unreadable[codes]), int(formatted[0]) if formatted.size else None)
 
 
@@ -253,11 +254,10 @@ def _formatted_number(text: str, style: Format) -> float | None:
     sign, body = without_sign.groups()
     if sign and body[:1] in ("+", "-"):
         return None
-    if style == "decimal_comma" and DECIMAL_COMMA.fullmatch(body):
-        return float(sign + re.sub(r"[^\d,+-]", "", body).replace(",", "."))
-    if style == "number" and PLAIN.fullmatch(body):
-        return float(sign + body)
-    return float(sign + re.sub(r"[^\d.+-]", "", body)) if style == "number" and GROUPED.fullmatch(body) else None
+    patterns, left_out = WRITTEN[style]
+    if not any(pattern.fullmatch(body) for pattern in patterns):
+        return None
+    return float(sign + re.sub(left_out, "", body).replace(",", "."))
 
 
 def _days(text: str) -> float | None:

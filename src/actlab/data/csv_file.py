@@ -21,6 +21,7 @@ import numpy as np
 from actlab.errors import InputError
 
 SCAN_BYTES = 1 << 20
+N_SNIFFED_ROWS = 20
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
 NOT_CSV = {
@@ -187,17 +188,13 @@ def _split_header(path: str, encoding: str) -> tuple[str, list[str]]:
     """The delimiter, a comma unless only another one splits the header, and the names between."""
     for delimiter in (",", *OTHER_DELIMITERS):
         with suppress(InputError):
-            rows = _first_rows(path, encoding, delimiter)
+            rows = [row for _, row in islice(_rows(path, encoding, delimiter), N_SNIFFED_ROWS)]
             if rows and len(rows[0]) > 1 and (delimiter == "," or len(set(map(len, rows))) == 1):
                 return delimiter, rows[0]
-    rows = _first_rows(path, encoding, ",")
+    rows = [row for _, row in islice(_rows(path, encoding, ","), N_SNIFFED_ROWS)]
     if not rows:
         raise InputError(f"{path} is empty; it needs a header line with column names and at least one data row")
     return ",", rows[0]
-
-
-def _first_rows(path: str, encoding: str, delimiter: str, n_rows: int = 20) -> list[list[str]]:
-    return [row for _, row in islice(_rows(path, encoding, delimiter), n_rows)]
 
 
 def column_names(path: str, header: list[str]) -> tuple[str, ...]:

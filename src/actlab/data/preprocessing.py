@@ -180,15 +180,13 @@ def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, s
     """Learn the preprocessing from the rows of a table at positions `rows`, and from no other."""
     if len(rows) == 0:
         raise ValueError("preprocessing needs at least one training row")
-    number_columns = [column for column in schema.columns if column.kind != "categorical"]
+    numbers = [column for column in schema.columns if column.kind != "categorical"]
     size = max(1, BLOCK_NUMBERS // len(rows))
-    blocks = [number_columns[start : start + size] for start in range(0, len(number_columns), size)]
-    number_rules = (rule for block in blocks for rule in _fit_numbers(block, features, rows, settings))
+    blocks = (numbers[start : start + size] for start in range(0, len(numbers), size))
+    rules = {rule.name: rule for block in blocks for rule in _fit_numbers(block, features, rows, settings)}
     return Preprocessor(
         tuple(
-            _fit_categories(column.name, features[column.name].to_numpy()[rows])
-            if column.kind == "categorical"
-            else next(number_rules)
+            rules.get(column.name) or _fit_categories(column.name, features[column.name].to_numpy()[rows])
             for column in schema.columns
         )
     )

@@ -116,15 +116,10 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
 
 
 def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Iterator[Table]:
-    """Read a file to predict on, under the schema of the training file.
+    """Read a CSV to predict on, under the schema of the training file, `chunk_rows` at a time in bounded memory.
 
     The target is ignored, as are columns that are not in the schema (warned of). A feature column that is absent is
     all missing (warned of).
-
-    Args:
-        path: Of the CSV file.
-        schema: Of the training file.
-        chunk_rows: Yield tables of at most so many rows, in bounded memory; all rows at once when None.
 
     Raises:
         InputError: At once if the file or its header is unusable; while iterating if a row or a cell is.
@@ -165,7 +160,7 @@ def _tables(
     for cells, lines in blocks:
         columns = []
         for column in schema.columns:
-            read = _read(column, cells.get(column.name), lines, file, schema.na_values)
+            read = _read_known(column, cells.get(column.name), lines, file, schema.na_values)
             columns.append(read)
             if read.warnings and column.name not in warned:
                 warned.add(column.name)
@@ -176,7 +171,7 @@ def _tables(
         warnings = []
 
 
-def _read(
+def _read_known(
     column: Column, cells: Texts | pd.Series | None, lines: np.ndarray, file: CsvFile, na_values: Sequence[str]
 ) -> ReadColumn:
     """One column under its kind; all missing where there are no cells."""
@@ -184,12 +179,7 @@ def _read(
     if cells is None:
         return ReadColumn(column, np.full(len(lines), np.nan if is_number else None), [])
     missing = missing_texts(na_values)
-    if (
-        isinstance(cells, pd.Series)
-        and column.kind == "numeric"
-        and is_numeric_dtype(cells)
-        and not is_bool_dtype(cells)
-    ):
+    if is_number and isinstance(cells, pd.Series) and is_numeric_dtype(cells) and not is_bool_dtype(cells):
         values = cells.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
         if not np.isinf(values).any():
             # such as -999
@@ -262,8 +252,7 @@ def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
             f"of {len(raw.texts)} rows); correct the cells, or name another column with --data.target"
         )
     target = found.parsed
-    is_missing = np.isnan(target)
-    if is_missing.any():
+    if (is_missing := np.isnan(target)).any():
         raise InputError(
             f"{raw.whole}: the target is missing in {raw.line_list(is_missing)}; remove these rows or fill "
             "them in (a file to predict on needs no target)"
@@ -274,8 +263,7 @@ def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
             "column with --data.target"
         )
     scale = Target.of(settings.target_transform)
-    is_usable = scale.is_usable(target)
-    if not is_usable.all():
+    if not (is_usable := scale.is_usable(target)).all():
         raise InputError(f"{raw.whole}: the target {scale.rule} {raw.line_list(~is_usable)}; {scale.repair}")
     return found
 
@@ -381,11 +369,10 @@ def _read_categorical(raw: RawColumn, warnings: list[str]) -> ReadColumn:
 def _read_ordinal(raw: RawColumn, order: Sequence[str]) -> ReadColumn:
     """Read the cells as the categories that the user put in order."""
     read = read_column(Column(raw.name, "ordinal", tuple(order)), raw)
-    is_unknown = pd.notna(read.parsed) & ~np.isin(read.parsed.astype(str), order)
-    if is_unknown.any():
-        row = int(np.flatnonzero(is_unknown)[0])
+    unknown = np.flatnonzero(pd.notna(read.parsed) & ~np.isin(read.parsed.astype(str), order))
+    if unknown.size:
         raise InputError(
-            f"{raw.place(row)}: {shown(read.parsed[row])} is not among the categories of data.ordinal "
+            f"{raw.place(unknown[0])}: {shown(read.parsed[unknown[0]])} is not among the categories of data.ordinal "
             f"({', '.join(order)}); add it there in its place"
         )
     return read

@@ -236,8 +236,7 @@ def _read(content: dict[str, Any]) -> Ensemble:
         raise ValueError("its preprocessing does not fit its columns")
     members = tuple(_read_member(entry, preprocessors) for entry in content["members"])
     residuals = tuple(FoldResiduals(**part) for part in content["residuals"])
-    rest = {key: content[key] for key in ("config", "scores", "versions")}
-    return Ensemble(members, schema, residuals=residuals, **rest)
+    return Ensemble(members, schema, content["config"], residuals, content["scores"], content["versions"])
 
 
 def _read_member(entry: dict[str, Any], preprocessors: Sequence[Preprocessor]) -> TrainedNetwork:
@@ -255,11 +254,7 @@ def _read_member(entry: dict[str, Any], preprocessors: Sequence[Preprocessor]) -
 
 
 def save(ensemble: Ensemble, path: str | Path) -> None:
-    """Write the checkpoint, whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Write the checkpoint, whole or not at all; an `InputError` says why not."""
     write_checkpoint(Path(path), to_checkpoint(ensemble))
 
 
@@ -276,12 +271,11 @@ def describe(ensemble: Ensemble) -> str:
     """What a checkpoint is, for people: data, columns, settings, scores, versions."""
     import yaml
 
-    schema = ensemble.schema
+    schema, config = ensemble.schema, plain(ensemble.config)
     kinds = {kind: [c.name for c in schema.columns if c.kind == kind] for kind in get_args(Kind)}
     networks = Counter(
         f"{one.member.activation} {list(one.member.hidden)} at {one.member.learning_rate:g}" for one in ensemble.members
     )
-    config = plain(ensemble.config)
     content = {
         "target": schema.target,
         "target transform": ensemble.target.transform,

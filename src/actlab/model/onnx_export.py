@@ -16,8 +16,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,17 +45,12 @@ OUTPUT = "prediction"
 
 
 def import_onnx(name: str = "onnx") -> ModuleType:
-    """A package of the extra `onnx`.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """A package of the extra `onnx`, or an `InputError` that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(
-            f"export needs the package {name}, which is not installed: pip install 'actlab[onnx]'"
-        ) from None
+        rule = f"export needs the package {name}, which is not installed"
+        raise InputError(f"{rule}: pip install 'actlab[onnx]'") from None
 
 
 class Graph:
@@ -75,8 +69,7 @@ class Graph:
 
     def type(self, name: str) -> int:
         """The number of an element type, such as FLOAT."""
-        number: int = getattr(self._onnx.TensorProto, name)
-        return number
+        return int(getattr(self._onnx.TensorProto, name))
 
     def add(self, operator: str, *inputs: str, output: str | None = None, domain: str = "", **attributes: Any) -> str:
         """A node with one output."""
@@ -158,8 +151,12 @@ def _traced(row: Activation, learned: Parameters, width: int) -> Any:
     # the number of rows stays open
     shapes: dict[str, Any] = {"z": {0: torch.export.Dim("N")}} | ({"learned": ({},) * len(learned)} if learned else {})
     module = _Functional(row.build().eval(), list(learned)).eval()
+    # without what the exporter says of torchvision and of itself
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with _quiet_exporter():
+        with warnings.catch_warnings(action="ignore"):
             program = torch.onnx.export(
                 module, tuple(inputs), dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, verbose=False
             )
@@ -169,22 +166,10 @@ def _traced(row: Activation, learned: Parameters, width: int) -> Any:
             f"the activation {row.name!r} cannot be exported: it has no ONNX form of its own, and torch.onnx cannot "
             f"write one ({reason}); docs/add_an_activation.md says what a class needs"
         ) from error
-    model = program.model_proto  # type: ignore[union-attr]  # a program, since dynamo is asked for
-    return import_onnx("onnx.inliner").inline_local_functions(model)
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Without what torch's exporter says of torchvision and of itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
     finally:
         logger.setLevel(level)
+    model = program.model_proto  # type: ignore[union-attr]  # a program, since dynamo is asked for
+    return import_onnx("onnx.inliner").inline_local_functions(model)
 
 
 def export_file(

@@ -233,7 +233,6 @@ def scores_by_activation(networks: RunNetworks, chosen: pd.DataFrame, settings: 
 
 
 def fold_keys(chosen: pd.DataFrame) -> list[FoldKey]:
-    """Every (repeat, fold), in order."""
     return sorted(set(chosen[PAIR].itertuples(index=False, name=None)))
 
 
