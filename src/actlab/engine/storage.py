@@ -254,11 +254,7 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
 
 
 class SafeJournalStorage(JournalStorage):
-    """A study in a file whose every line is whole; `journal` is that file.
-
-    Raises:
-        InputError: the file is damaged or cannot be written.
-    """
+    """A study in a file whose every line is whole, or an `InputError` that says what is wrong with the file."""
 
     def __init__(self, path: Path) -> None:
         try:

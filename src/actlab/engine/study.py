@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,12 +94,7 @@ class HeartbeatCoordinator:
 
     Optuna records heartbeats in `optimize` only, so with claimed trials it falls to us. A database keeps them. Its
     proxy does not, nor has it a lock: there the time is an attribute of the trial, and the clocks of the machines must
-    agree to within a minute.
-
-    Args:
-        storage: The database, without the cache that would hide its lock; or the proxy.
-        name: Of the study.
-        study_id: What the database knows the study by.
+    agree to within a minute. `storage` is given without the cache that would hide its lock.
     """
 
     def __init__(self, storage: BaseStorage, name: str, study_id: int) -> None:
@@ -187,18 +182,17 @@ class Study:
             storage=self.storage, study_name=name, direction="minimize", load_if_exists=True
         )
         self._id = self.storage.get_study_id_from_name(name)
-        self._journal = storage.journal if isinstance(storage, SafeJournalStorage) else None
         # names this worker
         self._token = uuid.uuid4().hex
         self.coordinator: FileCoordinator | HeartbeatCoordinator
-        if self._journal:
-            self.coordinator = FileCoordinator(self._journal.path, self._token)
+        # many writes that wait for the disk once, where the study is in a file
+        self._synced_once: Callable[[], AbstractContextManager[None]]
+        if isinstance(storage, SafeJournalStorage):
+            self.coordinator = FileCoordinator(storage.journal.path, self._token)
+            self._synced_once = storage.journal.synced_once
         else:
             self.coordinator = HeartbeatCoordinator(storage, name, self._id)
-
-    def _synced_once(self) -> AbstractContextManager[None]:
-        """Many writes that wait for the disk once, where the study is in a file."""
-        return self._journal.synced_once() if self._journal else nullcontext()
+            self._synced_once = nullcontext
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in some states (all without any), by number."""
@@ -254,7 +248,7 @@ class Study:
         self.coordinator.forget([queued])
         return None
 
-    def _undisputed(self, claimed: Mapping[int, optuna.Trial]) -> dict[int, optuna.Trial]:
+    def _undisputed(self, claimed: dict[int, optuna.Trial]) -> dict[int, optuna.Trial]:
         """Give back what another worker works on too, under another trial number.
 
         A cell is queued twice where the lock was lost (a database that was restarted, a proxy that has none).
@@ -262,9 +256,9 @@ class Study:
         """
         own = set(map(trial_id, claimed.values()))
         others = _cells_of(trial for trial in self.trials(*DONE, TrialState.RUNNING) if trial_id(trial) not in own)
-        disputed = {place for place, trial in claimed.items() if trial.user_attrs.get(CELL) in others}
-        self.release([claimed[place] for place in disputed])
-        return {place: trial for place, trial in claimed.items() if place not in disputed}
+        disputed = [place for place, trial in claimed.items() if trial.user_attrs.get(CELL) in others]
+        self.release([claimed.pop(place) for place in disputed])
+        return claimed
 
     def complete(self, trial: optuna.Trial, value: float, attributes: Mapping[str, Any], pruned: str = "") -> None:
         """Store a trial's results; nothing happens if it was given up for dead meanwhile: others do its cell.
