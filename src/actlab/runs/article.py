@@ -269,7 +269,7 @@ def article(
     Args:
         csv: Path of the table.
         target: Its positive numeric column to predict.
-        seed: First seed.
+        seed: The first one.
         seeds: How many seeds to run; one if None.
         echo: Takes each line.
         id_column: Left out of the features where the table has it.

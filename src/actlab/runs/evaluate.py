@@ -72,6 +72,12 @@ class Setting:
         """The name in results."""
         return self.name or self.activation
 
+    @property
+    def searched(self) -> dict[str, str | float]:
+        """What trials can differ in besides activation and learning rate."""
+        hidden = level_text(self.hidden)
+        return {"hidden": hidden, "dropout": self.dropout, "weight_decay": self.weight_decay, "init": self.init}
+
 
 def variants(configuration: Configuration) -> list[Setting]:
     """What `compare` compares: activations with every combination of levels, the last factor's changing fastest.
@@ -84,21 +90,17 @@ def variants(configuration: Configuration) -> list[Setting]:
     """
     factors = configuration.compare.factors
     for key, levels in factors.items():
-        _check_factor(key, levels)
+        if key not in FACTORS:
+            raise InputError(f"compare.factors must be among {', '.join(FACTORS)}, got {key!r}")
+        if not isinstance(levels, list | tuple) or not levels:
+            raise InputError(f"compare.factors.{key} must be a list of levels, got {levels!r}")
+        if len({level_text(level) for level in levels}) < len(levels):
+            raise InputError(f"compare.factors.{key} must not name a level twice, got {list(levels)!r}")
     return [
         _variant(name, dict(zip(factors, levels, strict=True)), configuration)
         for name in configuration.compare.activations
         for levels in product(*factors.values())
     ]
-
-
-def _check_factor(key: str, levels: Sequence[Any]) -> None:
-    if key not in FACTORS:
-        raise InputError(f"compare.factors must be among {', '.join(FACTORS)}, got {key!r}")
-    if not isinstance(levels, list | tuple) or not levels:
-        raise InputError(f"compare.factors.{key} must be a list of levels, got {levels!r}")
-    if len({level_text(level) for level in levels}) < len(levels):
-        raise InputError(f"compare.factors.{key} must not name a level twice, got {list(levels)!r}")
 
 
 def level_text(level: Any) -> str:

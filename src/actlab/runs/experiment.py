@@ -40,7 +40,7 @@ from actlab.runs.results import ResultFiles, attributes_of, versions
 FINGERPRINT, WRITER = "actlab", "written_by"
 # Keys of the configuration that may change: data are known by their content, devices are those of a machine, and asking
 # for more trials goes on.
-FREE_KEYS = {"data": "csv", "trainer": "devices", "search": "n_trials"}
+FREE_KEYS = ("data.csv", "trainer.devices", "search.n_trials")
 # The most members that train as one population: the default comparison is one. In several, threads would run dry at the
 # end of each, when few members are left. A GPU wants them larger still.
 POPULATION_MEMBERS, GPU_FACTOR = 720, 8
@@ -96,14 +96,9 @@ def named_directory(
 def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any], is_quiet: bool) -> None:
     """Compare with the start that made the study, or leave our fingerprint there if we make it.
 
-    To be called under the study's lock. Where the study is gone, or in a database, `config.yaml` speaks for it.
-
-    Args:
-        run: Where the study belongs to.
-        study: Keeps the fingerprint.
-        asked: The fingerprint of this start: command, hash of the table's content, the part of the configuration that
-            the command reads, and versions, of which others are a warning only.
-        is_quiet: Do not warn of other versions.
+    To be called under the study's lock. Where the study is gone, or in a database, `config.yaml` speaks for it. The
+    fingerprint `asked` is the command, the hash of the table's content, the part of the configuration that the command
+    reads, and versions, of which others are a warning only (none with `is_quiet`).
 
     Raises:
         InputError: the directory holds another run; says what differs.
@@ -126,20 +121,13 @@ def _refuse_differences(run: RunDirectory, stored: dict[str, Any], asked: dict[s
     if stored["data"] != asked["data"]:
         csv = asked["config"]["data"]["csv"]
         lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
-    fixed = [
-        config | {group: _without(config.get(group, {}), key) for group, key in FREE_KEYS.items()}
-        for config in (stored["config"], asked["config"])
-    ]
-    lines += differences(*fixed)
+    changed = differences(stored["config"], asked["config"])
+    lines += [line for line in changed if not line.startswith(tuple(f"{key}:" for key in FREE_KEYS))]
     if lines:
         raise InputError(
             f"{run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
             "go on with that one, choose another --out, or add --fresh"
         )
-
-
-def _without(group: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != key}
 
 
 class Experiment(ABC):
@@ -264,15 +252,12 @@ class Experiment(ABC):
 
     def _write(self) -> dict[str, Any]:
         done = self.study.done()
-        trials = [done[cell.key] for cell in self.cells]
+        trials = {cell.place: done[cell.key] for cell in self.cells}
         settings = {
-            cell.place: setting_of(trial.params, self.configuration, self.n_features)
-            for cell, trial in zip(self.cells, trials, strict=True)
+            place: setting_of(trial.params, self.configuration, self.n_features) for place, trial in trials.items()
         }
-        files = ResultFiles(
-            self.command, self.configuration, self.run, self.networks, self.study.optuna, trials, settings
-        )
-        return files.write()
+        own = (self.command, self.configuration, self.run, self.networks, self.study.optuna)
+        return ResultFiles(*own, list(trials.values()), settings).write()
 
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
@@ -309,18 +294,20 @@ class Experiment(ABC):
     def _train(self, claimed: Mapping[int, optuna.Trial]) -> None:
         """Train claimed trials as one population and tell the study; interrupted, they go back to the queue."""
         try:
-            params = {number: self.propose(number, trial) for number, trial in claimed.items()}
             settings = {
-                number: setting_of(drawn, self.configuration, self.n_features) for number, drawn in params.items()
+                number: setting_of(self.propose(number, trial), self.configuration, self.n_features)
+                for number, trial in claimed.items()
             }
             # first, so that members are measured before anything takes them out of training
             monitor = HealthMonitor()
             snapshots = snapshots_in(self.run.weights, self.evaluation, self.table)
             callbacks = [monitor, *self.callbacks(claimed)]
+            assert self.table.target is not None
+            target_sd = float(np.std(self.networks.target.forward(self.table.target)))
             for result in evaluate(settings, self.evaluation, self.table, callbacks, snapshots):
                 self.networks.save(result.number, result.outcomes)
                 pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
-                attributes = attributes_of(result, monitor, self.target_sd)
+                attributes = attributes_of(result, monitor, target_sd)
                 self.study.complete(claimed[result.number], result.value, attributes, pruned)
             snapshots.clear()
         except BaseException:
@@ -334,12 +321,6 @@ class Experiment(ABC):
         """Input columns of the networks of the first split."""
         rows = next(iter(self.splits.values())).training
         return fit_preprocessor(self.table.features, self.table.schema, rows, self.configuration.data).n_features
-
-    @cached_property
-    def target_sd(self) -> float:
-        """Standard deviation of what the networks learn: the target, or its logarithm."""
-        assert self.table.target is not None
-        return float(np.std(self.networks.target.forward(self.table.target)))
 
 
 def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:

@@ -23,36 +23,16 @@ from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
 from actlab.data.target import Target
+from actlab.diagnostics import measures
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
-from actlab.diagnostics.measures import (
-    BinRecord,
-    ConvergenceRecord,
-    StepCost,
-    bin_records,
-    convergence_records,
-    deviation_from_affine,
-    maxout_error,
-    median_costs,
-    n_rows,
-    step_costs,
-)
+from actlab.diagnostics.measures import BinRecord, ConvergenceRecord, StepCost
 from actlab.members import derive_seed
 from actlab.networks.trained import TrainedNetwork
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
-from actlab.runs.evaluate import (
-    CURVES,
-    MEMBERS,
-    Setting,
-    TrialResult,
-    baseline_of,
-    evaluate,
-    level_text,
-    snapshots_in,
-    variants,
-)
+from actlab.runs.evaluate import CURVES, MEMBERS, Setting, TrialResult, baseline_of, evaluate, snapshots_in, variants
 from actlab.runs.model_building import RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import mean_scores, reference_predictions
@@ -89,7 +69,9 @@ def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float)
     records: dict[str, list[Any]] = {
         CURVES: result.curve_records(),
         HEALTH: [replace(record, activation=name) for record in monitor.of(result.number)],
-        CONVERGENCE: [replace(record, activation=name) for record in convergence_records(result.outcomes, target_sd)],
+        CONVERGENCE: [
+            replace(record, activation=name) for record in measures.convergence_records(result.outcomes, target_sd)
+        ],
     }
     rows = {key: [jsonable(list(vars(record).values())) for record in own] for key, own in records.items()}
     return {MEMBERS: [jsonable(vars(record)) for record in result.member_records()], **rows}
@@ -110,10 +92,7 @@ def _record(kind: type[Any], row: Any) -> Any:
 
 
 def confirmation(
-    networks: RunNetworks,
-    members: pd.DataFrame,
-    summary: Mapping[str, Any],
-    settings: Mapping[int, Setting],
+    networks: RunNetworks, members: pd.DataFrame, summary: Mapping[str, Any], settings: Mapping[int, Setting]
 ) -> dict[str, Any]:
     """Train winner and rivals again and compare them, as summary.json holds it under `confirmation`.
 
@@ -170,12 +149,6 @@ def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
     return {label: activation for activation, label in labels.items()}
 
 
-def searched_values(setting: Setting) -> dict[str, str | float]:
-    """What trials can differ in besides activation and learning rate."""
-    hidden = level_text(setting.hidden)
-    return {"hidden": hidden, "dropout": setting.dropout, "weight_decay": setting.weight_decay, "init": setting.init}
-
-
 def write_pre_activations(
     run: RunDirectory, own: Sequence[TrainedNetwork], networks: RunNetworks
 ) -> pd.DataFrame | None:
@@ -186,14 +159,14 @@ def write_pre_activations(
     if not own:
         return None
     shown = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, MAX_NETWORKS).astype(int))]
-    limit = n_rows(len(shown), max(max(network.member.hidden, default=1) for network in shown))
+    limit = measures.n_rows(len(shown), max(max(network.member.hidden, default=1) for network in shown))
 
     def inputs(network: TrainedNetwork) -> torch.Tensor:
         rows = networks.splits[network.member.split].validation
         rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
         return torch.from_numpy(network.preprocessor.transform(networks.table.features.iloc[rows]))
 
-    bins = to_frame(bin_records((network, inputs(network)) for network in shown), BinRecord)
+    bins = to_frame(measures.bin_records((network, inputs(network)) for network in shown), BinRecord)
     write_frame(run.pre_activations, bins)
     return bins
 
@@ -240,7 +213,7 @@ class ResultFiles:
             scores = members.groupby("trial").val_score.mean()
             summary["trials"] = [
                 {"trial": number, "activation": setting.label, "learning_rate": setting.learning_rate}
-                | searched_values(setting)
+                | setting.searched
                 | {"val_score": float(scores[number])}
                 for number, setting in self.settings.items()
             ]
@@ -250,7 +223,7 @@ class ResultFiles:
             self.networks.write_model(self.run, networks, jsonable(asked.to_dict()), versions())
         winner = self.networks.load_chosen(chosen[chosen.activation == summary["winner"]], self.settings)
         bins = write_pre_activations(self.run, winner, self.networks)
-        searched = {number: searched_values(setting) for number, setting in self.settings.items()}
+        searched = {number: setting.searched for number, setting in self.settings.items()}
         write_comparison(self.run, members, records[CURVES], summary, searched, records[HEALTH], bins)
         draw_study(self.study, self.run.figures)
         write_json(self.run.summary, summary)
@@ -281,11 +254,11 @@ class ResultFiles:
             health=health,
             convergence=convergence,
             costs={name: (cost.activation_us, cost.network_us) for name, cost in costs.items()},
-            deviation_from_affine=deviation_from_affine(linear) if linear else math.nan,
-            maxout_error={name: maxout_error(name) for name in ("relu", "leaky_relu")},
+            deviation_from_affine=measures.deviation_from_affine(linear) if linear else math.nan,
+            maxout_error={name: measures.maxout_error(name) for name in ("relu", "leaky_relu")},
             ridge=ridge,
         )
-        return {"claims": claims(measured), "health": measured.context(), "costs": median_costs(costs)}
+        return {"claims": claims(measured), "health": measured.context(), "costs": measures.median_costs(costs)}
 
     def _costs(self, members: pd.DataFrame) -> dict[str, StepCost]:
         """Step costs of every activation, each with the widths of its first trial, at the run's batch size."""
@@ -294,7 +267,7 @@ class ResultFiles:
             widths.setdefault(self.settings[trial].activation, self.settings[trial].hidden)
         first = int(members.trial.iloc[0])
         n_features = [network.n_features for network in self.networks.load(first, self.settings[first])]
-        return step_costs(widths, max(n_features, default=1), self.configuration.data.batch_size)
+        return measures.step_costs(widths, max(n_features, default=1), self.configuration.data.batch_size)
 
     def _header(self) -> dict[str, Any]:
         configuration, table = self.configuration, self.networks.table
