@@ -48,16 +48,12 @@ def unpack(checkpoint: object, source: str) -> dict[str, Any]:
     content = checkpoint.get("actlab") if isinstance(checkpoint, Mapping) else None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise InputError(f"{source} was not written by actlab; name the best.ckpt of a run of actlab")
-    if (written := content["format"]) != FORMAT:
-        age, repair = (
-            " of an earlier actlab",
-            "start the run's command again with --fresh, or predict with the earlier actlab",
-        )
-        if written > FORMAT:
-            age, repair = "", "upgrade actlab"
-        raise InputError(
-            f"{source} has format {written}{age}, and actlab {__version__} reads format {FORMAT}; {repair}"
-        )
+    stated, reads = f"{source} has format {content['format']}", f"actlab {__version__} reads format {FORMAT}"
+    if content["format"] > FORMAT:
+        raise InputError(f"{stated}, and {reads}; upgrade actlab")
+    if content["format"] < FORMAT:
+        repair = "start the run's command again with --fresh, or predict with the earlier actlab"
+        raise InputError(f"{stated} of an earlier actlab, and {reads}; {repair}")
     return content
 
 

@@ -101,7 +101,8 @@ def _judge(part: Part) -> Part:
     if part.p_holm < ALPHA:
         is_supported = part.value > part.threshold if is_above else part.value < part.threshold
         return replace(part, verdict="supported" if is_supported else "not supported")
-    if part.ci_high < part.refuted_at if is_above else part.ci_low > part.refuted_at:
+    is_too_small = part.ci_high < part.refuted_at if is_above else part.ci_low > part.refuted_at
+    if is_too_small:
         return replace(part, verdict="not supported")
     if part.ci_low <= part.threshold <= part.ci_high:
         return replace(part, reason=f"the interval {part.ci_low:.3g} to {part.ci_high:.3g} is too wide for a verdict")
@@ -127,8 +128,8 @@ class Measurements:
     Args:
         rope: Differences of scores smaller than this are of no practical use.
         costs: Activation to (microseconds of the activation alone, of a whole step), one entry a round each.
-        deviation_from_affine: Of the trained identity networks, as `representation.deviation_from_affine`.
-        maxout_error: `relu` and `leaky_relu` to `representation.maxout_error`.
+        deviation_from_affine: That of `diagnostics.measures` for the trained identity networks.
+        maxout_error: `relu` and `leaky_relu` to that of `diagnostics.measures`.
         ridge: (repeat, fold) to ridge's score on the same test rows.
     """
 

@@ -88,13 +88,12 @@ def compare_all(
 ) -> tuple[Comparison, ...]:
     """Compare `reference` (A) with each other name (B), in the mapping's order, paired by (repeat, fold).
 
-    Two-sided corrected resampled t-tests; the verdict is that of Holm over the comparisons with the reference at
-    `alpha`. That answers in full for a reference named before the scores were seen (a baseline). For one picked by
-    these very scores (the winner) it keeps wrong verdicts under `alpha` of the comparisons, but the chance that a run
-    has any is larger: the lowest of k means lies below the others by luck alone. `p_all_pairs` pays for that choice,
-    with power. Either way a winner's difference keeps the optimism of its choice; fresh splits and seeds remove it.
-    Every comparison draws the same bootstrap pairs from `seed`, so its numbers do not depend on who else takes part.
-    A diverged score on either side gives p NaN and `no difference shown`; the comparison counts the diverged.
+    Two-sided corrected resampled t-tests; the verdict is Holm's over these comparisons at `alpha`. That answers in full
+    for a reference named before the scores were seen (a baseline). For one picked by these very scores (the winner) it
+    keeps wrong verdicts under `alpha` of the comparisons, but the chance that a run has any is larger: the lowest of k
+    means lies below the others by luck alone. `p_all_pairs` pays for that choice, with power. Either way a winner's
+    difference keeps the optimism of its choice; fresh splits and seeds remove it. Every comparison draws the same
+    bootstrap pairs from `seed`, so its numbers do not depend on who else takes part.
     """
     if reference not in scores:
         raise InputError(f"reference must be one of {', '.join(scores)}, got {reference!r}")

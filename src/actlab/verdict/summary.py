@@ -154,9 +154,8 @@ def _ranking_row(
 def expected_best(tried: pd.DataFrame) -> list[float]:
     """Expected test score of one activation after n of its settings were tried and the best by validation kept.
 
-    Entry n - 1 is the mean over (repeat, fold) of `significance.expected_best_after`, for n = 1 to the number of
-    settings; the last entry is the activation's mean score. An activation whose first entries are little worse is easy
-    to tune. nan as long as a setting with a member that has no finite score may be the only one tried.
+    Entry n - 1 is the mean over (repeat, fold) of `significance.expected_best_after`; the last entry is the
+    activation's mean score. An activation whose first entries are little worse is easy to tune.
     """
     folds = [expected_best_after(rows.val.to_numpy(), rows.score.to_numpy()) for _, rows in tried.groupby(PAIR)]
     return [float(np.mean(after_n)) for after_n in zip(*folds, strict=False)]
