@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import StringIO
 from typing import IO, TYPE_CHECKING, Literal, TypeGuard
 
@@ -32,10 +33,7 @@ def is_quantity(value: object) -> TypeGuard[int | float]:
 class TableCell:
     """One entry.
 
-    Args:
-        text: What is read; None where there is nothing, for which a renderer draws its dash.
-        value: What a page sorts rows by; empty ones go last.
-        tone: How it is meant; every renderer has a style for it, or none.
+    A page sorts rows by `value`, empty ones last; where `text` is None a renderer draws its dash.
     """
 
     text: str | None
@@ -48,9 +46,13 @@ def text_cell(text: object, tone: Tone = "") -> TableCell:
     return TableCell(str(text), str(text), tone)
 
 
+# drawn as a dash
+EMPTY = TableCell(None)
+
+
 def number_cell(value: object, text: str, tone: Tone = "") -> TableCell:
     """A number that is read as `text`; a dash where it is none."""
-    return TableCell(text, repr(float(value)), tone) if is_number(value) else TableCell(None)
+    return TableCell(text, repr(float(value)), tone) if is_number(value) else EMPTY
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,12 @@ class TableColumn:
         if not self.is_number or isinstance(value, str):
             return text_cell(value)
         if not is_number(value):
-            return TableCell(None)
+            return EMPTY
         return number_cell(value, self.format(value) if callable(self.format) else format(value, self.format))
 
 
-def text_column(title: str, *, can_fold: bool = True, width: int | None = None, is_fixed: bool = False) -> TableColumn:
-    """A column of words."""
-    return TableColumn(title, is_number=False, can_fold=can_fold, width=width, is_fixed=is_fixed)
+# A column of words.
+text_column = partial(TableColumn, is_number=False, can_fold=True)
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """What a table says; `PrintedTable.of` makes one from plain values.
-
-    Args:
-        columns: From left to right.
-        rows: With a cell for each column.
-        name: Its id on a page.
-        note: A sentence that belongs under it.
-    """
+    """What a table says: rows with a cell for each column, a note under them, and the table's id on a page."""
 
     columns: tuple[TableColumn, ...]
     rows: tuple[TableRow, ...]
@@ -130,10 +124,10 @@ class PrintedTable:
 
     def without(self, title: str, note: str | None = None) -> "PrintedTable":
         """The same without a column, and with a note of its own where one is given."""
-        kept = [place for place, column in enumerate(self.columns) if column.title != title]
-        rows = (replace(row, cells=tuple(row.cells[place] for place in kept)) for row in self.rows)
-        columns = tuple(self.columns[place] for place in kept)
-        return replace(self, columns=columns, rows=tuple(rows), note=self.note if note is None else note)
+        place = [column.title for column in self.columns].index(title)
+        rows = tuple(replace(row, cells=row.cells[:place] + row.cells[place + 1 :]) for row in self.rows)
+        columns = self.columns[:place] + self.columns[place + 1 :]
+        return replace(self, columns=columns, rows=rows, note=self.note if note is None else note)
 
 
 def console(file: IO[str] | None = None) -> "Console":

@@ -24,6 +24,10 @@ class FinishedRun:
     directory: RunDirectory
     summary: dict[str, Any]
 
+    def part(self, key: str) -> dict[str, Any]:
+        """A mapping of the summary; empty where it has none."""
+        return self.summary.get(key) or {}
+
     @property
     def command(self) -> str:
         """`compare`, `search` or `fit`."""
@@ -41,7 +45,6 @@ class FinishedRun:
 
     @property
     def target(self) -> Target:
-        """The scale trained on, and what the metric is called."""
         return Target.of_metric(str(self.summary.get("metric", LOG.metric)))
 
     @cached_property

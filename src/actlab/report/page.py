@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from actlab.config import NOT_COMPARED, differences
 from actlab.errors import InputError
-from actlab.printed_tables import PrintedTable, TableColumn, is_number, number_cell, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, is_number, text_column
 from actlab.report import optuna_figures as search_figures
 from actlab.report import score_figures, training_figures
 from actlab.report.drawing import GRID, INK, MUTED, PAPER, style
@@ -32,16 +32,16 @@ from actlab.report.tables import (
     evidence_table,
     members_table,
     ranking_table,
+    signed_interval,
     trials_table,
     worst_table,
 )
 from actlab.report.tensorboard import write_figures_log
 from actlab.report.words import (
-    alternative,
     answer,
-    caption,
     data_facts,
     decimals_for,
+    figure_texts,
     fit_answer,
     missing,
     protocol,
@@ -59,22 +59,25 @@ DPI = 160
 
 @dataclass(frozen=True)
 class FigureRecipe:
-    """A figure's file name, and the function that draws it or says None where the run has no data."""
+    """A figure: its file's name, the function that draws it or says None where the run has no data, its heading where
+    two runs are set side by side (without one it is not), and whether it is wide enough as it is on a phone."""
 
     name: str
     draw: Callable[[FinishedRun], Figure | None]
+    heading: str = ""
+    is_narrow: bool = False
 
 
-# In reading order. A new figure is a row here.
+# In reading order. A new figure is a row here, and one in `words.FIGURE_TEXTS`.
 RECIPES = (
-    FigureRecipe("ranking", score_figures.ranking),
-    FigureRecipe("learning_rates", score_figures.learning_rates),
-    FigureRecipe("importances", search_figures.importances),
+    FigureRecipe("ranking", score_figures.ranking, "Rankings", is_narrow=True),
+    FigureRecipe("learning_rates", score_figures.learning_rates, "Learning rates"),
+    FigureRecipe("importances", search_figures.importances, is_narrow=True),
     FigureRecipe("slices", search_figures.slices),
-    FigureRecipe("differences", score_figures.differences),
-    FigureRecipe("curves", training_figures.curves),
-    FigureRecipe("health", training_figures.health),
-    FigureRecipe("predictions", training_figures.predictions),
+    FigureRecipe("differences", score_figures.differences, "Differences from the winner", is_narrow=True),
+    FigureRecipe("curves", training_figures.curves, "Training"),
+    FigureRecipe("health", training_figures.health, "Inside the networks"),
+    FigureRecipe("predictions", training_figures.predictions, "Predictions"),
 )
 
 
@@ -113,8 +116,7 @@ def write_figure(figure: Figure, path: Path) -> str:
     text = svg(figure)
     write_text(path.with_suffix(".svg"), text)
     with style():
-        save = partial(figure.savefig, format="png", dpi=DPI)
-        write_atomically(path.with_suffix(".png"), save)
+        write_atomically(path.with_suffix(".png"), partial(figure.savefig, format="png", dpi=DPI))
     return text
 
 
@@ -146,8 +148,6 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     return Markup(body.replace("<svg ", opening, 1))
 
 
-# wide enough as they are on a phone
-NARROW = ("ranking", "differences", "importances")
 UNTESTED = (
     "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
     "Run actlab compare for differences with verdicts."
@@ -187,7 +187,7 @@ def page(run: FinishedRun) -> str:
         "protocol": protocol(run),
         "command": repeat_command(run.directory, run.command),
         "data": data_facts(run),
-        "versions": [(name, str(version)) for name, version in (run.summary.get("versions") or {}).items()],
+        "versions": run.part("versions").items(),
         "configuration": to_yaml(run.config),
         "missing": missing(run),
     }
@@ -214,56 +214,32 @@ def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
 def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]:
     """Every figure of a run as the template takes it; their files are written.
 
-    Args:
-        run: The run.
-        prefix: Keeps the names inside two runs' drawings apart on one page.
+    The prefix keeps the names inside two runs' drawings apart on one page.
     """
     texts = write_figures(run, draw(run))
-    return {
-        name: {
-            "svg": inline(text, f"{prefix}{name}", alternative(name, run)),
-            "caption": caption(name, run),
-            "is_narrow": name in NARROW,
-        }
-        for name, text in texts.items()
-    }
+    found = {}
+    for recipe in RECIPES:
+        if recipe.name in texts:
+            caption, alternative = figure_texts(recipe.name, run)
+            picture = inline(texts[recipe.name], f"{prefix}{recipe.name}", alternative)
+            found[recipe.name] = {"svg": picture, "caption": caption, "is_narrow": recipe.is_narrow}
+    return found
+
+
+LOADER = PackageLoader("actlab.report")
+ENVIRONMENT = Environment(
+    loader=LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
 
 
 def render(template: str, content: dict[str, Any]) -> str:
     """A page with our style and script in it."""
-    environment = _environment()
-    script = _source("page.js")
+    css, script = (LOADER.get_source(ENVIRONMENT, name)[0] for name in ("style.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    shared = {"style": Markup(_source("style.css")), "script": Markup(script), "script_hash": f"sha256-{digest}"}
-    return environment.get_template(template).render(**content, **shared)
+    shared = {"style": Markup(css), "script": Markup(script), "script_hash": f"sha256-{digest}"}
+    return ENVIRONMENT.get_template(template).render(**content, **shared)
 
 
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("actlab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _source(name: str) -> str:
-    loader = _environment().loader
-    assert loader is not None
-    return loader.get_source(_environment(), name)[0]
-
-
-LETTERS = ("A", "B")
-HEADINGS = {
-    "ranking": "Rankings",
-    "learning_rates": "Learning rates",
-    "differences": "Differences from the winner",
-    "curves": "Training",
-    "health": "Inside the networks",
-    "predictions": "Predictions",
-}
 PAIRED = (
     "B minus A: mean paired difference over the same test folds, with its 95 % interval (corrected for shared training "
     "rows, not for the number of rows of this table). A negative one means that B scores lower, hence better."
@@ -280,52 +256,42 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
     Raises:
         InputError: one of them is not a finished run, is a `fit`, or they have different metrics.
     """
-    runs = (read_finished(first), read_finished(second))
+    runs = a, b = read_finished(first), read_finished(second)
     for run in runs:
         if not run.is_ranked:
             raise InputError(
                 f"{run.directory.path} is a fit of one activation: only compare and search runs have ranks"
             )
-    a, b = runs
-    if a.directory.path.resolve() == b.directory.path.resolve():
+    paths = [run.directory.path.resolve() for run in runs]
+    if paths[0] == paths[1]:
         raise InputError(f"{first} and {second} are the same run; name two")
     if a.target != b.target:
         raise InputError(
             f"the runs have different metrics, {a.target.metric} and {b.target.metric}: their scores do not compare"
         )
-    pictures = [pictures_of(run, f"{letter}-") for run, letter in zip(runs, LETTERS, strict=True)]
-    names = _names(a, b)
+    names = [path.name for path in paths] if paths[0].name != paths[1].name else [str(path) for path in paths]
+    sides, pictures = [], []
+    for letter, name, run in zip("AB", names, runs, strict=True):
+        sides.append({"letter": letter, "name": name, "answer": answer(run.summary), "remarks": remarks(run.summary)})
+        pictures.append(pictures_of(run, f"{letter}-"))
+    drawn = [(recipe.heading, *(own.get(recipe.name) for own in pictures)) for recipe in RECIPES if recipe.heading]
     content: dict[str, Any] = {
         "title": f"Two runs: {names[0]} and {names[1]}",
-        "sides": [
-            {"letter": letter, "name": name, "answer": answer(run.summary), "remarks": remarks(run.summary)}
-            for letter, name, run in zip(LETTERS, names, runs, strict=True)
-        ],
+        "sides": sides,
         "table": score_table(a, b),
         "changed": changed(a, b),
-        "figures": [
-            (heading, pictures[0].get(name), pictures[1].get(name))
-            for name, heading in HEADINGS.items()
-            if name in pictures[0] or name in pictures[1]
-        ],
+        "figures": [(heading, left, right) for heading, left, right in drawn if left or right],
     }
-    path = a.directory.path / f"report-with-{b.directory.path.resolve().name}.html"
+    path = a.directory.path / f"report-with-{paths[1].name}.html"
     write_text(path, render("pair.html", content))
     return path
-
-
-def _names(a: FinishedRun, b: FinishedRun) -> tuple[str, str]:
-    first, second = (run.directory.path.resolve() for run in (a, b))
-    return (first.name, second.name) if first.name != second.name else (str(first), str(second))
 
 
 def are_paired(a: FinishedRun, b: FinishedRun) -> bool:
     """Whether fold i of both has the same rows: the same data split by the same protocol and seed."""
     keys = ("folds", "repeats", "seed")
-    protocols = [run.summary.get("protocol") or {} for run in (a, b)]
-    data = [(run.summary.get("data") or {}).get("sha256") for run in (a, b)]
-    is_known = data[0] is not None and all(key in protocols[0] for key in keys)
-    return is_known and data[0] == data[1] and all(protocols[0].get(key) == protocols[1].get(key) for key in keys)
+    splits = [(run.part("data").get("sha256"), *map(run.part("protocol").get, keys)) for run in (a, b)]
+    return splits[0] == splits[1] and None not in splits[0]
 
 
 def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
@@ -347,8 +313,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
         settings = [row.get(key) for row in own for key in ("learning_rate", "mean")]
         if name in scores[0] and name in scores[1] and is_paired:
             gap = corrected_interval(scores[1][name] - scores[0][name], ratio)
-            interval = number_cell(gap.ci_low, f"{gap.ci_low:{signed}} to {gap.ci_high:{signed}}")
-            rows.append([name, *settings, gap.mean, interval])
+            rows.append([name, *settings, gap.mean, signed_interval(vars(gap), signed)])
         else:
             first, second = (row.get("mean") for row in own)
             rows.append([name, *settings, second - first if is_number(first) and is_number(second) else None, None])
@@ -358,8 +323,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
 def changed(a: FinishedRun, b: FinishedRun) -> list[str]:
     """Configuration, data and versions that differ, `key: value in A -> value in B`."""
     pairs = [({"command": a.command}, {"command": b.command}), (_compared(a), _compared(b))]
-    parts = ("data", "protocol", "versions")
-    pairs += [({part: a.summary.get(part) or {}}, {part: b.summary.get(part) or {}}) for part in parts]
+    pairs += [({part: a.part(part)}, {part: b.part(part)}) for part in ("data", "protocol", "versions")]
     return list(dict.fromkeys(line for one, other in pairs for line in differences(one, other)))
 
 

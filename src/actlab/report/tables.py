@@ -7,6 +7,7 @@ from typing import IO, Any
 from rich.text import Text
 
 from actlab.printed_tables import (
+    EMPTY,
     PrintedTable,
     TableCell,
     TableColumn,
@@ -60,8 +61,7 @@ CLAIMS_NOTE = "Intervals are 95 %; p-values are adjusted (Holm) over all quantit
 
 
 def print_answer(summary: Mapping[str, Any], file: IO[str] | None = None) -> None:
-    """Ranking, the answer in one sentence, what belongs beside it, and claims with their evidence; by default to
-    stdout."""
+    """Ranking, the answer in one sentence, what belongs beside it, and claims with their evidence."""
     out = console(file)
     out.print(for_terminal(terminal_ranking(summary)))
     out.print(Text(answer(summary), style="bold"))
@@ -97,7 +97,9 @@ def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
         (
             place,
             row["activation"],
-            _rate(row),
+            number_cell(
+                row["learning_rate"], three_digits(row["learning_rate"]) + ("!" if row.get("edge_of_range") else "")
+            ),
             row["mean"],
             number_cell(row.get("ci_low"), "–".join(fixed(row.get(key), decimals) for key in ("ci_low", "ci_high"))),
             row.get("sd"),
@@ -110,11 +112,6 @@ def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
     ]
     bold = [place for place, row in enumerate(summary["ranking"]) if row["activation"] == summary.get("winner")]
     return PrintedTable.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
-
-
-def _rate(row: Mapping[str, Any]) -> TableCell:
-    mark = "!" if row.get("edge_of_range") else ""
-    return number_cell(row["learning_rate"], three_digits(row["learning_rate"]) + mark)
 
 
 def _diverged(row: Mapping[str, Any]) -> TableCell:
@@ -136,15 +133,15 @@ def _difference(summary: Mapping[str, Any], name: str, decimals: int) -> TableCe
     return text_cell(f"{shown} {said}", TONES.get(verdict, ""))
 
 
-def _verdict(verdict: str) -> TableCell:
-    return text_cell(verdict, TONES.get(verdict, ""))
+def _verdict(verdict: str, other: Tone = "") -> TableCell:
+    """A verdict in its tone, or in the `other` one where it has none."""
+    return text_cell(verdict, TONES.get(verdict, other))
 
 
-def _signed_interval(comparison: Mapping[str, Any], signed: str) -> TableCell:
+def signed_interval(comparison: Mapping[str, Any], signed: str) -> TableCell:
+    """The interval of a difference, its ends in the format `signed`."""
     low, high = comparison.get("ci_low"), comparison.get("ci_high")
-    if not (is_number(low) and is_number(high)):
-        return TableCell(None)
-    return number_cell(low, f"{low:{signed}} to {high:{signed}}")
+    return number_cell(low, f"{low:{signed}} to {high:{signed}}") if is_number(low) and is_number(high) else EMPTY
 
 
 def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
@@ -162,23 +159,18 @@ def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
         TableColumn("P(better)", ".0%"),
         text_column("against the winner"),
     ]
-    rows: list[list[object]] = [
-        [
-            name,
-            comparison.get("difference"),
-            _signed_interval(comparison, signed),
-            comparison.get("p_holm"),
-            comparison.get("p_better"),
-            _verdict(comparison["verdict"]),
-        ]
-        for name, comparison in found.items()
-    ]
-    baseline = summary.get("baseline")
-    if with_baseline := summary.get("baseline_comparisons"):
+    baseline, with_baseline = summary.get("baseline"), summary.get("baseline_comparisons")
+    if with_baseline:
         columns.append(text_column(f"against {baseline}"))
-        for name, row in zip(found, rows, strict=True):
+    rows = []
+    for name, comparison in found.items():
+        numbers = [comparison.get("difference"), signed_interval(comparison, signed)]
+        numbers += [comparison.get("p_holm"), comparison.get("p_better")]
+        row = [name, *numbers, _verdict(comparison["verdict"])]
+        if with_baseline:
             other = comparison_of(with_baseline, name, baseline) or {}
             row.append("the baseline" if name == baseline else _verdict(other.get("verdict", "–")))
+        rows.append(row)
     return PrintedTable.of(columns, rows, name="differences-table", note=DIFFERENCES_NOTE)
 
 
@@ -200,13 +192,13 @@ def confirmation_table(summary: Mapping[str, Any]) -> PrintedTable | None:
         first, now = stated.get("first_difference"), turned_round(stated)
         verdict = _verdict(now["verdict"])
         first = -first if is_number(first) else None
-        rows.append((stated["b"], first, now["difference"], _signed_interval(now, signed), verdict))
+        rows.append((stated["b"], first, now["difference"], signed_interval(now, signed), verdict))
     return PrintedTable.of(columns, rows, name="confirmation-table", note=CONFIRMATION_NOTE)
 
 
 def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     """The best trials of a search, with the parameters that differ between its trials."""
-    trials: list[Mapping[str, Any]] = list(summary.get("trials") or [])
+    trials: list[Mapping[str, Any]] = summary.get("trials") or []
     if not trials:
         return None
     named = ("trial", "activation", "learning_rate", "val_score")
@@ -219,16 +211,11 @@ def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:
         TableColumn("validation", four_digits),
     )
     best = sorted(trials, key=lambda trial: trial["val_score"] if is_number(trial["val_score"]) else math.inf)
-    rows = [
-        (
-            trial["trial"],
-            trial["activation"],
-            trial["learning_rate"],
-            *(value if is_quantity(value := trial.get(key)) else str(value) for key in varied),
-            trial["val_score"],
-        )
-        for trial in best[:N_TRIALS]
-    ]
+    rows = []
+    for trial in best[:N_TRIALS]:
+        values = (trial.get(key) for key in varied)
+        own = (value if is_quantity(value) else str(value) for value in values)
+        rows.append((trial["trial"], trial["activation"], trial["learning_rate"], *own, trial["val_score"]))
     return PrintedTable.of(columns, rows, name="trials-table", note=TRIALS_NOTE)
 
 
@@ -271,13 +258,9 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable:
     bold = []
     for claim in claims:
         bold.append(len(rows))
-        rows.append((claim["claim"], "", "", _claim_verdict(claim["verdict"])))
+        rows.append((claim["claim"], "", "", _verdict(claim["verdict"], "open")))
         rows += [_part_row(part) for part in claim.get("parts") or []]
     return PrintedTable.of(columns, rows, bold=bold)
-
-
-def _claim_verdict(verdict: str) -> TableCell:
-    return text_cell(verdict, TONES.get(verdict, "open"))
 
 
 def _part_row(part: Mapping[str, Any]) -> tuple[object, ...]:
@@ -287,7 +270,7 @@ def _part_row(part: Mapping[str, Any]) -> tuple[object, ...]:
     asked = f"{SIGNS[part['side']]} {three_digits(threshold)}" if is_number(threshold) else ""
     # where there is a value its interval says why it was not enough
     why = "" if is_number(part["value"]) else f" [{part['reason']}]"
-    return text_cell(f"  {part['what']}{why}", "faint"), measured, asked, _claim_verdict(part["verdict"])
+    return text_cell(f"  {part['what']}{why}", "faint"), measured, asked, _verdict(part["verdict"], "open")
 
 
 def evidence_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable | None:

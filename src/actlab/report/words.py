@@ -73,8 +73,7 @@ def listed(names: Sequence[str], n_shown: int = 3) -> str:
 
 def score_decimals(summary: Mapping[str, Any]) -> int:
     """Decimals of a run's scores: those of the winner's."""
-    best = winner_row(summary)
-    return decimals_for(best["mean"] if best else 0.1)
+    return decimals_for((winner_row(summary) or {"mean": 0.1})["mean"])
 
 
 def answer(summary: Mapping[str, Any]) -> str:
@@ -88,9 +87,9 @@ def answer(summary: Mapping[str, Any]) -> str:
         trained = sum(row.get("n") or 0 for row in summary["ranking"])
         return f"No activation can be recommended on this data: none of the {trained} networks gave a usable score."
     decimals = decimals_for(best["mean"])
-    mean = fixed(best["mean"], decimals)
-    interval = f", 95 % interval {fixed(best['ci_low'], decimals)} to {fixed(best['ci_high'], decimals)}"
-    certainty = f"{mean}{interval}" if is_number(best.get("ci_low")) else mean
+    certainty = fixed(best["mean"], decimals)
+    if is_number(best.get("ci_low")):
+        certainty += f", 95 % interval {fixed(best['ci_low'], decimals)} to {fixed(best['ci_high'], decimals)}"
     setting = f"{best['activation']} at learning rate {three_digits(best['learning_rate'])}"
     metric = Target.of_metric(summary["metric"]).metric_name
     others = [row["activation"] for row in summary["ranking"] if row["activation"] != best["activation"]]
@@ -120,9 +119,16 @@ def _standing(summary: Mapping[str, Any], winner: str, others: Sequence[str]) ->
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences that belong beside the answer: what averaging gives, the references, edges of the range, divergence,
-    whether a network without any activation does as well, and which verdicts hang on the choice of the winner."""
-    found = [_scores_beside(summary), _linear(summary), _choice(summary), _edges(summary), _diverged(summary)]
+    """Sentences that belong beside the answer: what averaging gives, the references, whether a network without any
+    activation does as well, which verdicts hang on the choice of the winner, edges of the range, and divergence."""
+    found = [_scores_beside(summary), _linear(summary), _choice(summary)]
+    if at_edge := [row["activation"] for row in summary["ranking"] if row.get("edge_of_range")]:
+        rates = "its best learning rate lies" if len(at_edge) == 1 else "their best learning rates lie"
+        found.append(f"{listed(at_edge)}: {rates} at the edge of the range tried, so a wider range may do better.")
+    diverged = {row["activation"]: row["diverged"] for row in summary["ranking"] if row.get("diverged")}
+    if total := sum(diverged.values()):
+        counts = listed([f"{name} {count}" for name, count in diverged.items()], 6)
+        found.append(f"{total} network{'s' if total > 1 else ''} diverged: {counts}.")
     return [sentence for sentence in found if sentence]
 
 
@@ -160,12 +166,11 @@ def _linear(summary: Mapping[str, Any]) -> str:
 
 def _choice(summary: Mapping[str, Any]) -> str:
     """What is shown against the winner as such, but no longer once the tests pay for picking it by these scores."""
-    compared = {row["activation"]: comparison_with_winner(summary, row["activation"]) for row in summary["ranking"]}
-    weak = [
-        name
-        for name, found in compared.items()
-        if found and found["verdict"] == "worse" and (found.get("p_all_pairs") or 0.0) >= ALPHA
-    ]
+    weak = []
+    for row in summary["ranking"]:
+        found = comparison_with_winner(summary, row["activation"]) or {}
+        if found.get("verdict") == "worse" and (found.get("p_all_pairs") or 0.0) >= ALPHA:
+            weak.append(row["activation"])
     if not weak or summary.get("confirmation"):
         return ""
     return (
@@ -174,172 +179,127 @@ def _choice(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _edges(summary: Mapping[str, Any]) -> str:
-    at_edge = [row["activation"] for row in summary["ranking"] if row.get("edge_of_range")]
-    if not at_edge:
-        return ""
-    whose = "its best learning rate" if len(at_edge) == 1 else "their best learning rates"
-    verb = "lies" if len(at_edge) == 1 else "lie"
-    return f"{listed(at_edge)}: {whose} {verb} at the edge of the range tried, so a wider range may do better."
-
-
-def _diverged(summary: Mapping[str, Any]) -> str:
-    """Counts what the ranking counts: networks of each activation that went to nan or infinity."""
-    counts = {row["activation"]: row.get("diverged") or 0 for row in summary["ranking"]}
-    total = sum(counts.values())
-    if not total:
-        return ""
-    noun = "network" if total == 1 else "networks"
-    return f"{total} {noun} diverged: {listed([f'{name} {count}' for name, count in counts.items() if count], 6)}."
-
-
-SPLITS = "All activations share splits, initial seeds and batch orders, so their differences are paired."
-
-
 def title(run: FinishedRun) -> str:
-    data = run.summary.get("data") or run.config.get("data") or {}
-    target = data.get("target")
     kinds = {"compare": "Activation functions compared", "search": "Activation functions searched"}
-    kind = kinds.get(run.command, "Networks of one activation function")
-    return f"{kind}: {target or run.directory.path.name}"
+    target = (run.part("data") or run.config.get("data") or {}).get("target")
+    return f"{kinds.get(run.command, 'Networks of one activation function')}: {target or run.directory.path.name}"
 
 
 def fit_answer(run: FinishedRun) -> str:
     """What a `fit` can say: there is nothing to compare with."""
-    scores = run.members.val_score.dropna()
-    ensemble = (run.summary.get("ensemble") or {}).get("test_score")
+    ensemble = run.part("ensemble").get("test_score")
     averaged = f" Averaged, they score {fixed(ensemble, 4)} on the test rows." if ensemble is not None else ""
-    setting = f"{run.order[0]} at learning rate {three_digits(float(run.members.learning_rate.iloc[0]))}"
     return (
-        f"{len(run.members)} networks with {setting} have a mean validation {run.target.metric_name} of "
-        f"{fixed(float(scores.mean()) if len(scores) else None, 4)}; one activation was trained, so nothing is "
+        f"{len(run.members)} networks with {run.order[0]} at learning rate "
+        f"{three_digits(float(run.members.learning_rate.iloc[0]))} have a mean validation {run.target.metric_name} of "
+        f"{fixed(float(run.members.val_score.mean()), 4)}; one activation was trained, so nothing is "
         f"compared.{averaged}"
     )
 
 
-def caption(name: str, run: FinishedRun) -> str:
-    """What a figure shows and how to read it."""
-    rope = run.summary.get("rope")
-    band = f" (±{rope:.2g})" if rope else ""
-    pairs = len(run.members.drop_duplicates(["repeat", "fold"]))
-    captions = {
-        "ranking": (
-            f"Mean test score of each activation over {pairs} test folds, with its 95 % interval (widened because "
-            "folds share training rows). Intervals that overlap may still hide a difference: activations are "
-            "compared pair by pair below. Hollow: the shipped networks averaged, and models without a network."
-        ),
-        "learning_rates": (
-            "Mean inner-validation score of every activation at every learning rate; dark is good, yellow is at or "
-            "beyond the end of the scale. A number in a box counts the test folds in which validation chose "
-            "this rate."
-            if run.is_grid
-            else "Inner-validation score of every trial; dark is good. Rings mark trials that "
-            "validation chose for a test fold; crosses have no score: stopped early or diverged."
-        ),
-        "importances": (
-            "Which parameter mattered: the share of the variance of the trials' validation scores that each one "
-            "explains, by Optuna."
-        ),
-        "slices": (
-            "Validation score of every trial that has one, by each parameter that was searched; the worst are beyond "
-            "the upper end. Where the lowest marks gather is what the search found good."
-        ),
-        "differences": (
-            f"Test score of each activation minus that of {run.summary.get('winner')} on the same folds, with 95 % "
-            f"intervals; right of zero is worse. The shaded band is a difference too small to matter{band}. Filled "
-            "marks: the corrected test, adjusted for all comparisons with the winner, shows a difference."
-        ),
-        "curves": (
-            "Mean score per epoch over the networks of each activation"
-            f"{' at its favourite learning rate' if run.is_ranked else ''}; the band is one standard deviation. "
-            "Solid: validation. Dashed: training (with dropout, where there is any). Grey: validation of the first "
-            "panel. Both axes are logarithmic; a curve ends where half of its networks have stopped."
-        ),
-        "health": (
-            "Each hidden layer on the inner-validation rows, averaged over the chosen networks. Dead: units that "
-            "pass no gradient on any row. Saturated: derivative under 5 % of its maximum. Mean output: zero is "
-            "centred. Gradient ratio: gradient at this layer over that at the last hidden layer, before training; "
-            "far below 1 it vanishes. Darker is less healthy."
-        ),
-        "predictions": (
-            f"Each row predicted by networks that never saw it{_shipped(run)}. Left: actual against predicted, with "
-            "the line of perfect predictions. Right: what is left over. Numbers point to the table of worst rows."
-        ),
+# Of each figure: what it shows and how to read it; and its message for those who do not see it.
+FIGURE_TEXTS = {
+    "ranking": (
+        "Mean test score of each activation over {n_pairs} test folds, with its 95 % interval (widened because folds "
+        "share training rows). Intervals that overlap may still hide a difference: activations are compared pair by "
+        "pair below. Hollow: the shipped networks averaged, and models without a network.",
+        "Forest plot of test scores with intervals, best first: {names}. The table below has the numbers.",
+    ),
+    "learning_rates": (
+        "Mean inner-validation score of every activation at every learning rate; dark is good, yellow is at or beyond "
+        "the end of the scale. A number in a box counts the test folds in which validation chose this rate.",
+        "Heat map of validation scores by activation and learning rate. Chosen most often: {favourites}.",
+    ),
+    "learning rates of trials": (
+        "Inner-validation score of every trial; dark is good. Rings mark trials that validation chose for a test fold; "
+        "crosses have no score: stopped early or diverged.",
+        "Heat map of validation scores by activation and learning rate. Chosen most often: {favourites}.",
+    ),
+    "importances": (
+        "Which parameter mattered: the share of the variance of the trials' validation scores that each one explains, "
+        "by Optuna.",
+        "Bar chart of the parameters' importance. {importances}.",
+    ),
+    "slices": (
+        "Validation score of every trial that has one, by each parameter that was searched; the worst are beyond the "
+        "upper end. Where the lowest marks gather is what the search found good.",
+        "Scatter plots of validation score against each parameter that was searched. The table has the best.",
+    ),
+    "differences": (
+        "Test score of each activation minus that of {winner} on the same folds, with 95 % intervals; right of zero is "
+        "worse. The shaded band is a difference too small to matter{band}. Filled marks: the corrected test, adjusted "
+        "for all comparisons with the winner, shows a difference.",
+        "Forest plot of paired differences from {winner}. No difference is shown for {undecided}. The table below has "
+        "the numbers.",
+    ),
+    "curves": (
+        "Mean score per epoch over the networks of each activation{favoured}; the band is one standard deviation. "
+        "Solid: validation. Dashed: training (with dropout, where there is any). Grey: validation of the first panel. "
+        "Both axes are logarithmic; a curve ends where half of its networks have stopped.",
+        "Training and validation score per epoch, one panel each for {names}.",
+    ),
+    "health": (
+        "Each hidden layer on the inner-validation rows, averaged over the chosen networks. Dead: units that pass no "
+        "gradient on any row. Saturated: derivative under 5 % of its maximum. Mean output: zero is centred. Gradient "
+        "ratio: gradient at this layer over that at the last hidden layer, before training; far below 1 it vanishes. "
+        "Darker is less healthy.",
+        "Table of dead and saturated units, mean outputs and gradient ratios per hidden layer for {names}.",
+    ),
+    "predictions": (
+        "Each row predicted by networks that never saw it{shipped}. Left: actual against predicted, with the line of "
+        "perfect predictions. Right: what is left over. Numbers point to the table of worst rows.",
+        "Scatter plots of actual against predicted values and of residuals against predicted values.",
+    ),
+}
+
+
+def figure_texts(name: str, run: FinishedRun) -> tuple[str, str]:
+    """A figure's caption, and its alternative."""
+    rope, shipped = run.summary.get("rope"), run.part("ensemble").get("activations") or {}
+    facts = {
+        "n_pairs": len(run.members.drop_duplicates(["repeat", "fold"])),
+        "names": listed(run.order, 30),
+        "favourites": ", ".join(f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows),
+        "importances": ", ".join(f"{key} {share:.0%}" for key, share in run.part("importances").items()),
+        "winner": run.summary.get("winner"),
+        "band": f" (±{rope:.2g})" if rope else "",
+        "undecided": listed(run.summary.get("indistinguishable_from_winner") or [], 30) or "none of them",
+        "favoured": " at its favourite learning rate" if run.is_ranked else "",
+        "shipped": f" (the model: {listed([f'{n} of {key}' for key, n in shipped.items()], 6)})" if shipped else "",
     }
-    return captions[name]
-
-
-def _shipped(run: FinishedRun) -> str:
-    """What the model that makes the predictions consists of, where the summary says so."""
-    counts = (run.summary.get("ensemble") or {}).get("activations") or {}
-    named = listed([f"{count} of {name}" for name, count in counts.items()], 6)
-    return f" (the model: {named})" if named else ""
-
-
-def alternative(name: str, run: FinishedRun) -> str:
-    """The figure for those who do not see it: its message rather than its looks."""
-    names = listed(run.order, 30)
-    best = winner_row(run.summary) if run.is_ranked else None
-    winner = str(best["activation"]) if best else "none"
-    undecided = list(run.summary.get("indistinguishable_from_winner") or [])
-    texts = {
-        "ranking": f"Forest plot of test scores with intervals, best first: {names}. The table below has the numbers.",
-        "learning_rates": f"Heat map of validation scores by activation and learning rate. {_favourites(run)}",
-        "importances": f"Bar chart of the parameters' importance. {_importances(run)}",
-        "slices": "Scatter plots of validation score against each parameter that was searched. The table has the best.",
-        "differences": (
-            f"Forest plot of paired differences from {winner}. No difference is shown for "
-            f"{listed(undecided, 30) if undecided else 'none of them'}. The table below has the numbers."
-        ),
-        "curves": f"Training and validation score per epoch, one panel each for {names}.",
-        "health": f"Table of dead and saturated units, mean outputs and gradient ratios per hidden layer for {names}.",
-        "predictions": "Scatter plots of actual against predicted values and of residuals against predicted values.",
-    }
-    return texts[name]
-
-
-def _favourites(run: FinishedRun) -> str:
-    chosen = [f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows]
-    return f"Chosen most often: {', '.join(chosen)}."
-
-
-def _importances(run: FinishedRun) -> str:
-    shares = run.summary.get("importances") or {}
-    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + "."
+    is_of_trials = name == "learning_rates" and not run.is_grid
+    caption, alternative = FIGURE_TEXTS["learning rates of trials" if is_of_trials else name]
+    return caption.format(**facts), alternative.format(**facts)
 
 
 def protocol(run: FinishedRun) -> list[str]:
     """What was held equal for all, as sentences; only what the summary says."""
-    p: dict[str, Any] = run.summary.get("protocol") or {}
     if not run.is_ranked:
         return ["One split of the rows; the test fold was looked at once, after training."]
-    lines = [SPLITS, "The learning rate is chosen in each fold by inner validation; the test rows are scored once."]
+    p, is_search, lines = run.part("protocol"), run.command == "search", []
     if {"folds", "inner", "repeats"} <= p.keys():
-        lines.insert(
-            0,
-            f"{p['repeats']} x {p['folds']} test folds, inner validation parts in each: {p['inner']}; "
-            f"{len(run.members):,} networks, {_rows(p)}.",
-        )
-    if run.command == "compare":
-        lines.append("Every activation was given the same learning rates and the same number of networks.")
-    else:
+        parts = {"n_training": "to train on", "n_validation": "to validate", "n_test": "to test"}
+        counts = ", ".join(f"{p[key]:,} rows {what}" for key, what in parts.items() if p.get(key) is not None)
         lines.append(
-            "The search gives activations unequal numbers of trials, so it ranks them and tests nothing: only a "
-            "comparison can say that one is better."
+            f"{p['repeats']} x {p['folds']} test folds, inner validation parts in each: {p['inner']}; "
+            f"{len(run.members):,} networks, {counts or 'equal for all'}."
         )
+    lines += [
+        "All activations share splits, initial seeds and batch orders, so their differences are paired.",
+        "The learning rate is chosen in each fold by inner validation; the test rows are scored once.",
+        "The search gives activations unequal numbers of trials, so it ranks them and tests nothing: only a comparison "
+        "can say that one is better."
+        if is_search
+        else "Every activation was given the same learning rates and the same number of networks.",
+    ]
     if "hidden" in p:
-        widths = (run.config.get("search") or {}).get("hidden") if run.command == "search" else None
-        layers = "were searched" if widths else " - ".join(map(str, p["hidden"]))
+        is_searched = is_search and (run.config.get("search") or {}).get("hidden")
+        layers = "were searched" if is_searched else " - ".join(map(str, p["hidden"]))
         lines.append(
             f"Hidden layers {layers}; at most {p.get('max_epochs')} epochs, stopped after "
             f"{p.get('patience')} without a better validation score; seed {p.get('seed')}."
         )
     return lines
-
-
-def _rows(p: dict[str, Any]) -> str:
-    parts = [(p.get("n_training"), "to train on"), (p.get("n_validation"), "to validate"), (p.get("n_test"), "to test")]
-    return ", ".join(f"{n:,} rows {what}" for n, what in parts if n is not None) or "equal for all"
 
 
 def repeat_command(run: RunDirectory, command: str) -> str:
@@ -349,19 +309,18 @@ def repeat_command(run: RunDirectory, command: str) -> str:
 
 
 def data_facts(run: FinishedRun) -> list[tuple[str, str]]:
-    data = run.summary.get("data") or {
-        key: value for key, value in (run.config.get("data") or {}).items() if key in ("csv", "target", "id")
-    }
-    names = {"csv": "file", "target": "target", "n_rows": "rows", "n_columns": "columns", "sha256": "SHA-256"}
+    stored = run.config.get("data") or {}
+    data = run.part("data") or {key: stored[key] for key in stored if key in ("csv", "target", "id")}
+    names = {"csv": "file", "n_rows": "rows", "n_columns": "columns", "sha256": "SHA-256"}
     return [(names.get(key, key), str(value)) for key, value in data.items() if value is not None]
 
 
 def missing(run: FinishedRun) -> str:
     """What this run has no data for, so that an absent section is not taken for an oversight."""
-    parts = [
-        ("the health of the layers", run.health is None),
-        ("predictions of single rows", run.predictions is None),
-        ("claims", run.is_ranked and not run.summary.get("claims")),
-    ]
-    absent = [what for what, is_absent in parts if is_absent]
-    return f"This run did not record {listed(absent)}." if absent else ""
+    absent = {
+        "the health of the layers": run.health is None,
+        "predictions of single rows": run.predictions is None,
+        "claims": run.is_ranked and not run.summary.get("claims"),
+    }
+    named = [what for what, is_absent in absent.items() if is_absent]
+    return f"This run did not record {listed(named)}." if named else ""
