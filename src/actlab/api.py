@@ -110,8 +110,8 @@ def load_runs(directory: str | Path) -> dict[str, Run]:
     Raises:
         InputError: the directory holds something else, or the comparison is not finished.
     """
-    several = read_several(directory)
-    return {entry["name"]: load_run(several.run_of(entry["name"]).path) for entry in several.summary["data_sets"]}
+    run, summary = read_several(directory)
+    return {entry["name"]: load_run(run.path / entry["name"]) for entry in summary["data_sets"]}
 
 
 def compare(csv: str | Path, target: str, **overrides: Any) -> Run:

@@ -22,34 +22,10 @@ from matplotlib.figure import Figure
 from actlab.config import NOT_COMPARED, differences
 from actlab.errors import InputError
 from actlab.printed_tables import PrintedTable, TableColumn, is_number, text_column
-from actlab.report import optuna_figures as search_figures
-from actlab.report import score_figures, training_figures
+from actlab.report import optuna_figures, score_figures, tables, training_figures, words
 from actlab.report.drawing import GRID, INK, MUTED, PAPER, style
 from actlab.report.finished import FinishedRun, read_finished
-from actlab.report.tables import (
-    confirmation_table,
-    differences_table,
-    evidence_table,
-    members_table,
-    ranking_table,
-    signed_interval,
-    trials_table,
-    worst_table,
-)
 from actlab.report.tensorboard import write_figures_log
-from actlab.report.words import (
-    answer,
-    data_facts,
-    decimals_for,
-    figure_texts,
-    fit_answer,
-    missing,
-    protocol,
-    remarks,
-    repeat_command,
-    three_digits,
-    title,
-)
 from actlab.run_files import to_yaml, write_atomically, write_text
 from actlab.verdict.paired_tests import corrected_interval
 from actlab.verdict.summary import fold_ratio, rows_by_activation, scores_of
@@ -72,8 +48,8 @@ class FigureRecipe:
 RECIPES = (
     FigureRecipe("ranking", score_figures.ranking, "Rankings", is_narrow=True),
     FigureRecipe("learning_rates", score_figures.learning_rates, "Learning rates"),
-    FigureRecipe("importances", search_figures.importances, is_narrow=True),
-    FigureRecipe("slices", search_figures.slices),
+    FigureRecipe("importances", optuna_figures.importances, is_narrow=True),
+    FigureRecipe("slices", optuna_figures.slices),
     FigureRecipe("differences", score_figures.differences, "Differences from the winner", is_narrow=True),
     FigureRecipe("curves", training_figures.curves, "Training"),
     FigureRecipe("health", training_figures.health, "Inside the networks"),
@@ -171,25 +147,25 @@ def page(run: FinishedRun) -> str:
     """The HTML of a run's report; writes its figures on the way."""
     pictures = pictures_of(run)
     content: dict[str, Any] = {
-        "title": title(run),
-        "answer": answer(run.summary) if run.is_ranked else fit_answer(run),
-        "remarks": remarks(run.summary) if run.is_ranked else [],
+        "title": words.title(run),
+        "answer": words.answer(run.summary) if run.is_ranked else words.fit_answer(run),
+        "remarks": words.remarks(run.summary) if run.is_ranked else [],
         "is_ranked": run.is_ranked,
         "figures": pictures,
-        "trials": trials_table(run.summary),
-        "ranking": ranking_table(run.summary).without("difference") if run.is_ranked else None,
-        "differences": differences_table(run.summary) if run.is_ranked else None,
+        "trials": tables.trials_table(run.summary),
+        "ranking": tables.ranking_table(run.summary).without("difference") if run.is_ranked else None,
+        "differences": tables.differences_table(run.summary) if run.is_ranked else None,
         "untested": UNTESTED,
-        "confirmation": confirmation_table(run.summary),
-        "members": None if run.is_ranked else members_table(run),
-        "claims": evidence_table(run.summary.get("claims") or []),
-        "worst": worst_table(run),
-        "protocol": protocol(run),
-        "command": repeat_command(run.directory, run.command),
-        "data": data_facts(run),
+        "confirmation": tables.confirmation_table(run.summary),
+        "members": None if run.is_ranked else tables.members_table(run),
+        "claims": tables.evidence_table(run.summary.get("claims") or []),
+        "worst": tables.worst_table(run),
+        "protocol": words.protocol(run),
+        "command": words.repeat_command(run.directory, run.command),
+        "data": words.data_facts(run),
         "versions": run.part("versions").items(),
         "configuration": to_yaml(run.config),
-        "missing": missing(run),
+        "missing": words.missing(run),
     }
     return render("report.html", content | {"sections": _sections(content)})
 
@@ -220,7 +196,7 @@ def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]
     found = {}
     for recipe in RECIPES:
         if recipe.name in texts:
-            caption, alternative = figure_texts(recipe.name, run)
+            caption, alternative = words.figure_texts(recipe.name, run)
             picture = inline(texts[recipe.name], f"{prefix}{recipe.name}", alternative)
             found[recipe.name] = {"svg": picture, "caption": caption, "is_narrow": recipe.is_narrow}
     return found
@@ -270,10 +246,11 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
             f"the runs have different metrics, {a.target.metric} and {b.target.metric}: their scores do not compare"
         )
     names = [path.name for path in paths] if paths[0].name != paths[1].name else [str(path) for path in paths]
-    sides, pictures = [], []
-    for letter, name, run in zip("AB", names, runs, strict=True):
-        sides.append({"letter": letter, "name": name, "answer": answer(run.summary), "remarks": remarks(run.summary)})
-        pictures.append(pictures_of(run, f"{letter}-"))
+    sides = [
+        {"letter": letter, "name": name, "answer": words.answer(run.summary), "remarks": words.remarks(run.summary)}
+        for letter, name, run in zip("AB", names, runs, strict=True)
+    ]
+    pictures = [pictures_of(run, f"{letter}-") for letter, run in zip("AB", runs, strict=True)]
     drawn = [(recipe.heading, *(own.get(recipe.name) for own in pictures)) for recipe in RECIPES if recipe.heading]
     content: dict[str, Any] = {
         "title": f"Two runs: {names[0]} and {names[1]}",
@@ -298,13 +275,13 @@ def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
     """Rates and means of every activation of either run, in A's order, and the difference where both have it."""
     rows_of = [rows_by_activation(run.summary) for run in (a, b)]
     scores = [scores_of(run.chosen) for run in (a, b)]
-    decimals = decimals_for(a.ranking_rows[0]["mean"] or 0.1)
+    decimals = words.decimals_for(a.ranking_rows[0]["mean"] or 0.1)
     score, signed = f",.{decimals}f", f"+,.{decimals}f"
     is_paired, ratio = are_paired(a, b), fold_ratio(a.summary)
     columns = (
         text_column("activation"),
-        *(TableColumn("rate A", three_digits), TableColumn("mean A", score)),
-        *(TableColumn("rate B", three_digits), TableColumn("mean B", score)),
+        *(TableColumn("rate A", words.three_digits), TableColumn("mean A", score)),
+        *(TableColumn("rate B", words.three_digits), TableColumn("mean B", score)),
         *(TableColumn("B minus A", signed), TableColumn("95 % interval")),
     )
     rows = []
@@ -313,7 +290,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
         settings = [row.get(key) for row in own for key in ("learning_rate", "mean")]
         if name in scores[0] and name in scores[1] and is_paired:
             gap = corrected_interval(scores[1][name] - scores[0][name], ratio)
-            rows.append([name, *settings, gap.mean, signed_interval(vars(gap), signed)])
+            rows.append([name, *settings, gap.mean, tables.signed_interval(vars(gap), signed)])
         else:
             first, second = (row.get("mean") for row in own)
             rows.append([name, *settings, second - first if is_number(first) and is_number(second) else None, None])

@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.printed_tables import PrintedTable, TableColumn, console, for_terminal, number_cell, text_column
 from actlab.report.words import decimals_for, fixed, listed, p_value
@@ -18,23 +16,6 @@ from actlab.run_files import RunDirectory
 MANY = 10
 # data sets that the terminal's table has columns for
 N_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class FinishedSeveral:
-    """The directory of a comparison on several data sets, and its summary."""
-
-    directory: RunDirectory
-    summary: dict[str, Any]
-
-    def run_of(self, name: str) -> RunDirectory:
-        """A data set's own run."""
-        return RunDirectory(self.directory.path / name)
-
-
-def ranks_file(run: RunDirectory) -> Path:
-    """ranks.csv: a row an activation, with mean rank, and rank and score on each data set."""
-    return run.path / "ranks.csv"
 
 
 def listed_runs(path: str | Path) -> list[str] | None:
@@ -59,8 +40,8 @@ def refuse_several(path: str | Path) -> None:
         )
 
 
-def read_several(path: str | Path) -> FinishedSeveral:
-    """The finished comparison on several data sets in a directory.
+def read_several(path: str | Path) -> tuple[RunDirectory, dict[str, Any]]:
+    """The directory of a finished comparison on several data sets, and its summary; each data set's run lies in it.
 
     Raises:
         InputError: it holds something else, or the comparison is not finished.
@@ -73,7 +54,7 @@ def read_several(path: str | Path) -> FinishedSeveral:
     summary = run.read_summary()
     if "data_sets" not in summary:
         raise InputError(f"{run.summary} is not the summary of a comparison on several data sets")
-    return FinishedSeveral(run, summary)
+    return run, summary
 
 
 def answer(summary: Mapping[str, Any]) -> str:
@@ -93,7 +74,9 @@ def answer(summary: Mapping[str, Any]) -> str:
         )
     if not is_significant(summary):
         return f"{lead}, but no difference between activations is shown (Friedman test, {_permuted(test)})."
-    worse = behind(summary, best)
+    # in no group with the best
+    apart = set(order).difference(*(group for group in summary["not_distinguished"] if best in group))
+    worse = [name for name in order if name in apart and name not in tied]
     if not worse:
         return (
             f"{lead}; ranks differ more than by chance (Friedman test, {_permuted(test)}), but none is shown to rank "
@@ -107,8 +90,7 @@ def answer(summary: Mapping[str, Any]) -> str:
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that belong beside the answer: the tests, how few data sets there are, and who wins on each."""
     test = summary["friedman"]
-    n_data_sets, order = test["n_data_sets"], summary["activations"]
-    apart = gap(summary)
+    n_data_sets, apart = test["n_data_sets"], gap(summary)
     found = [
         "Friedman test of whether the data sets agree on ranks at all: chi-squared "
         f"{fixed(test['chi_squared'], 2)} on {test['df']} degrees of freedom, "
@@ -117,8 +99,8 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     ]
     if summary["can_show_difference"] and n_data_sets < MANY:
         found.append(
-            f"{n_data_sets} data sets are few: only activations whose mean ranks, of {len(order)} at most, lie more "
-            f"than {apart} apart can be told apart, and what was not listed may rank them otherwise."
+            f"{n_data_sets} data sets are few: only activations whose mean ranks, of {len(summary['activations'])} at "
+            f"most, lie more than {apart} apart can be told apart, and what was not listed may rank them otherwise."
         )
     elif not summary["can_show_difference"]:
         found.append(
@@ -147,13 +129,6 @@ def is_significant(summary: Mapping[str, Any]) -> bool:
     return bool(summary["friedman"]["p_permutation"] <= summary["friedman"]["alpha"])
 
 
-def behind(summary: Mapping[str, Any], name: str) -> list[str]:
-    """Activations that are shown to rank behind `name`: in no group with it, and with a larger mean rank."""
-    together = {other for group in summary["not_distinguished"] if name in group for other in group} | {name}
-    ranks = summary["mean_ranks"]
-    return [other for other in summary["activations"] if other not in together and ranks[other] > ranks[name]]
-
-
 def _permuted(test: Mapping[str, Any]) -> str:
     """The p-value of the permutation test, which holds for any number of data sets."""
     # of 9,999 random orders and the observed one at least one, the observed one, is as extreme
@@ -167,20 +142,10 @@ def mean_rank(summary: Mapping[str, Any], name: str) -> str:
 
 def score_and_rank(summary: Mapping[str, Any], data_set: str, name: str) -> str:
     """`0.1244 (1)`, with a star where the data set's own test shows it to be worse than the winner there."""
-    score, rank = summary["scores"][data_set][name], summary["ranks"][data_set][name]
+    scores, rank = summary["scores"][data_set], summary["ranks"][data_set][name]
+    decimals = decimals_for(min((score for score in scores.values() if score is not None), default=1.0))
     star = "*" if summary["verdicts"].get(data_set, {}).get(name) == "worse" else ""
-    return f"{fixed(score, decimals_of(summary, data_set))} ({rank:g}){star}"
-
-
-def decimals_of(summary: Mapping[str, Any], data_set: str) -> int:
-    """Decimals of a data set's scores."""
-    scores = [score for score in summary["scores"][data_set].values() if score is not None]
-    return decimals_for(min(scores) if scores else 1.0)
-
-
-def metric_of(entry: Mapping[str, Any]) -> str:
-    """A data set's metric as it is written."""
-    return Target.of_metric(str(entry["metric"])).metric_name
+    return f"{fixed(scores[name], decimals)} ({rank:g}){star}"
 
 
 def has_star(summary: Mapping[str, Any]) -> bool:
@@ -207,23 +172,19 @@ def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: st
     return PrintedTable.of(columns, rows, name="ranks-table", note=note, bold=bold)
 
 
-def _terminal_note(summary: Mapping[str, Any]) -> str:
+def print_several(summary: Mapping[str, Any]) -> None:
+    """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer, to stdout."""
+    out, n_left = console(), len(summary["data_sets"]) - N_SHOWN
     notes = ["score (rank)"]
     if has_star(summary):
         notes.append("* shown to be worse than the best one there")
-    if (n_left := len(summary["data_sets"]) - N_SHOWN) > 0:
+    if n_left > 0:
         notes.append(f"the other {n_left} data sets are in ranks.csv")
-    return "; ".join(notes)
-
-
-def print_several(summary: Mapping[str, Any]) -> None:
-    """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer, to stdout."""
-    out = console()
-    out.print(for_terminal(ranks_table(summary, N_SHOWN, _terminal_note(summary))))
+    out.print(for_terminal(ranks_table(summary, N_SHOWN, "; ".join(notes))))
     out.print(Text(answer(summary), style="bold"))
     for remark in remarks(summary):
         out.print(Text(remark))
-    if len(summary["data_sets"]) > N_SHOWN:
+    if n_left > 0:
         out.print(Text("Each data set has its own answer in report.html and in its own directory."))
         return
     for entry in summary["data_sets"]:

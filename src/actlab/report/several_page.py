@@ -12,21 +12,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actlab.data.target import Target
 from actlab.report.drawing import INK, MUTED, PAPER, WIDTH, look, mark, sheet, short, style
 from actlab.report.page import inline, render, write_figure
-from actlab.report.several import (
-    FinishedSeveral,
-    answer,
-    has_star,
-    is_significant,
-    mean_rank,
-    metric_of,
-    ranks_table,
-    read_several,
-    remarks,
-)
+from actlab.report.several import answer, has_star, is_significant, mean_rank, ranks_table, read_several, remarks
 from actlab.report.words import repeat_command
-from actlab.run_files import write_text
+from actlab.run_files import RunDirectory, write_text
 
 # Inches: a label's row, a bar's row, and what the axis with its numbers and the critical difference above it take.
 LABEL, BAR, TOP = 0.21, 0.1, 0.62
@@ -49,8 +40,7 @@ def critical_difference(summary: Mapping[str, Any]) -> Figure:
     figure.set_layout_engine("none")
     axes.set_axis_off()
     # inches: to the right, and downwards from the line of ranks
-    axes.set_xlim(0, width)
-    axes.set_ylim(height - TOP, -TOP)
+    axes.set(xlim=(0, width), ylim=(height - TOP, -TOP))
     ranks = [float(summary["mean_ranks"][name]) for name in order]
     _draw_line(axes, line)
     _draw_difference(axes, float(summary["critical_difference"]), line)
@@ -166,46 +156,41 @@ def write_several(path: str | Path) -> Path:
     Raises:
         InputError: no such finished comparison there, or it cannot be written.
     """
-    several = read_several(path)
-    write_text(several.directory.report, page(several, draw_diagram(several)))
-    return several.directory.report
+    run, summary = read_several(path)
+    write_text(run.report, page(run, summary))
+    return run.report
 
 
-def draw_diagram(several: FinishedSeveral) -> str:
-    """The critical-difference diagram as PNG and SVG; returns the SVG's text."""
+def page(run: RunDirectory, summary: Mapping[str, Any]) -> str:
+    """The HTML of the page; writes its diagram on the way."""
     with style():
-        figure = critical_difference(several.summary)
-    return write_figure(figure, several.directory.figures / FIGURE)
-
-
-def page(several: FinishedSeveral, svg_text: str) -> str:
-    """The HTML of the page."""
-    summary = several.summary
+        figure = critical_difference(summary)
+    svg = write_figure(figure, run.figures / FIGURE)
     content: dict[str, Any] = {
         "title": f"Activation functions compared on {len(summary['data_sets'])} data sets",
         "answer": answer(summary),
         "remarks": remarks(summary),
         "figure": {
-            "svg": inline(svg_text, FIGURE, alternative(summary)),
+            "svg": inline(svg, FIGURE, alternative(summary)),
             "caption": CAPTION + ("" if is_significant(summary) else ONE_GROUP),
             "is_narrow": False,
         },
         "ranks": ranks_table(summary, note=RANKS_NOTE + (STAR_NOTE if has_star(summary) else "")),
-        "data_sets": [_data_set(several, entry) for entry in summary["data_sets"]],
+        "data_sets": [_data_set(RunDirectory(run.path / entry["name"]), entry) for entry in summary["data_sets"]],
         "method": METHOD,
-        "command": repeat_command(several.directory, "compare"),
-        "versions": [(name, str(version)) for name, version in (summary.get("versions") or {}).items()],
+        "command": repeat_command(run, "compare"),
+        "versions": (summary.get("versions") or {}).items(),
     }
     return render("several.html", content)
 
 
-def _data_set(several: FinishedSeveral, entry: dict[str, Any]) -> dict[str, Any]:
+def _data_set(run: RunDirectory, entry: Mapping[str, Any]) -> dict[str, Any]:
     """A data set as the template takes it; the link is there where its report is."""
-    run = several.run_of(entry["name"])
-    facts = [("file", entry.get("csv")), ("target", entry.get("target")), ("rows", entry.get("n_rows"))]
+    facts = {"file": entry.get("csv"), "target": entry.get("target"), "rows": entry.get("n_rows")}
+    facts["metric"] = Target.of_metric(entry["metric"]).metric_name
     return {
         "name": entry["name"],
         "report": f"{run.path.name}/{run.report.name}" if run.report.exists() else None,
         "answer": entry["answer"],
-        "facts": [(name, f"{value}") for name, value in facts if value is not None] + [("metric", metric_of(entry))],
+        "facts": [(name, value) for name, value in facts.items() if value is not None],
     }

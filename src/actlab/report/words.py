@@ -259,7 +259,9 @@ def figure_texts(name: str, run: FinishedRun) -> tuple[str, str]:
     facts = {
         "n_pairs": len(run.members.drop_duplicates(["repeat", "fold"])),
         "names": listed(run.order, 30),
-        "favourites": ", ".join(f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows),
+        "favourites": ", ".join(
+            f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows
+        ),
         "importances": ", ".join(f"{key} {share:.0%}" for key, share in run.part("importances").items()),
         "winner": run.summary.get("winner"),
         "band": f" (±{rope:.2g})" if rope else "",

@@ -10,7 +10,7 @@ from actlab.config import DataSets
 from actlab.data.table import read_table
 from actlab.errors import InputError
 from actlab.report.finished import read_finished
-from actlab.report.several import listed_runs, ranks_file
+from actlab.report.several import listed_runs
 from actlab.report.several_page import write_several
 from actlab.report.words import answer
 from actlab.run_files import RunDirectory, jsonable, write_frame, write_json
@@ -66,7 +66,7 @@ def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
     for entry in summary["data_sets"]:
         entry["answer"] = answer(summaries[entry["name"]])
     summary["versions"] = versions()
-    write_frame(ranks_file(run), ranks_frame(summary))
+    write_frame(run.path / "ranks.csv", ranks_frame(summary))
     write_json(run.summary, summary)
     write_several(run.path)
     return dict(jsonable(summary))
