@@ -64,8 +64,7 @@ class TableColumn:
         format: Of its numbers: a format specification, or a function.
         is_number: Numbers stand on the right and are sorted by value, words on the left.
         can_fold: Whether entries may take several lines where a terminal is narrow; others are never cut before these.
-        width: The most characters that an entry takes in one line.
-        is_fixed: Whether it always takes `width`.
+        width: The most characters that an entry takes in one line; where it `is_fixed`, always these.
     """
 
     title: str

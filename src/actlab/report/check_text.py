@@ -8,18 +8,6 @@ from actlab.printed_tables import PrintedTable, TableColumn, as_text, text_colum
 
 def render_check(report: CheckReport, width: int = 100) -> str:
     """Lay the report out as plain text, its table at most `width` characters wide."""
-    lines = [*_head(report), "", as_text(_table(report), width, has_edges=True)]
-    if report.suggested_targets:
-        names = ", ".join(_printable(name) for name in report.suggested_targets)
-        lines += ["", f"no target named; say which column to predict with --target NAME (numeric: {names})"]
-    elif report.target is None:
-        lines += ["", "no target named, and no numeric column that could be one"]
-    lines += ["", f"{len(report.warnings)} warning{'s' if len(report.warnings) != 1 else ''}"]
-    lines += [f"- {_printable(warning)}" for warning in report.warnings]
-    return "\n".join(lines) + "\n"
-
-
-def _head(report: CheckReport) -> list[str]:
     kinds = [column.kind for column in report.features]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     inputs = "" if report.n_inputs is None else f", {report.n_inputs} inputs of the network"
@@ -29,7 +17,15 @@ def _head(report: CheckReport) -> list[str]:
             f"target {_printable(target.name)}: {target.low:.6g} to {target.high:.6g}, median {target.median:.6g}; "
             f"training uses {report.scale.description}"
         )
-    return lines
+    lines += ["", as_text(_table(report), width, has_edges=True)]
+    if report.suggested_targets:
+        names = ", ".join(_printable(name) for name in report.suggested_targets)
+        lines += ["", f"no target named; say which column to predict with --target NAME (numeric: {names})"]
+    elif report.target is None:
+        lines += ["", "no target named, and no numeric column that could be one"]
+    lines += ["", f"{len(report.warnings)} warning{'s' if len(report.warnings) != 1 else ''}"]
+    lines += [f"- {_printable(warning)}" for warning in report.warnings]
+    return "\n".join(lines) + "\n"
 
 
 def _table(report: CheckReport) -> PrintedTable:

@@ -299,10 +299,7 @@ def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
 
 def changed(a: FinishedRun, b: FinishedRun) -> list[str]:
     """Configuration, data and versions that differ, `key: value in A -> value in B`."""
-    pairs = [({"command": a.command}, {"command": b.command}), (_compared(a), _compared(b))]
+    configs = [{key: run.config[key] for key in run.config if key not in NOT_COMPARED} for run in (a, b)]
+    pairs = [({"command": a.command}, {"command": b.command}), (configs[0], configs[1])]
     pairs += [({part: a.part(part)}, {part: b.part(part)}) for part in ("data", "protocol", "versions")]
     return list(dict.fromkeys(line for one, other in pairs for line in differences(one, other)))
-
-
-def _compared(run: FinishedRun) -> dict[str, Any]:
-    return {key: value for key, value in run.config.items() if key not in NOT_COMPARED}

@@ -97,9 +97,7 @@ def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
         (
             place,
             row["activation"],
-            number_cell(
-                row["learning_rate"], three_digits(row["learning_rate"]) + ("!" if row.get("edge_of_range") else "")
-            ),
+            number_cell(rate := row["learning_rate"], three_digits(rate) + ("!" if row.get("edge_of_range") else "")),
             row["mean"],
             number_cell(row.get("ci_low"), "–".join(fixed(row.get(key), decimals) for key in ("ci_low", "ci_high"))),
             row.get("sd"),
