@@ -1,6 +1,6 @@
 """What training would see in a CSV file: columns, kinds, missing cells, target, warnings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -91,13 +91,11 @@ def check(settings: DataSettings) -> CheckReport:
 
 
 def _describe(name: str, role: Role, kind: str, values: pd.Series) -> ColumnReport:
-    n_missing, n_distinct = int(values.isna().sum()), int(values.nunique())
+    report = ColumnReport(name, role, kind, int(values.isna().sum()), int(values.nunique()))
     if kind in ("numeric", "date"):
-        low, median, high = float(values.min()), float(values.median()), float(values.max())
-        return ColumnReport(name, role, kind, n_missing, n_distinct, low, median, high)
+        return replace(report, low=float(values.min()), median=float(values.median()), high=float(values.max()))
     counts = values.value_counts()
-    most_frequent, n_most_frequent = str(counts.index[0]), int(counts.iloc[0])
-    return ColumnReport(name, role, kind, n_missing, n_distinct, None, None, None, most_frequent, n_most_frequent)
+    return replace(report, most_frequent=str(counts.index[0]), n_most_frequent=int(counts.iloc[0]))
 
 
 def _suggest_targets(columns: list[ColumnReport]) -> tuple[str, ...]:

@@ -202,9 +202,7 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
     named = [("data.target", settings.target), ("data.id", settings.id)]
     for key in ("ordinal", "categorical", "numeric"):
         named += [(f"data.{key}", name) for name in getattr(settings, key)]
-    for role, name in named:
-        if name is None:
-            continue
+    for role, name in ((role, name) for role, name in named if name is not None):
         if name not in csv_file.names:
             raise InputError(f"{csv_file.path} has no column {shown(name)} ({role}){_similar(name, csv_file.names)}")
         if name in roles and roles[name] != role and (roles[name], role) != ("data.target", "data.numeric"):
@@ -313,8 +311,7 @@ def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Se
         return _read_ordinal(raw, order[raw.name])
     if raw.name in settings.categorical:
         return _read_categorical(raw, [])
-    found = _infer_numeric(raw)
-    if found is not None:
+    if (found := _infer_numeric(raw)) is not None:
         return found
     if raw.name in settings.numeric:
         read_column(Column(raw.name, "numeric"), raw)  # raises, and names the first cell that is no number

@@ -121,17 +121,17 @@ class Ensemble:
         return {key: sum(self.members[i].weight for i in positions) for key, positions in self.folds.items()}
 
     @cached_property
-    def _stacks(self) -> dict[Preprocessor, list[tuple[tuple[int, ...], Regressor]]]:
+    def _stacks(self) -> dict[Preprocessor, list[tuple[list[int], Regressor]]]:
         """Every distinct preprocessing once, with the stacks that it feeds and their members' positions."""
-        groups: dict[tuple[Preprocessor, object], list[int]] = {}
+        groups: dict[Preprocessor, dict[object, list[int]]] = {}
         for position, one in enumerate(self.members):
             shapes = tuple((name, value.shape, value.dtype) for name, value in one.state.items())
-            groups.setdefault((one.preprocessor, (one.member.activation, shapes)), []).append(position)
-        stacks: dict[Preprocessor, list[tuple[tuple[int, ...], Regressor]]] = {}
-        for (preprocessor, _), positions in groups.items():
-            chosen = [self.members[position] for position in positions]
-            stacks.setdefault(preprocessor, []).append((tuple(positions), stack_of(chosen)))
-        return stacks
+            alike = groups.setdefault(one.preprocessor, {})
+            alike.setdefault((one.member.activation, shapes), []).append(position)
+        return {
+            preprocessor: [(places, stack_of([self.members[place] for place in places])) for places in alike.values()]
+            for preprocessor, alike in groups.items()
+        }
 
     @property
     def preprocessors(self) -> tuple[Preprocessor, ...]:
