@@ -322,7 +322,7 @@ def test_what_takes_longest_goes_first_and_its_time_is_that_of_its_members(
         before = {position: outcome.seconds for position, outcome in self.outcomes.items()}
         original(self, piece)
         risen = [
-            row for row, position in enumerate(self.positions) if self.outcomes[position].seconds > before[position]
+            row for row, position in enumerate(self.outcomes) if self.outcomes[position].seconds > before[position]
         ]
         assert risen == list(range(piece.rows.start, piece.rows.stop))
         trained.append((self.stack.row.name, piece.n_members))

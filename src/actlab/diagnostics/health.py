@@ -77,15 +77,6 @@ class StackHealth:
         """(P, layers); nan where no gradient reaches the last hidden layer."""
         return self.gradient_norm / self.gradient_norm[:, -1:]
 
-    def records(self, members: Sequence[Member], moments: Sequence[Moment]) -> list[HealthRecord]:
-        """One record for each member, seen at its moment, and layer, in this order."""
-        measures = [m.tolist() for m in (self.dead, self.saturated, self.mean_output, self.gradient_ratio)]
-        return [
-            HealthRecord(*member.key, layer + 1, moments[row], *(measure[row][layer] for measure in measures))
-            for row, member in enumerate(members)
-            for layer in range(self.dead.shape[1])
-        ]
-
 
 @torch.enable_grad()
 def measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth:
@@ -159,11 +150,17 @@ class Observation(NamedTuple):
 
 
 def records_of(observations: Sequence[Observation]) -> list[HealthRecord]:
-    """Health of members of equal shape."""
-    members, n_features, moments, weights, features, targets = zip(*observations, strict=True)
+    """One record for each of some members of equal shape, seen at its moment, and layer, in this order."""
+    members, n_features, _, weights, features, targets = zip(*observations, strict=True)
     stack = Regressor(members, n_features, {name: torch.stack([own[name] for own in weights]) for name in weights[0]})
     stack.activation.to(stack.first_weight)
-    return measure(stack, torch.stack(features), torch.stack(targets)).records(members, moments)
+    health = measure(stack, torch.stack(features), torch.stack(targets))
+    measures = [m.tolist() for m in (health.dead, health.saturated, health.mean_output, health.gradient_ratio)]
+    return [
+        HealthRecord(*one.member.key, layer + 1, one.moment, *(values[row][layer] for values in measures))
+        for row, one in enumerate(observations)
+        for layer in range(stack.n_hidden)
+    ]
 
 
 class HealthMonitor(pl.Callback):

@@ -39,7 +39,7 @@ class ConvergenceRecord(MemberKey):
 
     Args:
         r2: The level: training score <= sd sqrt(1 - r2), where sd is that of the (log) target over the whole table.
-        epoch: Number of the epoch whose mean training loss is the first at the level, from 1.
+        epoch: The first at the level by its mean training loss, from 1.
         seconds: That epoch times the member's mean seconds an epoch, its share of the population's time.
     """
 
@@ -165,6 +165,7 @@ def n_rows(n_networks: int, widest: int) -> int:
     return max(1, MAX_VALUES // max(1, n_networks * widest))
 
 
+@torch.no_grad()
 def bin_records(networks: Iterable[tuple[TrainedNetwork, Tensor]]) -> list[BinRecord]:
     """Histograms of every hidden layer at the start and at the best epoch, all networks together.
 
@@ -177,17 +178,13 @@ def bin_records(networks: Iterable[tuple[TrainedNetwork, Tensor]]) -> list[BinRe
         trained = stack_of([network])
         initial = Regressor([network.member], [network.n_features])
         for stack, found in ((initial.to(trained.first_weight.dtype), start), (trained, best)):
-            for layer, values in enumerate(_pre_activations(stack, features), start=1):
-                found.setdefault(layer, []).append(values)
+
+            def look(depth: int, z: Tensor, signal: Tensor, found: dict[int, list[Values]] = found) -> None:
+                found.setdefault(depth + 1, []).append(z.double().flatten().numpy())
+
+            stack.eval().activation.to(stack.first_weight)
+            stack(features.to(stack.first_weight), look)
     return [record for layer in sorted(best) for record in _layer(layer, start[layer], best[layer])]
-
-
-@torch.no_grad()
-def _pre_activations(stack: Regressor, features: Tensor) -> list[Values]:
-    found: list[Values] = []
-    stack.eval().activation.to(stack.first_weight)
-    stack(features.to(stack.first_weight), lambda depth, z, signal: found.append(z.double().flatten().numpy()))
-    return found
 
 
 def _layer(layer: int, start: Sequence[Values], best: Sequence[Values]) -> Iterator[BinRecord]:

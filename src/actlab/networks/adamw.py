@@ -18,9 +18,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def schedule_factor(schedule: str, epoch: int, max_epochs: int) -> float:
     """What the learning rate is multiplied by in an epoch: 1, or the half cosine from 1 towards 0."""
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * epoch / max_epochs))
-    return 1.0
+    return 0.5 * (1 + math.cos(math.pi * epoch / max_epochs)) if schedule == "cosine" else 1.0
 
 
 class AdamWState(NamedTuple):

@@ -21,11 +21,9 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an epoch's work that needs no other part.
+    """A part of an epoch's work that needs no other part, of some members of a stack.
 
-    Args:
-        rows: Which members of the stack.
-        train: One step for each batch of the epoch; returns the sum (P,) of the losses of these members, float64.
+    `train` takes one step for each batch of the epoch, and returns the sum (P,) of their losses, float64.
     """
 
     rows: slice

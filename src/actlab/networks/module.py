@@ -78,7 +78,6 @@ class PopulationModule(pl.LightningModule):
 
     @property
     def n_alive(self) -> int:
-        """Members still in training."""
         return sum(training.n_members for training in self.training_stacks)
 
     @property
@@ -126,19 +125,11 @@ class PopulationModule(pl.LightningModule):
         # an accelerator records autograd's steps instead, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
         self._shared = SharedBatches([member.stream for member in self.members], tensors) if is_compiled else None
-        common = (
-            data,
-            tensors,
-            self.optimizer_settings,
-            self.max_epochs,
-            self.datamodule.settings.batch_size,
-            self._shared,
-        )
+        batch_size, interrupted = self.datamodule.settings.batch_size, self._interrupted or [None] * len(stacks)
+        common = (data, tensors, self.optimizer_settings, self.max_epochs, batch_size, self._shared)
         self.training_stacks = [
-            StackTraining(stack, positions, *common, interrupted)
-            for stack, positions, interrupted in zip(
-                stacks, self._positions, self._interrupted or [None] * len(stacks), strict=True
-            )
+            StackTraining(stack, positions, *common, left)
+            for stack, positions, left in zip(stacks, self._positions, interrupted, strict=True)
         ]
         self._interrupted = []
         return [training.optimizer.adamw for training in self.training_stacks]
@@ -233,16 +224,12 @@ class PopulationModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Members that are done leave; those that stay move closer together."""
-        if self.trainer.logger is not None:
-            self._log_means()
+        for name in ("train", "val") if self.trainer.logger is not None else ():
+            if last := [curve[-1] for outcome in self.running if (curve := getattr(outcome, f"{name}_curve"))]:
+                self.log(f"{name}/score", sum(last) / len(last))
         self.retire(lambda outcome: outcome.is_done(self.optimizer_settings.patience, self.max_epochs))
         if not self.training_stacks:
             self.trainer.should_stop = True
-
-    def _log_means(self) -> None:
-        for name in ("train", "val"):
-            if last := [curve[-1] for outcome in self.running if (curve := getattr(outcome, f"{name}_curve"))]:
-                self.log(f"{name}/score", sum(last) / len(last))
 
     def retire(self, leaves: Callable[[Outcome], object]) -> None:
         """Take members out of training with their best weights so far; their neighbours do not notice."""

@@ -97,9 +97,8 @@ class StackTraining:
     numbers are read in `record` alone, when the work of all stacks is under way.
 
     Args:
-        stack: The members' networks, on the device.
-        positions: Number of each member in the population.
-        tensors: The rows of `data`, on the device.
+        positions: The members' numbers in the population.
+        tensors: The rows of `data`, on the stack's device.
         shared: Batches and dropout masks of the whole population. Where given, the stack trains by
             `actlab.networks.compiled` if that knows its activation; else by autograd.
         interrupted: What `to_dict` gave of the same members, to go on from.
@@ -120,12 +119,10 @@ class StackTraining:
         self.settings, self.max_epochs, self.tensors = optimizer, max_epochs, tensors
         so_far: list[dict[str, Any]] = [{"n_parameters": stack.n_parameters(row)} for row in range(stack.n_members)]
         self.finished: dict[int, Outcome] = {}
-        self.positions = list(positions)
         # seconds of a member in the last piece that was done
         self.pace = 0.0
         device = stack.first_weight.device
         self.device_queue = None if device.type == "cpu" else torch.Stream(device)
-        self.least_alive = least_alive(device)
         # filled when a member first scores
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
@@ -135,7 +132,6 @@ class StackTraining:
         steps, batch = batch_shape(len(rows.training), batch_size)
         self.shape = EpochShape(steps, batch, stack.members[0].hidden, stack.dropout)
         self.shared = shared
-        self.is_compiled = shared is not None and can_compile(stack.row.name)
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if stack.row.name in activations.BY_NAME else None
         sources = None
@@ -160,8 +156,8 @@ class StackTraining:
 
         steps, moments = self.optimizer.state()
         return {
-            "positions": list(self.positions),
-            "outcomes": [self.outcomes[position].to_dict() for position in self.positions],
+            "positions": list(self.outcomes),
+            "outcomes": [outcome.to_dict() for outcome in self.outcomes.values()],
             "weights": own(self.stack.stacked()),
             "best": own(self.best),
             "steps": steps,
@@ -170,14 +166,15 @@ class StackTraining:
 
     def _set_stack(self, stack: Regressor, sources: Sequence[tuple[AdamWState, Tensor]] | None = None) -> None:
         device, members = stack.first_weight.device, stack.members
-        chunk = chunk_size(stack, self.shape.batch) if self.is_compiled else None
+        shared = self.shared if can_compile(stack.row.name) else None
+        chunk = None if shared is None else chunk_size(stack, self.shape.batch)
         self.stack, self.optimizer = stack, RowAdamW(stack, chunk, sources)
         self.steps = (
-            Chunks(stack, self.optimizer, chunk, self.shared, self.shape)
-            if chunk and self.shared
+            Chunks(stack, self.optimizer, chunk, shared, self.shape)
+            if chunk and shared
             else AutogradSteps(stack, self.optimizer, self.tensors, self.replays)
         )
-        # of the stack, for each position
+        # of the stack, for each outcome
         self.rows = list(range(len(members)))
         self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
         self.metric = LogRMSE(len(members)).to(device)
@@ -187,12 +184,12 @@ class StackTraining:
     @property
     def n_members(self) -> int:
         """Members that still train."""
-        return len(self.positions)
+        return len(self.outcomes)
 
     @property
     def running(self) -> list[tuple[int, Outcome]]:
         """Of the members that still train: the row of the stack, and the outcome so far."""
-        return [(row, self.outcomes[position]) for row, position in zip(self.rows, self.positions, strict=True)]
+        return list(zip(self.rows, self.outcomes.values(), strict=True))
 
     @contextmanager
     def on_own_queue(self) -> Iterator[None]:
@@ -276,27 +273,24 @@ class StackTraining:
 
     def retire(self, leaves: Callable[[Outcome], object]) -> None:
         """Take members out of the stack with their best weights; the rest goes on without them."""
-        places = list(zip(self.rows, self.positions, strict=True))
+        places = list(zip(self.rows, self.outcomes, strict=True))
         gone = [place for place in places if leaves(self.outcomes[place[1]])]
         if not gone:
             return
         for start in range(0, len(gone), FETCHED):
             self._finish(gone[start : start + FETCHED])
-        staying = [(row, position) for row, position in places if position in self.outcomes]
-        self.rows, self.positions = [row for row, _ in staying], [position for _, position in staying]
-        if staying and len(staying) < self.least_alive * self.stack.n_members:
+        self.rows = [row for row, position in places if position in self.outcomes]
+        if self.rows and len(self.rows) < least_alive(self.sd.device) * self.stack.n_members:
             self._shrink()
 
     def _finish(self, gone: Sequence[tuple[int, int]]) -> None:
         """Hand out the best weights of some (row, position)."""
-        weights, rows = self.best, [row for row, _ in gone]
-        if self.device_queue is not None:
-            index = torch.tensor(rows, device=self.sd.device)
-            weights = {name: value.cpu() for name, value in take_rows(weights, index).items()}
+        index = torch.tensor([row for row, _ in gone], device=self.sd.device)
+        weights = {name: value.cpu() for name, value in take_rows(self.best, index).items()}
         for place, (row, position) in enumerate(gone):
             outcome = self.outcomes.pop(position)
             if outcome.best_epoch > 0:
-                own = {name: value[row if self.device_queue is None else place] for name, value in weights.items()}
+                own = {name: value[place] for name, value in weights.items()}
                 outcome.state = unstack(own, self.stack.n_features[row])
             self.finished[position] = outcome
 
@@ -311,8 +305,7 @@ class StackTraining:
         middle, other = self.n_members // 2, copy(self)
         other.finished = {}
         for half, own in ((other, slice(middle, None)), (self, slice(middle))):
-            half.positions, half.rows = half.positions[own], half.rows[own]
-            half.outcomes = {position: half.outcomes[position] for position in half.positions}
+            half.rows, half.outcomes = half.rows[own], dict(list(half.outcomes.items())[own])
             half._shrink()
         return other
 
@@ -331,7 +324,6 @@ class StackTraining:
         everyone = [(t.optimizer.state(), torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
         self.best = {name: torch.cat([value, other.best[name]]) for name, value in self.best.items()}
         self.splits = tuple(dict.fromkeys([*self.splits, *other.splits]))
-        self.positions += other.positions
         self.outcomes |= other.outcomes
         self.finished |= other.finished
         self._set_stack(self.stack.join(other.stack), everyone)

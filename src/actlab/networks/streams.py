@@ -83,11 +83,12 @@ class HashedStreams(Streams):
         self.state.copy_(torch.tensor(seeds, dtype=torch.int64))
 
     def random_bits(self, count: int) -> Tensor:
-        z = self.state + torch.arange(1, count + 1, device=self.state.device) * GOLDEN
+        counters = torch.arange(1, count + 1, device=self.state.device) * GOLDEN
+        z = self.state + counters
         # SplitMix64's finaliser: every bit of a 64-bit number decides on every bit of the result
         for by, factor in MIX:
             z.bitwise_xor_(shifted(z, by)).mul_(factor)
-        self.state.add_(signed(count * GOLDEN))
+        self.state.add_(counters[-1])
         return z.bitwise_xor_(shifted(z, 31))
 
     def uniform(self, shape: torch.Size) -> Tensor:
@@ -100,15 +101,9 @@ def streams_on(device: torch.device, members: Sequence[Member], purpose: str) ->
     return (Streams if device.type == "cpu" else HashedStreams)(members, purpose, device)
 
 
-def signed(value: int) -> int:
-    """The 64 lowest bits as torch's signed numbers hold them."""
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >> 63 else value
-
-
-# SplitMix64's constants
-GOLDEN = signed(0x9E3779B97F4A7C15)
-MIX = ((30, signed(0xBF58476D1CE4E5B9)), (27, signed(0x94D049BB133111EB)))
+# SplitMix64's constants, as torch's signed numbers hold them
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
 
 
 def shifted(z: Tensor, by: int) -> Tensor:
