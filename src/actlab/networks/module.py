@@ -49,14 +49,13 @@ class PopulationModule(pl.LightningModule):
         self.training_stacks: list[StackTraining] = []
         self.finished: dict[int, Outcome] = {}
         self.member_epochs = 0
-        self._positions: list[list[int]] = []
+        # of each stack to be: its members' positions, and what an interrupted fit left of it
+        self._planned: list[tuple[list[int], dict[str, Any] | None]] = []
         self._pool: ThreadPoolExecutor | None = None
         self._n_threads = 1
         self._epoch_started = 0.0
         self._shared: SharedBatches | None = None
         self._has_frozen = False
-        # what an interrupted fit left of each stack, until training goes on
-        self._interrupted: list[dict[str, Any] | None] = []
         self.strict_loading = False
 
     @property
@@ -102,14 +101,13 @@ class PopulationModule(pl.LightningModule):
         """
         if stage != "fit" or len(self.stacks):
             return
-        data = self.datamodule.data
         self._set_streams(self.members)
         self._n_threads = 1 if self.on_accelerator else torch.get_num_threads()
         stack_bytes = None if self.on_accelerator else planning.STACK_BYTES
-        self._positions = planning.plan_stacks(
-            self.members, data, self.datamodule.settings.batch_size, self._n_threads, stack_bytes
-        )
-        self.stacks = nn.ModuleList(self._new_stack(positions) for positions in self._positions)
+        batch_size = self.datamodule.settings.batch_size
+        plan = planning.plan_stacks(self.members, self.datamodule.data, batch_size, self._n_threads, stack_bytes)
+        self._planned = [(positions, None) for positions in plan]
+        self.stacks = nn.ModuleList(map(self._new_stack, plan))
 
     def _new_stack(self, positions: Sequence[int], weights: dict[str, Tensor] | None = None) -> Regressor:
         """Some members with initial weights, or with these."""
@@ -125,13 +123,13 @@ class PopulationModule(pl.LightningModule):
         # an accelerator records autograd's steps instead, and autocast is autograd's
         is_compiled = not self.on_accelerator and self.trainer.precision in ("32-true", "64-true")
         self._shared = SharedBatches([member.stream for member in self.members], tensors) if is_compiled else None
-        batch_size, interrupted = self.datamodule.settings.batch_size, self._interrupted or [None] * len(stacks)
+        batch_size = self.datamodule.settings.batch_size
         common = (data, tensors, self.optimizer_settings, self.max_epochs, batch_size, self._shared)
         self.training_stacks = [
             StackTraining(stack, positions, *common, left)
-            for stack, positions, left in zip(stacks, self._positions, interrupted, strict=True)
+            for stack, (positions, left) in zip(stacks, self._planned, strict=True)
         ]
-        self._interrupted = []
+        self._planned = []
         return [training.optimizer.adamw for training in self.training_stacks]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -155,11 +153,14 @@ class PopulationModule(pl.LightningModule):
             if there in position_of
         }
         self.member_epochs = content["member_epochs"]
-        found = [_of_members(stack, position_of) for stack in content["stacks"]]
-        left = [stack for stack in found if stack["positions"]]
-        self._interrupted, self._positions = [*left], [stack["positions"] for stack in left]
-        self.stacks = nn.ModuleList(self._new_stack(stack["positions"], stack["weights"]) for stack in left)
-        self._set_streams(self.members[position] for positions in self._positions for position in positions)
+        self.stacks, self._planned = nn.ModuleList(), []
+        for stack in content["stacks"]:
+            rows = [row for row, there in enumerate(stack["positions"]) if there in position_of]
+            if rows:
+                positions = [position_of[stack["positions"][row]] for row in rows]
+                self._planned.append((positions, {**stack, "rows": rows}))
+                self.stacks.append(self._new_stack(positions, take_rows(stack["weights"], torch.tensor(rows))))
+        self._set_streams(self.members[position] for positions, _ in self._planned for position in positions)
 
     def _set_streams(self, members: Iterable[Member]) -> None:
         """Of members in training: the streams whose batches are made."""
@@ -296,20 +297,6 @@ class PopulationModule(pl.LightningModule):
             outcome.network = TrainedNetwork(
                 outcome.member, outcome.state, data.preprocessor, data.scaler, outcome.val_score, score, predictions
             )
-
-
-def _of_members(stack: dict[str, Any], position_of: dict[int, int]) -> dict[str, Any]:
-    """What `StackTraining.to_dict` gave, of the members that have a position here."""
-    rows = [row for row, there in enumerate(stack["positions"]) if there in position_of]
-    index = torch.tensor(rows, dtype=torch.int64)
-    return {
-        **stack,
-        "positions": [position_of[stack["positions"][row]] for row in rows],
-        "outcomes": [stack["outcomes"][row] for row in rows],
-        "weights": take_rows(stack["weights"], index),
-        "best": take_rows(stack["best"], index),
-        "moments": [take_rows(each, index) for each in stack["moments"]],
-    }
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ class StackTraining:
         tensors: The rows of `data`, on the stack's device.
         shared: Batches and dropout masks of the whole population. Where given, the stack trains by
             `actlab.networks.compiled` if that knows its activation; else by autograd.
-        interrupted: What `to_dict` gave of the same members, to go on from.
+        interrupted: What `to_dict` gave, and the `rows` of these members in it, to go on from.
     """
 
     def __init__(
@@ -127,20 +127,20 @@ class StackTraining:
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
         self.scale = {split: entry.scaler.sd for split, entry in data.items()}
         self.splits = tuple(dict.fromkeys(member.split for member in stack.members))
-        rows = data[self.splits[0]].rows
-        self.n_validation = len(rows.validation)
-        steps, batch = batch_shape(len(rows.training), batch_size)
+        first = data[self.splits[0]].rows
+        self.n_validation = len(first.validation)
+        steps, batch = batch_shape(len(first.training), batch_size)
         self.shape = EpochShape(steps, batch, stack.members[0].hidden, stack.dropout)
         self.shared = shared
         # one's own class may do in a step what cannot be recorded
         self.replays = recorder(device) if stack.row.name in activations.BY_NAME else None
         sources = None
         if interrupted is not None:
-            so_far = interrupted["outcomes"]
-            self.best = {name: value.to(device) for name, value in interrupted["best"].items()}
-            moments = [{key: value.to(device) for key, value in own.items()} for own in interrupted["moments"]]
-            everyone = torch.arange(stack.n_members, device=device)
-            sources = [(AdamWState(interrupted["steps"], moments), everyone)]
+            rows = torch.tensor(interrupted["rows"])
+            so_far = [interrupted["outcomes"][row] for row in interrupted["rows"]]
+            self.best = {name: value.to(device) for name, value in take_rows(interrupted["best"], rows).items()}
+            moments = [{k: v.to(device) for k, v in take_rows(own, rows).items()} for own in interrupted["moments"]]
+            sources = [(AdamWState(interrupted["steps"], moments), torch.arange(stack.n_members, device=device))]
         known = zip(positions, stack.members, so_far, strict=True)
         self.outcomes = {position: Outcome(member, **own) for position, member, own in known}
         self._set_stack(stack, sources)
