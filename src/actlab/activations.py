@@ -207,23 +207,18 @@ def get(name: str) -> Activation:
     """
     if name in BY_NAME:
         return BY_NAME[name]
-    if "." in name:
-        return _from_class_path(name)
-    close = get_close_matches(name, BY_NAME, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise InputError(f"unknown activation {name!r}{hint}; known are {', '.join(BY_NAME)}, or package.module.Class")
-
-
-def _from_class_path(path: str) -> Activation:
+    module, _, class_name = name.rpartition(".")
+    if "." not in name:
+        close = get_close_matches(name, BY_NAME, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise InputError(f"unknown activation {name!r}{hint}; known are {', '.join(BY_NAME)}, or package.module.Class")
     from torch import nn
 
     try:
-        found = load(path)
+        found = load(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"activation {path!r} cannot be imported: {error}") from error
+        raise InputError(f"activation {name!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise InputError(f"activation {path!r} must be a subclass of torch.nn.Module that is built without arguments")
+        raise InputError(f"activation {name!r} must be a subclass of torch.nn.Module that is built without arguments")
     doc = (found.__doc__ or "").strip().splitlines()
-    module, _, name = path.rpartition(".")
-    width_factor = int(getattr(found, "width_factor", 1))
-    return Activation(path, path, doc[0] if doc else name, module, width_factor)
+    return Activation(name, name, doc[0] if doc else class_name, module, int(getattr(found, "width_factor", 1)))

@@ -52,11 +52,7 @@ class CurveRecord:
 
 
 class RunDirectory:
-    """Names of the files of a run, and their content.
-
-    Args:
-        path: The directory; made by `create`.
-    """
+    """Names of the files of a run, and their content."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -106,7 +102,6 @@ class RunDirectory:
         return read_yaml(self.config) if self.config.exists() else {}
 
     def write_config(self, content: Mapping[str, Any]) -> None:
-        """config.yaml, as `--config` reads it."""
         write_text(self.config, to_yaml(content))
 
     def read_members(self) -> pd.DataFrame:
@@ -170,13 +165,21 @@ def to_yaml(content: Mapping[str, Any]) -> str:
 
 def one_line(message: str) -> str:
     """A parser's message, often of several lines, as one sentence."""
-    lines = [line.strip(" -\t") for line in message.splitlines()]
-    return " ".join(line for line in lines if line)
+    return " ".join(filter(None, (line.strip(" -\t") for line in message.splitlines())))
 
 
 def to_frame(records: Iterable[Any], record_type: type[Any]) -> pd.DataFrame:
     """Records of one dataclass as a frame with its fields as columns, also when there are none."""
     return pd.DataFrame([vars(record) for record in records], columns=[field.name for field in fields(record_type)])
+
+
+# what to do about a file that cannot be written
+REPAIRS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on the disk, or write to another one"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "change the permissions of its folder, or write somewhere else"
+    ),
+}
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -195,29 +198,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             # mkstemp makes a private file; a result is as readable as any other file of the user
-            temporary.chmod(0o666 & ~_umask())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(_not_written(path, error)) from error
-
-
-def _not_written(path: Path, error: OSError) -> str:
-    """The sentence about a file that could not be written, with what can be done about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        repair = "make room on the disk, or write to another one"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        repair = "change the permissions of its folder, or write somewhere else"
-    else:
-        repair = "write somewhere else"
-    return f"{path} cannot be written: {error.strerror or error}; {repair}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        repair = REPAIRS.get(error.errno or 0, "write somewhere else")
+        raise InputError(f"{path} cannot be written: {error.strerror or error}; {repair}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -248,13 +237,9 @@ def jsonable(value: Any) -> Any:
 def check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Path:
     """Where to write, links followed.
 
-    Args:
-        output: As the user named it.
-        sources: Files that are read; never written over.
-        overwrite: Whether a file that is there and not empty may be replaced.
-
     Raises:
-        InputError: nothing can or should be written there.
+        InputError: nothing can be written there, it is one of the `sources`, or, without `overwrite`, a file that is
+            there and not empty.
     """
     if output.is_dir():
         raise InputError(f"{output} is a directory; name a file to write")
@@ -264,9 +249,8 @@ def check_output(output: Path, sources: Sequence[Path], overwrite: bool) -> Path
     if not os.access(folder, os.W_OK):
         raise InputError(f"{output} cannot be written: permission denied; choose another --output")
     if output.exists():
-        for source in sources:
-            if source.exists() and output.samefile(source):
-                raise InputError(f"{output} is both read and written; choose another --output")
+        if any(source.exists() and output.samefile(source) for source in sources):
+            raise InputError(f"{output} is both read and written; choose another --output")
         if not output.is_file():
             raise InputError(f"{output} is not a regular file; choose another --output")
         if output.stat().st_size > 0 and not overwrite:

@@ -31,6 +31,12 @@ def require(is_met: bool, rule: str, **values: Any) -> None:
         raise InputError(f"{rule}, got {shown}")
 
 
+def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        require(value >= least, f"{section}.{name} must be at least {least}", **{name: value})
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Where the table is and how its columns are read.
@@ -65,7 +71,7 @@ class DataSettings:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "data.batch_size must be at least 1", batch_size=self.batch_size)
+        _require_at_least(1, "data", self, "batch_size")
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,10 @@ class ModelSettings:
     n_members: int = 5
 
     def __post_init__(self) -> None:
-        require(
-            len(self.hidden) > 0 and all(h >= 1 for h in self.hidden),
-            "model.hidden must name at least one layer, each with at least 1 unit",
-            hidden=self.hidden,
-        )
+        has_units = len(self.hidden) > 0 and min(self.hidden) >= 1
+        require(has_units, "model.hidden must name at least one layer, each with at least 1 unit", hidden=self.hidden)
         require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
-        require(self.n_members >= 1, "model.n_members must be at least 1", n_members=self.n_members)
+        _require_at_least(1, "model", self, "n_members")
 
 
 @dataclass(frozen=True)
@@ -113,15 +116,14 @@ class OptimizerSettings:
     patience: int = 12
 
     def __post_init__(self) -> None:
-        check_learning_rates([self.learning_rate], "optimizer.learning_rate")
+        _check_learning_rates([self.learning_rate], "optimizer.learning_rate")
         require(self.weight_decay >= 0, "optimizer.weight_decay must be >= 0", weight_decay=self.weight_decay)
-        require(self.patience >= 1, "optimizer.patience must be at least 1", patience=self.patience)
+        _require_at_least(1, "optimizer", self, "patience")
 
 
-def check_learning_rates(rates: list[float], key: str) -> None:
-    """Raise an `InputError` unless every rate is a positive finite number."""
+def _check_learning_rates(rates: list[float], key: str) -> None:
     for rate in rates:
-        require(math.isfinite(rate) and rate > 0, f"{key} must be > 0 and finite", learning_rate=rate)
+        require(0 < rate < math.inf, f"{key} must be > 0 and finite", learning_rate=rate)
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,10 @@ class ProtocolSettings:
     validation_fraction: float = 0.15
 
     def __post_init__(self) -> None:
-        require(self.folds >= 2, "compare.folds must be at least 2", folds=self.folds)
-        require(self.inner >= 1, "compare.inner must be at least 1", inner=self.inner)
-        require(self.repeats >= 1, "compare.repeats must be at least 1", repeats=self.repeats)
-        require(
-            0 < self.validation_fraction < 1,
-            "compare.validation_fraction must be between 0 and 1",
-            validation_fraction=self.validation_fraction,
-        )
+        _require_at_least(2, "compare", self, "folds")
+        _require_at_least(1, "compare", self, "inner", "repeats")
+        share = self.validation_fraction
+        require(0 < share < 1, "compare.validation_fraction must be between 0 and 1", validation_fraction=share)
 
 
 @dataclass(frozen=True)
@@ -188,11 +186,10 @@ class CompareSettings(ProtocolSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _take_all(self)
-        require_distinct(self.activations, "compare.activations")
-        require_distinct(self.learning_rates, "compare.learning_rates")
-        check_learning_rates(self.learning_rates, "compare.learning_rates")
-        require(self.ensemble >= 1, "compare.ensemble must be at least 1", ensemble=self.ensemble)
-        require(self.bag >= 1, "compare.bag must be at least 1", bag=self.bag)
+        _require_distinct(self.activations, "compare.activations")
+        _require_distinct(self.learning_rates, "compare.learning_rates")
+        _check_learning_rates(self.learning_rates, "compare.learning_rates")
+        _require_at_least(1, "compare", self, "ensemble", "bag")
         require(0 <= self.rope < 1, "compare.rope must be a share in [0, 1)", rope=self.rope)
 
 
@@ -221,12 +218,11 @@ class SearchSettings:
     pruning: bool = True
 
     def __post_init__(self) -> None:
-        require(self.n_trials >= 1, "search.n_trials must be at least 1", n_trials=self.n_trials)
-        require(self.batch >= 1, "search.batch must be at least 1", batch=self.batch)
+        _require_at_least(1, "search", self, "n_trials", "batch")
         _take_all(self)
         if self.activations is not None:
-            require_distinct(self.activations, "search.activations")
-        check_learning_rates(self.learning_rate, "search.learning_rate")
+            _require_distinct(self.activations, "search.activations")
+        _check_learning_rates(self.learning_rate, "search.learning_rate")
         for name in ("learning_rate", "weight_decay", "dropout"):
             limits = getattr(self, name)
             is_range = limits is None or (len(limits) == 2 and 0 <= limits[0] < limits[1])
@@ -242,8 +238,7 @@ def _take_all(settings: CompareSettings | SearchSettings) -> None:
         object.__setattr__(settings, "activations", [row.name for row in ACTIVATIONS])
 
 
-def require_distinct(values: list[Any], key: str) -> None:
-    """Raise an `InputError` for an empty list or one that names something twice."""
+def _require_distinct(values: list[Any], key: str) -> None:
     require(len(values) > 0, f"{key} must name at least one value", value=values)
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     require(not twice, f"{key} must not name a value twice", twice=twice)
