@@ -44,7 +44,7 @@ GATED = {
 }
 
 
-@pytest.mark.parametrize("name", FORMULAS.keys() | GATED.keys())
+@pytest.mark.parametrize("name", [*FORMULAS, *GATED])
 def test_an_activation_computes_its_formula(name: str) -> None:
     row = activations.get(name)
     module = row.build().double().eval()
