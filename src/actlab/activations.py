@@ -61,7 +61,7 @@ class Activation:
             number, and of both gradients, from the gradient by the outputs, z and the number.
         onnx: Adds it to an ONNX graph. Without it, torch's exporter writes the module.
         gain: Of initial weights; without it, found from the second moment of the outputs.
-        look: Its number among the colours, markers and lines of figures; without it, a hash of the name.
+        look: Its number among the colours and markers of figures; without it, a hash of the name.
     """
 
     name: str

@@ -2,8 +2,8 @@
 
 An activation has one look in every figure of every run. The colours are those of Okabe & Ito (2008) and Tol (2021) that
 colour-blind readers tell apart and that show on white and on black. Eight colours cannot tell all activations apart, so
-the marker and the line differ as well, and figures name their rows and panels besides. The variants of an activation,
-which differ in another setting, have its colour and line, and markers of their own.
+the marker differs as well, and figures name their rows and panels besides. The variants of an activation, which differ
+in another setting, have its colour and markers of their own.
 """
 
 import math
@@ -25,7 +25,6 @@ from actlab.report.words import short_number
 
 PALETTE = ("#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a63b8", "#8c8c8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-LINES = ("-", "--", ":")
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,13 @@ class Look:
 
     colour: str
     marker: str
-    line: str
 
 
 def look(name: str) -> Look:
     """The look of an activation or of one of its variants (`relu [dropout=0.1]`), whatever else is in the figure.
 
     >>> look("relu")
-    Look(colour='#1f83c6', marker='o', line='-')
+    Look(colour='#1f83c6', marker='o')
     >>> look("mine.Bump") == look("mine.Bump") != look("relu")
     True
     >>> look("relu [init=torch]").colour == look("relu").colour
@@ -52,7 +50,7 @@ def look(name: str) -> Look:
     place = zlib.crc32(activation.encode()) if record is None or record.look is None else record.look
     # variants of all activations that have the same levels keep the distance that the activations have
     marker = place + (zlib.crc32(levels.encode()) if levels else 0)
-    return Look(PALETTE[place % len(PALETTE)], MARKERS[marker % len(MARKERS)], LINES[place // 8 % len(LINES)])
+    return Look(PALETTE[place % len(PALETTE)], MARKERS[marker % len(MARKERS)])
 
 
 # Each stands for one role and for nothing else: the report replaces them by colours of the page.
@@ -84,9 +82,9 @@ def style() -> AbstractContextManager[None]:
     return styles.context(["default", STYLE])
 
 
-def sheet(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure that no window and no global state knows of."""
-    return Figure(figsize=(width, height), layout="constrained")
+def sheet(height: float, width: float = WIDTH, n_rows: int = 0) -> Figure:
+    """An empty figure that no window and no global state knows of, `height` inches more than its rows of text."""
+    return Figure(figsize=(width, height + ROW * n_rows), layout="constrained")
 
 
 def short(activation: str) -> str:
@@ -144,7 +142,7 @@ class Row:
 
 def forest(rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> tuple[Figure, Axes]:
     """Rows from top to bottom; what lies beyond a robust range, which `includes` a value, ends in an arrow."""
-    figure = sheet(0.75 + ROW * len(rows))
+    figure = sheet(0.75, n_rows=len(rows))
     axes = figure.add_subplot()
     left, right = robust_range(rows, includes)
     axes.set_xlim(left, right)
@@ -182,11 +180,10 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
 
 def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[float, float]:
     """Limits that show most of the intervals whole; one bad row does not press the others together."""
-    finite = [row for row in rows if math.isfinite(row.value)]
-    if not finite:
+    numbers = np.array([(row.value, row.low, row.high) for row in rows if math.isfinite(row.value)])
+    if not len(numbers):
         return 0.0, 1.0
-    lows = np.array([row.low if math.isfinite(row.low) else row.value for row in finite])
-    highs = np.array([row.high if math.isfinite(row.high) else row.value for row in finite])
+    _, lows, highs = np.where(np.isfinite(numbers), numbers, numbers[:, :1]).T
     inner_low, inner_high = np.quantile(lows, 0.25), np.quantile(highs, 0.75)
     span = inner_high - inner_low or 0.1 * abs(inner_high) or 1.0
     left, right = max(lows.min(), inner_low - 0.75 * span), min(highs.max(), inner_high + 0.75 * span)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from actlab.printed_tables import is_number, is_quantity
-from actlab.report.drawing import INK, PALETTE, ROW, label_rows, look, panels_of, place_ticks, sheet, short
+from actlab.report.drawing import INK, PALETTE, label_rows, look, panels_of, place_ticks, sheet, short
 from actlab.report.finished import FinishedRun
 from actlab.report.words import three_digits
 from actlab.run_files import write_atomically
@@ -29,28 +29,32 @@ MAX_LEVELS = 10
 LOGARITHMIC = ("learning_rate", "weight_decay")
 # what is drawn against a parameter, and what has a figure of its own
 NOT_PARAMETERS = ("trial", "activation", "val_score")
+DPI = 120
+# of its trees. Full ones of the default comparison's 65 trials take a minute, these 0.4 s; they call the activation's
+# share 0.72 where full ones call it 0.69
+FANOVA_DEPTH = 4
 
 Trial = Mapping[str, Any]
 
 
 def _title(parameter: str) -> str:
-    """A parameter as an axis names it."""
     return {"hidden": "hidden layers", "init": "initial weights"}.get(parameter, parameter.replace("_", " "))
 
 
 def importances(run: FinishedRun) -> Figure | None:
     """How much of the variance of the trials' scores each parameter explains, the largest share first."""
-    shares: dict[str, float] = run.summary.get("importances") or {}
-    if not shares:
+    found: dict[str, float] = run.summary.get("importances") or {}
+    if not found:
         return None
-    rows = sorted(shares.items(), key=lambda entry: -entry[1])
-    figure = sheet(0.6 + ROW * len(rows))
+    names = sorted(found, key=lambda name: -found[name])
+    shares = [found[name] for name in names]
+    figure = sheet(0.6, n_rows=len(names))
     axes = figure.add_subplot()
-    axes.barh(range(len(rows)), [share for _, share in rows], height=0.6, color=PALETTE[0])
-    for place, (_, share) in enumerate(rows):
+    axes.barh(range(len(names)), shares, height=0.6, color=PALETTE[0])
+    for place, share in enumerate(shares):
         axes.annotate(f"{share:.0%}", (share, place), (4, 0), textcoords="offset points", va="center", color=INK)
-    label_rows(axes, [_title(name) for name, _ in rows])
-    axes.set_xlim(0, 1.15 * max(share for _, share in rows) or 1)
+    label_rows(axes, list(map(_title, names)))
+    axes.set_xlim(0, 1.15 * shares[0] or 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(True, axis="x")
     axes.set_xlabel("share of the variance of validation scores explained (fANOVA)")
@@ -60,13 +64,14 @@ def importances(run: FinishedRun) -> Figure | None:
 def slices(run: FinishedRun) -> Figure | None:
     """Validation score of every trial by each parameter that was searched, a mark an activation."""
     trials = [trial for trial in run.summary.get("trials") or [] if is_number(trial.get("val_score"))]
-    parameters = [name for name in (trials[0] if trials else ()) if _is_drawn(name, trials)]
+    searched = [name for name in (trials[0] if trials else ()) if name not in NOT_PARAMETERS]
+    varied = [name for name in searched if len({str(trial.get(name)) for trial in trials}) > 1]
+    parameters = [name for name in varied if len(_levels(name, trials)) <= MAX_LEVELS]
     if not parameters:
         return None
     tried = {str(trial["activation"]) for trial in trials}
     names = [name for name in run.order if name in tried] + sorted(tried - set(run.order))
-    n_rows = math.ceil(len(parameters) / PANELS_A_ROW)
-    legend_rows = math.ceil(len(names) / LEGEND_COLUMNS)
+    n_rows, legend_rows = math.ceil(len(parameters) / PANELS_A_ROW), math.ceil(len(names) / LEGEND_COLUMNS)
     figure = sheet(2.5 * n_rows + 0.22 * legend_rows + 0.1)
     panels = panels_of(figure, len(parameters), PANELS_A_ROW, sharex=False)
     for axes, parameter in zip(panels.flat, parameters, strict=False):
@@ -82,7 +87,7 @@ def slices(run: FinishedRun) -> Figure | None:
 
 
 def _slice(axes: Axes, parameter: str, trials: Sequence[Trial], names: Sequence[str]) -> None:
-    levels = [] if _is_numeric(parameter, trials) else sorted({str(trial[parameter]) for trial in trials})
+    levels = _levels(parameter, trials)
     for name in names:
         own = [trial for trial in trials if trial["activation"] == name]
         x = [levels.index(str(trial[parameter])) if levels else float(trial[parameter]) for trial in own]
@@ -103,28 +108,17 @@ def _slice(axes: Axes, parameter: str, trials: Sequence[Trial], names: Sequence[
 
 def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
     """A tick a power of ten, or the ends where there is none between them."""
-    low, high = math.log10(min(values)), math.log10(max(values))
-    decades = [10.0**power for power in range(math.ceil(low), math.floor(high) + 1)]
+    low, high = min(values), max(values)
+    decades = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    ticks = decades[:: math.ceil(len(decades) / 4)] if decades else [low, high]
     axes.set_xscale("log")
-    ticks = decades[:: math.ceil(len(decades) / 4)] if decades else [min(values), max(values)]
     place_ticks(axes.xaxis, ticks, [three_digits(tick) for tick in ticks])
 
 
-def _is_drawn(parameter: str, trials: Sequence[Trial]) -> bool:
-    n_levels = len({str(trial.get(parameter)) for trial in trials})
-    return (
-        parameter not in NOT_PARAMETERS and n_levels > 1 and (_is_numeric(parameter, trials) or n_levels <= MAX_LEVELS)
-    )
-
-
-def _is_numeric(parameter: str, trials: Sequence[Trial]) -> bool:
-    return all(is_quantity(trial.get(parameter)) for trial in trials)
-
-
-DPI = 120
-# of its trees. Full ones of the default comparison's 65 trials take a minute, these 0.4 s; they call the activation's
-# share 0.72 where full ones call it 0.69
-FANOVA_DEPTH = 4
+def _levels(parameter: str, trials: Sequence[Trial]) -> list[str]:
+    """What a parameter can be where that is not always a number; none otherwise."""
+    values = [trial.get(parameter) for trial in trials]
+    return [] if all(map(is_quantity, values)) else sorted(set(map(str, values)))
 
 
 def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
@@ -133,18 +127,17 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
-    paths = []
-    with without_a_window():
-        from matplotlib import pyplot as plt
+    from matplotlib import pyplot as plt
 
+    paths = []
+    with _without_a_window():
         for name, draw in _drawings(_finite(study)).items():
             paths.append(directory / f"{name}.png")
             # Optuna sets a style of its own for the whole process
             with style.context("default"):
                 # it returns one axes, or an array of them
                 figure = np.ravel(draw())[0].figure
-                save = partial(figure.savefig, format="png", dpi=DPI, bbox_inches="tight")
-                write_atomically(paths[-1], save)
+                write_atomically(paths[-1], partial(figure.savefig, format="png", dpi=DPI, bbox_inches="tight"))
                 plt.close(figure)
     return paths
 
@@ -170,10 +163,8 @@ def _drawings(study: optuna.Study) -> dict[str, Callable[[], Any]]:
 
 
 def importance_shares(study: optuna.Study) -> dict[str, float]:
-    """Parameter to the share of the variance of the finished trials' values that it explains; empty for a few trials.
-
-    The shares are those that Optuna's figure shows, and add up to one.
-    """
+    """Parameter to the share of the variance of the finished trials' values that it explains, as Optuna's figure shows
+    it; shares add up to one. Empty for a few trials."""
     study = _finite(study)
     options = _importance_options(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     found = optuna.importance.get_param_importances(study, **options) if options else {}
@@ -190,7 +181,7 @@ def _importance_options(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
 
 
 @contextmanager
-def without_a_window() -> Iterator[None]:
+def _without_a_window() -> Iterator[None]:
     """pyplot draws without a screen in here, and afterwards where it did before: a notebook goes on showing figures."""
     from matplotlib import pyplot as plt
 

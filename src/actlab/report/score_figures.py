@@ -30,9 +30,8 @@ def ranking(run: FinishedRun) -> Figure | None:
     scores = run.summary.get("references") or {}
     named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
     named += [(name, scores.get(key)) for key, name in REFERENCES.items()]
-    diamond = Look(MUTED, "D", "-")
     rows += [
-        Row(name, score, math.nan, math.nan, diamond, fixed(score, decimals), is_filled=False)
+        Row(name, score, math.nan, math.nan, Look(MUTED, "D"), fixed(score, decimals), is_filled=False)
         for name, score in named
         if is_number(score)
     ]

@@ -3,10 +3,9 @@
 What lies under `tensorboard/`, and how large it can get:
 
 - `<activation>/`, one run an activation: mean and spread of the training and validation scores of its best learning
-  rate, and the health of its hidden layers at the start, at the best epoch and at the end. One file of 12 tags at no
-  more than `MAX_POINTS` steps, and 4 tags a layer at 3 steps: under 0.3 MB. The winner's also holds the histograms of
-  its pre-activations, 2 of 40 bins a layer; the first one's the layout of the Custom Scalars tab: all activations in
-  one picture, and one picture an activation.
+  rate, 12 tags at no more than `MAX_POINTS` steps, and the health of its hidden layers, 4 tags a layer at the start,
+  at the best epoch and at the end: under 0.3 MB. The winner's also holds histograms of its pre-activations, 2 of 40
+  bins a layer; the first one's the layout of the Custom Scalars tab.
 - `~settings/<activation> <rate>/`, one run a setting: its HParams row and final scores. One file under 8 kB, for at
   most `MAX_SETTINGS` settings.
 - `~figures/`, the report's figures as images, and Optuna's. One file of at most `MAX_FIGURES_BYTES`.
@@ -55,6 +54,9 @@ MAX_FIGURES_BYTES = 4_000_000
 # them off unless the runs are filtered to fewer, here to the activations (the regular expression ^[^~]).
 FRAGMENT = "custom_scalars&regexInput=%5E%5B%5E~%5D"
 
+# of an activation and a part of the rows; grouped under one heading, after train and val
+OWN_TAG = "zoom/{}_{}"
+
 MEASURES = ["dead", "saturated", "mean_output", "gradient_ratio"]
 # what names the trial that validation chose for an activation and test fold
 KEYS = ["activation", *PAIR, "trial"]
@@ -68,12 +70,9 @@ Extra = Mapping[int, Mapping[str, str | float | bool | None]]
 
 
 class EventFile:
-    """An event file that TensorBoard reads, truncated when opened.
+    """An event file that TensorBoard reads, truncated when opened; its name must contain `events.out.tfevents`.
 
     One `Event` holds all scalars of a step, so a value costs its tag and some 10 bytes.
-
-    Args:
-        path: Its name; must contain `events.out.tfevents`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,18 +126,20 @@ def write_comparison(
 
     Args:
         run: Its `tensorboard` directory is written.
-        members: Rows of `MemberRecord`.
-        curves: Rows of `CurveRecord`.
+        members, curves, health: Rows of `MemberRecord`, `CurveRecord` and `HealthRecord`.
         summary: Names the metric and, in its ranking, each activation's best learning rate; a fit has no ranking, and
             every activation in it the one rate it was trained with.
         extra: Trial to further hyper-parameters (dropout, weight decay); those that differ become columns.
-        health: Rows of `HealthRecord`.
         pre_activations: Rows of `BinRecord`, of the winner.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
-    _clear(run.tensorboard)
+    for stale in (SETTINGS, FIGURES, f"{WORKER_PREFIX}*"):
+        for directory in run.tensorboard.glob(stale):
+            shutil.rmtree(directory, ignore_errors=True)
+    for old in (*run.tensorboard.glob(f"*/{LIVE_FILE}"), *run.tensorboard.glob(f"*/{COMPARISON_FILE}")):
+        old.unlink()
     metric, best = summary["metric"], _best_rates(members, summary)
     health_of = _health_points(health, members, summary)
     entries = [_layout(list(best), metric)]
@@ -156,18 +157,10 @@ def write_comparison(
         _write(run.tensorboard / SETTINGS / run_name(name) / COMPARISON_FILE, entries)
 
 
-def _clear(directory: Path) -> None:
-    for stale in (directory / SETTINGS, directory / FIGURES, *directory.glob(f"{WORKER_PREFIX}*")):
-        shutil.rmtree(stale, ignore_errors=True)
-    for old in (*directory.glob(f"*/{LIVE_FILE}"), *directory.glob(f"*/{COMPARISON_FILE}")):
-        old.unlink()
-
-
 def _best_rates(members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, float]:
     """Activation to the learning rate that its run shows, best activation first."""
-    if summary.get("ranking"):
-        rows = [(row["activation"], row["learning_rate"]) for row in summary["ranking"]]
-        return {name: learning_rate for name, learning_rate in rows if learning_rate is not None}
+    if ranking := summary.get("ranking"):
+        return {row["activation"]: row["learning_rate"] for row in ranking if row["learning_rate"] is not None}
     return dict(zip(members["activation"], members["learning_rate"], strict=True))
 
 
@@ -196,16 +189,12 @@ def write_figures_log(run: RunDirectory) -> None:
         # a picture's own bytes, and some hundred for its tag and place
         room -= len(png) + 200
         if room > 0:
-            entries.append((0, [{"tag": f"figures/{path.stem}", "image": _image(png)}]))
+            # the header of a PNG file names its size in points, and the kind of colour: grey, with alpha, RGBA or RGB
+            width, height = struct.unpack(">II", png[16:24])
+            channels = {0: 1, 4: 2, 6: 4}.get(png[25], 3)
+            image = {"height": height, "width": width, "colorspace": channels, "encoded_image_string": png}
+            entries.append((0, [{"tag": f"figures/{path.stem}", "image": image}]))
     _write(run.tensorboard / FIGURES / FIGURES_FILE, entries)
-
-
-def _image(png: bytes) -> dict[str, Any]:
-    # the header of a PNG file names its size in points, and the kind of colour
-    width, height = struct.unpack(">II", png[16:24])
-    # grey, palette, RGB, grey with alpha, RGBA
-    channels = {0: 1, 4: 2, 6: 4}.get(png[25], 3)
-    return {"height": height, "width": width, "colorspace": channels, "encoded_image_string": png}
 
 
 def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
@@ -214,13 +203,12 @@ def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
     Each value has two tags, one shared by all activations and one of its own, because a chart shows every run that has
     its tag.
     """
-    kept = one_curve(curves)
+    kept, points = one_curve(curves), Points()
     row: Any
-    points: Points = {}
     for row in kept.iloc[:: math.ceil(len(kept) / MAX_POINTS) or 1].itertuples():
         values = points.setdefault(int(row.epoch), {})
         for part, mean, sd in (("val", row.val_mean, row.val_sd), ("train", row.train_mean, row.train_sd)):
-            for tag in (f"{part}/{metric}", _own_tag(activation, part)):
+            for tag in (f"{part}/{metric}", OWN_TAG.format(activation, part)):
                 values |= {tag: mean, f"{tag}_low": mean - sd, f"{tag}_high": mean + sd}
     return points
 
@@ -290,11 +278,6 @@ def _chosen(members: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     return members.merge(choose(members)[KEYS], on=KEYS) if summary.get("ranking") else members
 
 
-def _own_tag(activation: str, part: str) -> str:
-    # grouped under one heading, after train and val
-    return f"zoom/{activation}_{part}"
-
-
 def _layout(activations: list[str], metric: str) -> Entry:
     """The Custom Scalars tab: charts whose tags are each drawn with the band from `<tag>_low` to `<tag>_high`."""
     from tensorboard.compat.proto.types_pb2 import DT_STRING
@@ -305,12 +288,13 @@ def _layout(activations: list[str], metric: str) -> Entry:
         return {"title": title, "margin": {"series": bands}}
 
     name = Target.of_metric(metric).metric_name
-    band = "mean ± 1 standard deviation over networks"
     # TensorBoard 2.21 shows the charts of a category last first
-    parts = {"training": "train", "validation": "val"}
-    together = [chart(f"{title} {name}, {band}", f"{part}/{metric}") for title, part in parts.items()]
+    together = [
+        chart(f"{title} {name}, mean ± 1 standard deviation over networks", f"{part}/{metric}")
+        for title, part in (("training", "train"), ("validation", "val"))
+    ]
     alone = [
-        chart(f"{own}: validation and training {name}", _own_tag(own, "val"), _own_tag(own, "train"))
+        chart(f"{own}: validation and training {name}", *(OWN_TAG.format(own, part) for part in ("val", "train")))
         for own in reversed(activations)
     ]
     titles = {"All activations, each at its best learning rate": together, "One activation": alone}

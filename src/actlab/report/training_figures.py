@@ -13,19 +13,7 @@ from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Bbox
 
 from actlab.data.target import Target
-from actlab.report.drawing import (
-    GRID,
-    INK,
-    MUTED,
-    ROW,
-    WIDTH,
-    look,
-    panels_of,
-    place_ticks,
-    sheet,
-    short,
-    write_in_cell,
-)
+from actlab.report.drawing import GRID, INK, MUTED, WIDTH, look, panels_of, place_ticks, sheet, short, write_in_cell
 from actlab.report.finished import FinishedRun, one_curve
 from actlab.report.words import short_number
 from actlab.verdict.summary import PAIR
@@ -66,7 +54,7 @@ def curves(run: FinishedRun) -> Figure | None:
     panels[0, 0].set_xscale("log")
     panels[0, 0].set_xlim(0.9, 1.1 * last)
     ticks = [tick for tick in (1, 10, 100, 1000, 10000) if tick <= last]
-    place_ticks(panels[0, 0].xaxis, ticks, [str(tick) for tick in ticks])
+    place_ticks(panels[0, 0].xaxis, ticks, list(map(str, ticks)))
     figure.supxlabel("epoch", fontsize=8.5)
     figure.supylabel(run.target.unit, fontsize=8.5)
     return figure
@@ -130,24 +118,20 @@ def health(run: FinishedRun) -> Figure | None:
     """Numbers a hidden layer, at the rate chosen in each fold: dead and saturated units, mean output, gradient."""
     if run.health is None:
         return None
-    # an activation that diverged at its chosen rates has none
     keys = ["activation", *PAIR, "trial"]
     rows = run.health.merge(run.chosen[keys], on=keys) if run.is_ranked else run.health
     names = [name for name in run.order if name in set(rows.activation)]
     if not names:
         return None
     layers = sorted(run.health.layer.unique())
-    width = max(WIDTH, 1.2 + 0.34 * len(layers) * len(MEASURES))
-    figure = sheet(0.8 + ROW * len(names), width)
+    figure = sheet(0.8, max(WIDTH, 1.2 + 0.34 * len(layers) * len(MEASURES)), len(names))
     panels = figure.subplots(1, len(MEASURES), squeeze=False)[0]
     for axes, (column, moment, heading, ceiling, to_text) in zip(panels, MEASURES, strict=True):
         own = rows[rows.moment == moment]
         # ratios are averaged by their logarithms
-        means = own.assign(value=own[column] if ceiling else np.log(own[column].where(own[column] > 0))).pivot_table(
-            "value", "activation", "layer", dropna=False
-        )
-        values: Any = means.reindex(index=names, columns=layers).to_numpy(dtype=float)
-        values = values if ceiling else np.exp(values)
+        own = own.assign(value=own[column] if ceiling else np.log(own[column].where(own[column] > 0)))
+        means = own.pivot_table("value", "activation", "layer", dropna=False).reindex(index=names, columns=layers)
+        values: Any = means.to_numpy() if ceiling else np.exp(means.to_numpy())
         # how far from healthy: none dead, none saturated, mean of 0, gradient as large as at the last layer
         badness = np.abs(values) / ceiling if ceiling else np.abs(np.log10(np.clip(values, 1e-6, 1e6))) / 2
         axes.pcolormesh(np.ma.masked_invalid(badness), cmap="Oranges", vmin=0, vmax=1.25)
@@ -171,9 +155,9 @@ def out_of_fold(predictions: pd.DataFrame, target: Target) -> pd.DataFrame:
 
     The residual is ln(actual / predicted) where the logarithm is learned, otherwise actual - predicted.
     """
-    kept = [column for column in ("row", "id") if column in predictions]
+    first = {column: "first" for column in ("row", "id", "actual") if column in predictions}
     grouped = predictions.assign(predicted=target.forward(predictions.predicted)).groupby("row", sort=False)
-    rows = grouped.agg({**{c: "first" for c in kept}, "actual": "first", "predicted": "mean"}).reset_index(drop=True)
+    rows = grouped.agg(first | {"predicted": "mean"}).reset_index(drop=True)
     rows["predicted"] = target.inverse(rows.predicted)
     rows["residual"] = target.residual(rows.actual, rows.predicted)
     return rows.sort_values("residual", key=np.abs, ascending=False).reset_index(drop=True)
@@ -215,6 +199,7 @@ def predictions(run: FinishedRun) -> Figure | None:
 
 
 def _plain_ticks(axis: Axis, values: "pd.Series[float]") -> None:
+    """Those of `_ticks` whose labels have room."""
     low, high = float(values.min()), float(values.max())
     ticks: list[float] = []
     for tick in _ticks(low, high):
@@ -224,6 +209,7 @@ def _plain_ticks(axis: Axis, values: "pd.Series[float]") -> None:
 
 
 def _thousands(value: float) -> str:
+    """1.5k, 20M; smaller numbers as they are."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 10 * size or (abs(value) >= size and value % (size / 10) == 0):
             return f"{value / size:g}{letter}"
@@ -234,10 +220,9 @@ def _number_worst(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> N
     """1 for the largest residual and so on, as the table of worst rows counts; overlapping ones are left out."""
     axes.autoscale_view()
     taken: list[Bbox] = []
-    for place in range(min(N_NAMED, len(x))):
-        at = axes.transData.transform((x.iloc[place], y.iloc[place]))
-        box = Bbox.from_bounds(at[0], at[1], 12, 12)
+    for number, point in enumerate(zip(x[:N_NAMED], y[:N_NAMED], strict=True), start=1):
+        left, bottom = axes.transData.transform(point)
+        box = Bbox.from_bounds(left, bottom, 12, 12)
         if not any(box.overlaps(other) for other in taken):
             taken.append(box)
-            style: Any = {"textcoords": "offset points", "fontsize": 7, "color": INK}
-            axes.annotate(str(place + 1), (x.iloc[place], y.iloc[place]), (3, 2), **style)
+            axes.annotate(str(number), point, (3, 2), textcoords="offset points", fontsize=7, color=INK)
