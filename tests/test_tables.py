@@ -1,7 +1,8 @@
 """The table fits a terminal of 100 columns and shows the verdicts in words."""
 
-import io
 from typing import Any
+
+import pytest
 
 from actlab.printed_tables import as_text
 from actlab.report.tables import print_answer, terminal_ranking
@@ -51,9 +52,11 @@ def test_numbers_verdicts_gaps_and_edges_are_shown() -> None:
     assert "! the best of the learning rates tried" in text
 
 
-def test_the_answer_follows_the_table_without_control_codes_where_nobody_looks() -> None:
-    out = io.StringIO()
-    print_answer(make_summary(), out)
-    assert "\x1b" not in out.getvalue()
-    assert max(map(len, out.getvalue().splitlines())) <= 100
-    assert "On this data identity at learning rate 0.000333 has the lowest log-RMSE" in out.getvalue()
+def test_the_answer_follows_the_table_without_control_codes_where_nobody_looks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_answer(make_summary())
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "On this data identity at learning rate 0.000333 has the lowest log-RMSE" in out

@@ -5,14 +5,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
-from typing import IO, TYPE_CHECKING, Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 # Columns of output that is no terminal, which has no width of its own.
 WIDTH = 100
-UNBOUNDED = 100_000
 
 # `good` and `bad` are verdicts, `open` one that could not be given, `lost` counts what went wrong.
 Tone = Literal["", "good", "bad", "open", "lost", "faint"]
@@ -31,23 +30,19 @@ def is_quantity(value: object) -> TypeGuard[int | float]:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One entry.
-
-    A page sorts rows by `value`, empty ones last; where `text` is None a renderer draws its dash.
-    """
+    """One entry: a page sorts rows by `value`, empty ones last; a renderer draws its dash where `text` is None."""
 
     text: str | None
     value: str = ""
     tone: Tone = ""
 
 
+EMPTY = TableCell(None)
+
+
 def text_cell(text: object, tone: Tone = "") -> TableCell:
     """Words, sorted as such."""
     return TableCell(str(text), str(text), tone)
-
-
-# drawn as a dash
-EMPTY = TableCell(None)
 
 
 def number_cell(value: object, text: str, tone: Tone = "") -> TableCell:
@@ -60,7 +55,6 @@ class TableColumn:
     """A heading, and how what stands under it is written.
 
     Args:
-        title: The heading.
         format: Of its numbers: a format specification, or a function.
         is_number: Numbers stand on the right and are sorted by value, words on the left.
         can_fold: Whether entries may take several lines where a terminal is narrow; others are never cut before these.
@@ -85,7 +79,6 @@ class TableColumn:
         return number_cell(value, self.format(value) if callable(self.format) else format(value, self.format))
 
 
-# A column of words.
 text_column = partial(TableColumn, is_number=False, can_fold=True)
 
 
@@ -129,21 +122,30 @@ class PrintedTable:
         return replace(self, columns=columns, rows=rows, note=self.note if note is None else note)
 
 
-def console(file: IO[str] | None = None) -> "Console":
-    """Prints to stdout, or to a file: as wide as the terminal, or `WIDTH` columns where there is none."""
+def print_with_sentences(table: PrintedTable, answer: str = "", sentences: Iterable[str] = ()) -> None:
+    """To stdout, as wide as the terminal or `WIDTH` columns where there is none; the answer in bold."""
     from rich.console import Console
+    from rich.text import Text
 
-    found = Console(file=file)
-    return found if found.is_terminal else Console(file=found.file, width=WIDTH)
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=WIDTH)
+    out.print(for_terminal(table))
+    if answer:
+        out.print(Text(answer, style="bold"))
+    for sentence in sentences:
+        out.print(Text(sentence))
 
 
 def print_table(table: PrintedTable) -> None:
     """To stdout: within a terminal's width; in lines as long as they are where there is no terminal."""
-    out = console()
+    from rich.console import Console
+
+    out = Console()
     if out.is_terminal:
         out.print(for_terminal(table))
     else:
-        print(as_text(table, UNBOUNDED))
+        print(as_text(table, width=100_000))
 
 
 def as_markdown(table: PrintedTable) -> str:

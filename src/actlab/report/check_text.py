@@ -30,7 +30,7 @@ def render_check(report: CheckReport, width: int = 100) -> str:
 
 def _table(report: CheckReport) -> PrintedTable:
     columns = (
-        *(text_column(title) for title in ("column", "role", "kind")),
+        *map(text_column, ("column", "role", "kind")),
         *(TableColumn(title, can_fold=True) for title in ("missing", "distinct")),
         text_column("values"),
     )
@@ -47,12 +47,10 @@ def _values(column: ColumnReport) -> str:
     if column.low is None or column.high is None:
         return f"mostly {column.most_frequent} ({column.n_most_frequent})"
     if column.kind == "date":
-        return f"{_date(column.low)} to {_date(column.high)}"
+        # days since 1970
+        low, high = (np.datetime64(round(days * 86_400), "s") for days in (column.low, column.high))
+        return f"{low} to {high}".replace("T00:00:00", "")
     return f"{column.low:.6g} to {column.high:.6g}"
-
-
-def _date(days: float) -> str:
-    return str(np.datetime64(round(days * 86_400), "s")).replace("T00:00:00", "")
 
 
 def _printable(text: str) -> str:

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from actlab.errors import InputError
-from actlab.printed_tables import PrintedTable, TableColumn, console, for_terminal, number_cell, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, number_cell, print_with_sentences, text_column
 from actlab.report.words import decimals_for, fixed, listed, p_value
 from actlab.run_files import RunDirectory
 
@@ -70,7 +68,7 @@ def answer(summary: Mapping[str, Any]) -> str:
     if not summary["can_show_difference"]:
         return (
             f"{lead}, but {n_data_sets} data sets cannot tell any two activations apart: mean ranks would have to lie "
-            f"{gap(summary)} apart and can lie {len(order) - 1} apart at most."
+            f"{fixed(summary['critical_difference'], 2)} apart and can lie {len(order) - 1} apart at most."
         )
     if not is_significant(summary):
         return f"{lead}, but no difference between activations is shown (Friedman test, {_permuted(test)})."
@@ -90,7 +88,7 @@ def answer(summary: Mapping[str, Any]) -> str:
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that belong beside the answer: the tests, how few data sets there are, and who wins on each."""
     test = summary["friedman"]
-    n_data_sets, apart = test["n_data_sets"], gap(summary)
+    n_data_sets, apart = test["n_data_sets"], fixed(summary["critical_difference"], 2)
     found = [
         "Friedman test of whether the data sets agree on ranks at all: chi-squared "
         f"{fixed(test['chi_squared'], 2)} on {test['df']} degrees of freedom, "
@@ -107,21 +105,13 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             f"What {n_data_sets} data sets can tell is in their own verdicts; a verdict across data sets needs at "
             f"least 3, better {MANY}."
         )
-    return [*found, f"Lowest score: {listed(_winners(summary), N_SHOWN)}."]
-
-
-def _winners(summary: Mapping[str, Any]) -> list[str]:
-    """Who wins where; on many data sets, how often."""
+    # who wins where; on many data sets, how often
     entries = summary["data_sets"]
-    if len(entries) <= N_SHOWN:
-        return [f"{entry['winner']} on {entry['name']}" for entry in entries]
-    counts = Counter(str(entry["winner"]) for entry in entries).most_common()
-    return [f"{winner} {count} times" if count > 1 else f"{winner} once" for winner, count in counts]
-
-
-def gap(summary: Mapping[str, Any]) -> str:
-    """The critical difference in two decimals."""
-    return fixed(summary["critical_difference"], 2)
+    winners = [f"{entry['winner']} on {entry['name']}" for entry in entries]
+    if len(entries) > N_SHOWN:
+        counts = Counter(str(entry["winner"]) for entry in entries).most_common()
+        winners = [f"{winner} {count} times" if count > 1 else f"{winner} once" for winner, count in counts]
+    return [*found, f"Lowest score: {listed(winners, N_SHOWN)}."]
 
 
 def is_significant(summary: Mapping[str, Any]) -> bool:
@@ -174,18 +164,12 @@ def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: st
 
 def print_several(summary: Mapping[str, Any]) -> None:
     """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer, to stdout."""
-    out, n_left = console(), len(summary["data_sets"]) - N_SHOWN
-    notes = ["score (rank)"]
+    notes, sentences = ["score (rank)"], remarks(summary)
     if has_star(summary):
         notes.append("* shown to be worse than the best one there")
-    if n_left > 0:
+    if (n_left := len(summary["data_sets"]) - N_SHOWN) > 0:
         notes.append(f"the other {n_left} data sets are in ranks.csv")
-    out.print(for_terminal(ranks_table(summary, N_SHOWN, "; ".join(notes))))
-    out.print(Text(answer(summary), style="bold"))
-    for remark in remarks(summary):
-        out.print(Text(remark))
-    if n_left > 0:
-        out.print(Text("Each data set has its own answer in report.html and in its own directory."))
-        return
-    for entry in summary["data_sets"]:
-        out.print(Text(f"{entry['name']}: {entry['answer']}"))
+        sentences.append("Each data set has its own answer in report.html and in its own directory.")
+    else:
+        sentences += [f"{entry['name']}: {entry['answer']}" for entry in summary["data_sets"]]
+    print_with_sentences(ranks_table(summary, N_SHOWN, "; ".join(notes)), answer(summary), sentences)

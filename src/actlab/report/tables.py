@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
-
-from rich.text import Text
+from typing import Any
 
 from actlab.printed_tables import (
     EMPTY,
@@ -12,26 +10,16 @@ from actlab.printed_tables import (
     TableCell,
     TableColumn,
     Tone,
-    console,
-    for_terminal,
     is_number,
     is_quantity,
     number_cell,
+    print_with_sentences,
     text_cell,
     text_column,
 )
+from actlab.report import words
 from actlab.report.finished import FinishedRun
 from actlab.report.training_figures import N_NAMED, out_of_fold
-from actlab.report.words import (
-    answer,
-    duration,
-    fixed,
-    four_digits,
-    remarks,
-    score_decimals,
-    short_number,
-    three_digits,
-)
 from actlab.verdict.summary import comparison_of, comparison_with_winner, turned_round
 
 # Trials of a search that its table names.
@@ -60,15 +48,11 @@ TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, 
 CLAIMS_NOTE = "Intervals are 95 %; p-values are adjusted (Holm) over all quantities of this table."
 
 
-def print_answer(summary: Mapping[str, Any], file: IO[str] | None = None) -> None:
-    """Ranking, the answer in one sentence, what belongs beside it, and claims with their evidence."""
-    out = console(file)
-    out.print(for_terminal(terminal_ranking(summary)))
-    out.print(Text(answer(summary), style="bold"))
-    for remark in remarks(summary):
-        out.print(Text(remark))
+def print_answer(summary: Mapping[str, Any]) -> None:
+    """Ranking, the answer in one sentence, what belongs beside it, and claims with their evidence, to stdout."""
+    print_with_sentences(terminal_ranking(summary), words.answer(summary), words.remarks(summary))
     if claims := summary.get("claims"):
-        out.print(for_terminal(claims_table(claims)))
+        print_with_sentences(claims_table(claims))
 
 
 def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
@@ -79,7 +63,7 @@ def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
 
 def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
     """The ranking, best first; `difference` is the paired one from the winner, with its verdict."""
-    decimals = score_decimals(summary)
+    decimals = words.score_decimals(summary)
     score = f",.{decimals}f"
     columns = (
         TableColumn("place"),
@@ -90,24 +74,17 @@ def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
         TableColumn("sd", score),
         TableColumn("diverged"),
         TableColumn("weights", ","),
-        TableColumn("time", duration),
+        TableColumn("time", words.duration),
         text_column("difference", can_fold=False),
     )
-    rows = [
-        (
-            place,
-            row["activation"],
-            number_cell(rate := row["learning_rate"], three_digits(rate) + ("!" if row.get("edge_of_range") else "")),
-            row["mean"],
-            number_cell(row.get("ci_low"), "–".join(fixed(row.get(key), decimals) for key in ("ci_low", "ci_high"))),
-            row.get("sd"),
-            _diverged(row),
-            row.get("n_parameters"),
-            row.get("seconds"),
-            _difference(summary, row["activation"], decimals),
-        )
-        for place, row in enumerate(summary["ranking"], start=1)
-    ]
+    rows = []
+    for place, row in enumerate(summary["ranking"], start=1):
+        rate = words.three_digits(row["learning_rate"]) + ("!" if row.get("edge_of_range") else "")
+        ends = "–".join(words.fixed(row.get(key), decimals) for key in ("ci_low", "ci_high"))
+        settings = (row["activation"], number_cell(row["learning_rate"], rate))
+        scores = (row["mean"], number_cell(row.get("ci_low"), ends), row.get("sd"))
+        costs = (_diverged(row), row.get("n_parameters"), row.get("seconds"))
+        rows.append((place, *settings, *scores, *costs, _difference(summary, row["activation"], decimals)))
     bold = [place for place, row in enumerate(summary["ranking"]) if row["activation"] == summary.get("winner")]
     return PrintedTable.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
 
@@ -148,7 +125,7 @@ def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     found = {name: comparison for name in order if (comparison := comparison_with_winner(summary, name))}
     if not found:
         return None
-    signed = f"+,.{score_decimals(summary)}f"
+    signed = f"+,.{words.score_decimals(summary)}f"
     columns = [
         text_column("activation"),
         TableColumn("difference", signed),
@@ -162,9 +139,9 @@ def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
         columns.append(text_column(f"against {baseline}"))
     rows = []
     for name, comparison in found.items():
-        numbers = [comparison.get("difference"), signed_interval(comparison, signed)]
-        numbers += [comparison.get("p_holm"), comparison.get("p_better")]
-        row = [name, *numbers, _verdict(comparison["verdict"])]
+        difference, p_holm, p_better = map(comparison.get, ("difference", "p_holm", "p_better"))
+        interval, verdict = signed_interval(comparison, signed), _verdict(comparison["verdict"])
+        row = [name, difference, interval, p_holm, p_better, verdict]
         if with_baseline:
             other = comparison_of(with_baseline, name, baseline) or {}
             row.append("the baseline" if name == baseline else _verdict(other.get("verdict", "–")))
@@ -177,7 +154,7 @@ def confirmation_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     again = (summary.get("confirmation") or {}).get("comparisons")
     if not again:
         return None
-    signed = f"+,.{score_decimals(summary)}f"
+    signed = f"+,.{words.score_decimals(summary)}f"
     columns = (
         text_column("activation"),
         TableColumn("first difference", signed),
@@ -188,9 +165,8 @@ def confirmation_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     rows = []
     for stated in again:
         first, now = stated.get("first_difference"), turned_round(stated)
-        verdict = _verdict(now["verdict"])
-        first = -first if is_number(first) else None
-        rows.append((stated["b"], first, now["difference"], signed_interval(now, signed), verdict))
+        differences = (-first if is_number(first) else None, now["difference"], signed_interval(now, signed))
+        rows.append((stated["b"], *differences, _verdict(now["verdict"])))
     return PrintedTable.of(columns, rows, name="confirmation-table", note=CONFIRMATION_NOTE)
 
 
@@ -204,15 +180,14 @@ def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     columns = (
         TableColumn("trial"),
         text_column("activation"),
-        TableColumn("rate", three_digits),
+        TableColumn("rate", words.three_digits),
         *(TableColumn(key.replace("_", " "), ".3g", is_quantity(trials[0].get(key))) for key in varied),
-        TableColumn("validation", four_digits),
+        TableColumn("validation", words.four_digits),
     )
     best = sorted(trials, key=lambda trial: trial["val_score"] if is_number(trial["val_score"]) else math.inf)
     rows = []
     for trial in best[:N_TRIALS]:
-        values = (trial.get(key) for key in varied)
-        own = (value if is_quantity(value) else str(value) for value in values)
+        own = (value if is_quantity(value) else str(value) for value in map(trial.get, varied))
         rows.append((trial["trial"], trial["activation"], trial["learning_rate"], *own, trial["val_score"]))
     return PrintedTable.of(columns, rows, name="trials-table", note=TRIALS_NOTE)
 
@@ -220,7 +195,7 @@ def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:
 def members_table(run: FinishedRun) -> PrintedTable:
     """The networks of a fit, one row each."""
     counts = [TableColumn(title, ".0f") for title in ("seed", "best epoch", "epochs")]
-    scores = [TableColumn(title, short_number) for title in ("validation", "test")]
+    scores = [TableColumn(title, words.short_number) for title in ("validation", "test")]
     shown = run.members[["seed", "best_epoch", "epochs", "val_score", "test_score"]]
     return PrintedTable.of([*counts, *scores], shown.itertuples(index=False), name="members-table")
 
@@ -235,9 +210,9 @@ def worst_table(run: FinishedRun) -> PrintedTable | None:
     columns = (
         TableColumn("number"),
         text_column(name),
-        TableColumn("actual", four_digits),
-        TableColumn("predicted", four_digits),
-        TableColumn("predicted / actual", ".2f") if is_log else TableColumn("residual", short_number),
+        TableColumn("actual", words.four_digits),
+        TableColumn("predicted", words.four_digits),
+        TableColumn("predicted / actual", ".2f") if is_log else TableColumn("residual", words.short_number),
     )
     off = worst.predicted / worst.actual if is_log else worst.residual
     values = zip(worst[name], worst.actual, worst.predicted, off, strict=True)
@@ -257,18 +232,14 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable:
     for claim in claims:
         bold.append(len(rows))
         rows.append((claim["claim"], "", "", _verdict(claim["verdict"], "open")))
-        rows += [_part_row(part) for part in claim.get("parts") or []]
+        for part in claim.get("parts") or []:
+            threshold = part.get("threshold")
+            asked = f"{SIGNS[part['side']]} {words.three_digits(threshold)}" if is_number(threshold) else ""
+            # where there is a value its interval says why it was not enough
+            why = "" if is_number(part["value"]) else f" [{part['reason']}]"
+            what = text_cell(f"  {part['what']}{why}", "faint")
+            rows.append((what, _measured(part), asked, _verdict(part["verdict"], "open")))
     return PrintedTable.of(columns, rows, bold=bold)
-
-
-def _part_row(part: Mapping[str, Any]) -> tuple[object, ...]:
-    measured, threshold = three_digits(part["value"]), part.get("threshold")
-    if is_number(part.get("ci_low")):
-        measured += f" ({three_digits(part['ci_low'])} to {three_digits(part['ci_high'])})"
-    asked = f"{SIGNS[part['side']]} {three_digits(threshold)}" if is_number(threshold) else ""
-    # where there is a value its interval says why it was not enough
-    why = "" if is_number(part["value"]) else f" [{part['reason']}]"
-    return text_cell(f"  {part['what']}{why}", "faint"), measured, asked, _verdict(part["verdict"], "open")
 
 
 def evidence_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable | None:
@@ -286,11 +257,15 @@ def evidence_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable | None:
 def _evidence(part: Mapping[str, Any]) -> str:
     if not is_number(part.get("value")):
         return f"{part['what']}: {part.get('reason') or 'not measured'}"
-    text = f"{part['what']}: {three_digits(part['value'])}"
-    if is_number(part.get("ci_low")) and is_number(part.get("ci_high")):
-        text += f" (95 % interval {three_digits(part['ci_low'])} to {three_digits(part['ci_high'])})"
+    text = f"{part['what']}: {_measured(part, '95 % interval ')}"
     if is_number(part.get("threshold")):
-        text += f", claimed {part.get('side') or 'at'} {three_digits(part['threshold'])}"
+        text += f", claimed {part.get('side') or 'at'} {words.three_digits(part['threshold'])}"
     if is_number(part.get("p_holm")):
         text += f", p {part['p_holm']:.2g}"
     return text
+
+
+def _measured(part: Mapping[str, Any], interval: str = "") -> str:
+    """A part's value, and its interval where it has one."""
+    value, *ends = map(words.three_digits, (part["value"], part.get("ci_low"), part.get("ci_high")))
+    return f"{value} ({interval}{' to '.join(ends)})" if is_number(part.get("ci_low")) else value
