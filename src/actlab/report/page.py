@@ -96,25 +96,21 @@ def write_figure(figure: Figure, path: Path) -> str:
     return text
 
 
-# A role's colour in a file to the page's variable, which has a light and a dark value.
-ROLES = {INK: "var(--ink)", PAPER: "var(--paper)", GRID: "var(--grid)", MUTED: "var(--muted)"}
-
-
 def inline(svg: str, name: str, alternative: str) -> Markup:
     """The `<svg>` element of a matplotlib file for use inside a page.
 
     Its ids are prefixed with `name`, because those of two figures on one page would clash; the colours of text, paper
     and grid follow the page; a reader that sees no pictures reads `alternative`.
     """
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # matplotlib draws the ids of groups that nothing refers to
     used = set(re.findall(r'href="#([^"]+)"', body)) | set(re.findall(r"url\(#([^)]+)\)", body))
     body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
-    for colour, variable in ROLES.items():
-        body = body.replace(colour, variable)
+    # the page's colours have a light and a dark value each
+    for colour, role in ((INK, "ink"), (PAPER, "paper"), (GRID, "grid"), (MUTED, "muted")):
+        body = body.replace(colour, f"var(--{role})")
     # the page says which type, and how lines join
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
@@ -167,24 +163,19 @@ def page(run: FinishedRun) -> str:
         "configuration": to_yaml(run.config),
         "missing": words.missing(run),
     }
-    return render("report.html", content | {"sections": _sections(content)})
-
-
-def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """Ids and names of the sections that the page has, in reading order."""
-    figures = content["figures"]
+    # ids and names, in reading order, and what a section is there for
     sections = (
         ("ranking", "Ranking", content["ranking"]),
-        ("rates", "Learning rates", figures.get("learning_rates")),
-        ("search", "Search", content["trials"] or figures.get("slices")),
-        ("differences", "Differences", content["is_ranked"]),
-        ("curves", "Training", figures.get("curves")),
+        ("rates", "Learning rates", pictures.get("learning_rates")),
+        ("search", "Search", content["trials"] or pictures.get("slices")),
+        ("differences", "Differences", run.is_ranked),
+        ("curves", "Training", pictures.get("curves")),
         ("members", "Networks", content["members"]),
-        ("health", "Inside", figures.get("health") or content["claims"]),
-        ("predictions", "Predictions", figures.get("predictions")),
+        ("health", "Inside", pictures.get("health") or content["claims"]),
+        ("predictions", "Predictions", pictures.get("predictions")),
         ("method", "Method", True),
     )
-    return [(id_, name) for id_, name, found in sections if found]
+    return render("report.html", content | {"sections": [(id_, name) for id_, name, found in sections if found]})
 
 
 def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]:
@@ -192,13 +183,11 @@ def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]
 
     The prefix keeps the names inside two runs' drawings apart on one page.
     """
-    texts = write_figures(run, draw(run))
-    found = {}
-    for recipe in RECIPES:
-        if recipe.name in texts:
-            caption, alternative = words.figure_texts(recipe.name, run)
-            picture = inline(texts[recipe.name], f"{prefix}{recipe.name}", alternative)
-            found[recipe.name] = {"svg": picture, "caption": caption, "is_narrow": recipe.is_narrow}
+    found, is_narrow = {}, {recipe.name: recipe.is_narrow for recipe in RECIPES}
+    for name, text in write_figures(run, draw(run)).items():
+        caption, alternative = words.figure_texts(name, run)
+        picture = inline(text, f"{prefix}{name}", alternative)
+        found[name] = {"svg": picture, "caption": caption, "is_narrow": is_narrow[name]}
     return found
 
 
@@ -233,11 +222,8 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
         InputError: one of them is not a finished run, is a `fit`, or they have different metrics.
     """
     runs = a, b = read_finished(first), read_finished(second)
-    for run in runs:
-        if not run.is_ranked:
-            raise InputError(
-                f"{run.directory.path} is a fit of one activation: only compare and search runs have ranks"
-            )
+    if fits := [run.directory.path for run in runs if not run.is_ranked]:
+        raise InputError(f"{fits[0]} is a fit of one activation: only compare and search runs have ranks")
     paths = [run.directory.path.resolve() for run in runs]
     if paths[0] == paths[1]:
         raise InputError(f"{first} and {second} are the same run; name two")
@@ -252,7 +238,7 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
     ]
     pictures = [pictures_of(run, f"{letter}-") for letter, run in zip("AB", runs, strict=True)]
     drawn = [(recipe.heading, *(own.get(recipe.name) for own in pictures)) for recipe in RECIPES if recipe.heading]
-    content: dict[str, Any] = {
+    content = {
         "title": f"Two runs: {names[0]} and {names[1]}",
         "sides": sides,
         "table": score_table(a, b),

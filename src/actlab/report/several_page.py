@@ -157,31 +157,23 @@ def write_several(path: str | Path) -> Path:
         InputError: no such finished comparison there, or it cannot be written.
     """
     run, summary = read_several(path)
-    write_text(run.report, page(run, summary))
-    return run.report
-
-
-def page(run: RunDirectory, summary: Mapping[str, Any]) -> str:
-    """The HTML of the page; writes its diagram on the way."""
     with style():
         figure = critical_difference(summary)
     svg = write_figure(figure, run.figures / FIGURE)
-    content: dict[str, Any] = {
+    caption = CAPTION + ("" if is_significant(summary) else ONE_GROUP)
+    content = {
         "title": f"Activation functions compared on {len(summary['data_sets'])} data sets",
         "answer": answer(summary),
         "remarks": remarks(summary),
-        "figure": {
-            "svg": inline(svg, FIGURE, alternative(summary)),
-            "caption": CAPTION + ("" if is_significant(summary) else ONE_GROUP),
-            "is_narrow": False,
-        },
+        "figure": {"svg": inline(svg, FIGURE, alternative(summary)), "caption": caption, "is_narrow": False},
         "ranks": ranks_table(summary, note=RANKS_NOTE + (STAR_NOTE if has_star(summary) else "")),
         "data_sets": [_data_set(RunDirectory(run.path / entry["name"]), entry) for entry in summary["data_sets"]],
         "method": METHOD,
         "command": repeat_command(run, "compare"),
         "versions": (summary.get("versions") or {}).items(),
     }
-    return render("several.html", content)
+    write_text(run.report, render("several.html", content))
+    return run.report
 
 
 def _data_set(run: RunDirectory, entry: Mapping[str, Any]) -> dict[str, Any]:

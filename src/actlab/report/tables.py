@@ -157,8 +157,7 @@ def confirmation_table(summary: Mapping[str, Any]) -> PrintedTable | None:
     signed = f"+,.{words.score_decimals(summary)}f"
     columns = (
         text_column("activation"),
-        TableColumn("first difference", signed),
-        TableColumn("second difference", signed),
+        *(TableColumn(title, signed) for title in ("first difference", "second difference")),
         TableColumn("95 % interval"),
         text_column("second verdict"),
     )
@@ -210,8 +209,7 @@ def worst_table(run: FinishedRun) -> PrintedTable | None:
     columns = (
         TableColumn("number"),
         text_column(name),
-        TableColumn("actual", words.four_digits),
-        TableColumn("predicted", words.four_digits),
+        *(TableColumn(title, words.four_digits) for title in ("actual", "predicted")),
         TableColumn("predicted / actual", ".2f") if is_log else TableColumn("residual", words.short_number),
     )
     off = worst.predicted / worst.actual if is_log else worst.residual
@@ -221,12 +219,7 @@ def worst_table(run: FinishedRun) -> PrintedTable | None:
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> PrintedTable:
     """One row a claim, its parts under it: the value with its interval, what the claim asks of it, and the verdict."""
-    columns = (
-        text_column("claim"),
-        TableColumn("measured"),
-        TableColumn("asked"),
-        text_column("verdict", can_fold=False),
-    )
+    columns = (text_column("claim"), *map(TableColumn, ("measured", "asked")), text_column("verdict", can_fold=False))
     rows: list[tuple[object, ...]] = []
     bold = []
     for claim in claims:

@@ -166,11 +166,9 @@ def _linear(summary: Mapping[str, Any]) -> str:
 
 def _choice(summary: Mapping[str, Any]) -> str:
     """What is shown against the winner as such, but no longer once the tests pay for picking it by these scores."""
-    weak = []
-    for row in summary["ranking"]:
-        found = comparison_with_winner(summary, row["activation"]) or {}
-        if found.get("verdict") == "worse" and (found.get("p_all_pairs") or 0.0) >= ALPHA:
-            weak.append(row["activation"])
+    found = {row["activation"]: comparison_with_winner(summary, row["activation"]) or {} for row in summary["ranking"]}
+    shown = {name: own.get("p_all_pairs") or 0.0 for name, own in found.items() if own.get("verdict") == "worse"}
+    weak = [name for name, p in shown.items() if p >= ALPHA]
     if not weak or summary.get("confirmation"):
         return ""
     return (
