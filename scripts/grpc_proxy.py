@@ -24,7 +24,7 @@ def main() -> None:
     asked = parser.parse_args()
     database.ENGINE |= {"pool_size": asked.threads, "max_overflow": 4}
     try:
-        storage = with_cache(database.open_database(asked.storage))
+        storage = with_cache(database.open_storage(asked.storage))
     except InputError as error:
         print(f"grpc_proxy: {error}", file=sys.stderr)
         sys.exit(2)

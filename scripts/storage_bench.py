@@ -58,9 +58,10 @@ def attributes(n_members: int, n_epochs: int) -> dict[str, Any]:
 
 def work(name: str, journal: Path, url: str | None, batch: int, members: int, epochs: int, results: "Any") -> None:
     """One worker: claim, complete, until the queue is empty."""
-    from actlab.engine.study import Study, open_storage
+    from actlab.engine.storage import open_storage
+    from actlab.engine.study import Study
 
-    study = Study(open_storage(journal, url), name)
+    study = Study(open_storage(url or journal), name)
     content, calls = attributes(members, epochs), count_calls(study)
     while claimed := study.claim(batch):
         for trial in claimed.values():
@@ -82,12 +83,13 @@ def count_calls(study: Any) -> list[int]:
 
 def measure(url: str | None, n_workers: int, n_trials: int, batch: int, members: int, epochs: int) -> Cost:
     """Time from the first claim to the last trial told."""
-    from actlab.engine.study import Cell, Study, open_storage
+    from actlab.engine.storage import open_storage
+    from actlab.engine.study import Cell, Study
 
     with tempfile.TemporaryDirectory() as directory:
         journal = Path(directory) / "study.journal"
         name = f"bench {n_workers} {time.time()}"
-        study = Study(open_storage(journal, url), name)
+        study = Study(open_storage(url or journal), name)
         study.enqueue_missing([Cell(f"cell {number}", number) for number in range(n_trials)])
         results = FORKS.Queue()
         arguments = (name, journal, url, batch, members, epochs, results)
@@ -108,9 +110,9 @@ def measure(url: str | None, n_workers: int, n_trials: int, batch: int, members:
 def proxy(url: str, port: int) -> Iterator[str]:
     """Optuna's gRPC proxy in front of a database, in a thread of this process."""
     from actlab.engine.optuna_private import make_proxy_server, with_cache
-    from actlab.engine.storage import open_database
+    from actlab.engine.storage import open_storage
 
-    server = make_proxy_server(with_cache(open_database(url)), "127.0.0.1", port, n_threads=32)
+    server = make_proxy_server(with_cache(open_storage(url)), "127.0.0.1", port, n_threads=32)
     server.start()
     yield f"grpc://127.0.0.1:{port}"
     server.stop(None)

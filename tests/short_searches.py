@@ -9,7 +9,8 @@ import torch
 
 from actlab.config import Configuration
 from actlab.engine.pruning import rungs
-from actlab.engine.study import Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import Study
 from actlab.runs import results
 from actlab.runs.compare_search import Search
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings

@@ -17,7 +17,8 @@ import torch
 from optuna.trial import TrialState
 
 from actlab.config import Configuration
-from actlab.engine.study import Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import Study
 from actlab.errors import InputError
 from actlab.run_files import RunDirectory
 from actlab.runs import experiment as experiments

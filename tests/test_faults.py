@@ -21,7 +21,8 @@ import pytest
 from optuna.trial import TrialState
 
 from actlab.config import Configuration
-from actlab.engine.study import CELL, Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import CELL, Study
 from actlab.run_files import RunDirectory
 from actlab.runs.compare_search import Compare
 from actlab.runs.experiment import Experiment
@@ -52,7 +53,7 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     """One worker: the command as typed, without the time that it takes to start."""
     import torch
 
-    from actlab.engine import storage as database
+    from actlab.engine import storage, study
     from actlab.networks import snapshots
     from actlab.runs import experiment
 
@@ -60,7 +61,8 @@ def work(asked: Configuration, environment: Mapping[str, str], file_limit: int |
     os.dup2(os.open(f"{asked.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     torch.set_num_threads(1)
     # a dead worker of a database shows after seconds instead of minutes
-    database.HEARTBEAT_S, database.GRACE_S = 1, 4
+    for module in (storage, study):
+        module.HEARTBEAT_S, module.GRACE_S = 1, 4  # type: ignore[attr-defined]
     # what is killed goes on from its last epoch
     snapshots.INTERVAL_S, snapshots.LARGEST_SHARE = 0.0, float("inf")
     # two cells a population
@@ -149,7 +151,7 @@ def server() -> Iterator[PostgresServer]:
 def check(asked: Configuration, undisturbed: Path) -> None:
     """Every cell is done once, nothing is left over, and the results are those of the undisturbed run to the bit."""
     run = RunDirectory(str(asked.out))
-    storage = open_storage(run.journal, asked.storage)
+    storage = open_storage(asked.storage or run.journal)
     study = Study(storage, "actlab" if asked.storage is None else run.path.name)
     states = Counter(trial.state for trial in study.trials())
     assert not {TrialState.RUNNING, TrialState.WAITING} & states.keys(), states

@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util.tensor_util import make_ndarray
 
 from actlab.data.table import Table, read_table
-from actlab.engine.study import Cell, Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import Cell, Study
 from actlab.members import Member, Split
 from actlab.networks.population import Outcome
 from actlab.runs import progress as progress_module

@@ -232,7 +232,7 @@ def test_in_a_database_studies_are_called_by_comparison_and_data_set(
     def note(self: Compare) -> None:
         seen.append(self.study.optuna.study_name)
 
-    monkeypatch.setattr("actlab.runs.experiment.open_storage", lambda journal, url: SafeJournalStorage(journal))
+    monkeypatch.setattr("actlab.runs.experiment.open_storage", lambda url: SafeJournalStorage(tmp_path / "database"))
     monkeypatch.setattr(Compare, "execute", note)
     asked = data_sets(tables, tmp_path / "all", NAMES[:2])
     shared = {name: replace(own, storage="postgresql+psycopg://host/db") for name, own in asked.configurations.items()}

@@ -20,8 +20,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from actlab.engine import storage as storages
-from actlab.engine.storage import FileLock, retrying
-from actlab.engine.study import CELL, Cell, Study, open_storage
+from actlab.engine.storage import FileLock, open_storage, retrying
+from actlab.engine.study import CELL, Cell, Study
 from actlab.errors import InputError
 
 CELLS = [Cell(f"cell {number}", number) for number in range(6)]
@@ -113,7 +113,8 @@ def test_a_disk_that_fails_at_the_end_of_many_writes_is_told_and_the_next_write_
 ON_A_JOURNAL = """
 import sys
 from pathlib import Path
-from actlab.engine.study import Cell, Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import Cell, Study
 study = Study(open_storage(Path(sys.argv[1])), "actlab")
 study.enqueue_missing([Cell("cell 0", 0)])
 (trial,) = study.claim(1).values()
@@ -217,11 +218,9 @@ def test_a_lock_that_cannot_be_is_told_in_a_sentence(tmp_path: Path, monkeypatch
     ("nonsense", "must be a database URL"),
     ("postgresql+nodriver://me@host/db", "cannot be opened"),
 ])  # fmt: skip
-def test_a_storage_that_would_do_harm_is_refused_without_repeating_its_password(
-    url: str, says: str, tmp_path: Path
-) -> None:
+def test_a_storage_that_would_do_harm_is_refused_without_repeating_its_password(url: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
-        open_storage(tmp_path / "study.journal", url)
+        open_storage(url)
     assert "secret" not in str(caught.value)
 
 

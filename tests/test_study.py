@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from actlab.engine.optuna_private import trial_id
-from actlab.engine.study import PLACE, Cell, Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import PLACE, Cell, Study
 
 CELLS = [Cell(f"cell {number}", number) for number in range(6)]
 
@@ -99,7 +100,8 @@ def test_released_trials_can_be_queued_again_at_once(journal: Path) -> None:
 CLAIM_AND_SAY = """
 import sys, time
 from pathlib import Path
-from actlab.engine.study import Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import Study
 study = Study(open_storage(Path(sys.argv[1])), "actlab")
 print(*study.claim(2), flush=True)
 time.sleep(60)

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from actlab.engine.study import OWNER, Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import OWNER, Study
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.run_files import RunDirectory

@@ -29,10 +29,7 @@ FEWEST = 3
 
 
 def rungs(max_epochs: int, first: int = FIRST_RUNG, spacing: int = SPACING) -> list[int]:
-    """Epochs at which trials are compared: `first`, then `spacing` times as many, in the first part of training.
-
-    Where that part is shorter than `first`, its end is the only one.
-    """
+    """Epochs at which trials are compared; where training is too short for `first`, its `LAST_SHARE` is the only one."""
     last = int(LAST_SHARE * max_epochs)
     if FEWEST <= last < first:
         return [last]
@@ -51,12 +48,9 @@ def mean_so_far(outcomes: Sequence[Outcome]) -> float:
 
 
 def reason_to_stop(value: float, others: Sequence[float], rung: int, kept: float) -> str:
-    """Why a trial is stopped at a rung, an epoch; empty where it goes on.
+    """Why a trial is stopped at a rung, an epoch; empty where it goes on, as the share `kept` does (at least one trial).
 
-    Args:
-        value: Its mean over its members' best validation scores so far.
-        others: Those of the other trials at the same rung.
-        kept: Share of the trials that goes on; at least one does.
+    `value` is its `mean_so_far`, `others` are those of the other trials at the same rung.
     """
     n_trials = len(others) + 1
     rank = 1 + sum(other < value for other in others)
@@ -70,7 +64,6 @@ class RungPruning(pl.Callback):
     """Reports the trials of a population at every rung and retires those that lose.
 
     Args:
-        study: Has the values of other populations' trials.
         claimed: Place in the results to the trials in training.
         steps: The rungs, in epochs.
         n_splits: Members of a trial; where fewer train together, its mean would not compare with the others'.
@@ -108,19 +101,16 @@ class RungPruning(pl.Callback):
         }
         for place, value in values.items():
             self._report(place, value, rung)
-        elsewhere, kept = self._elsewhere(rung), FIRST_KEPT if rung == self.steps[0] else LATER_KEPT
+        own = set(map(trial_id, self.claimed.values()))
+        elsewhere = [
+            trial.intermediate_values[rung]
+            for trial in self.study.trials(*DONE, TrialState.RUNNING)
+            if rung in trial.intermediate_values and trial_id(trial) not in own
+        ]
+        kept = FIRST_KEPT if rung == self.steps[0] else LATER_KEPT
         for place in values.keys() & {outcome.member.trial for outcome in running}:
             others = [*elsewhere, *(value for other, value in values.items() if other != place)]
             if reason := reason_to_stop(values[place], others, rung, kept):
                 for outcome in trials[place]:
                     outcome.pruned = reason
         pl_module.retire(lambda outcome: outcome.pruned)
-
-    def _elsewhere(self, rung: int) -> list[float]:
-        """Values at this very rung of trials that are not of this population."""
-        own = set(map(trial_id, self.claimed.values()))
-        return [
-            trial.intermediate_values[rung]
-            for trial in self.study.trials(*DONE, TrialState.RUNNING)
-            if rung in trial.intermediate_values and trial_id(trial) not in own
-        ]

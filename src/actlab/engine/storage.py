@@ -104,12 +104,18 @@ FOREIGN_GRACE_S = 30
 ENGINE = {"pool_size": 1, "max_overflow": 2, "pool_pre_ping": True}
 
 
-def open_database(url: str) -> BaseStorage:
-    """The storage of `postgresql+psycopg://user@host/db`, or of `grpc://host:port`, a proxy in front of one.
+def open_storage(place: Path | str) -> BaseStorage:
+    """A journal file, or the database of a URL: `postgresql+psycopg://user@host/db`, or a proxy's `grpc://host:port`.
 
     Raises:
-        InputError: the URL holds a password or names a database that would do harm, or nobody answers.
+        InputError: the journal is damaged, the URL holds a password or names a database that would do harm, or nobody
+            answers there.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return SafeJournalStorage(place) if isinstance(place, Path) else _open_database(place)
+
+
+def _open_database(url: str) -> BaseStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -122,9 +128,8 @@ def open_database(url: str) -> BaseStorage:
         raise InputError(f"storage must not hold a password: give {shown} and put it in ~/.pgpass or PGPASSWORD")
     if parsed.get_backend_name() == "sqlite":
         raise InputError("storage on SQLite hands one trial to several workers: use PostgreSQL, or leave storage away")
-    with warnings.catch_warnings():
-        # heartbeats are marked experimental since Optuna 2.9, the proxy since 4.2
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    # heartbeats are marked experimental since Optuna 2.9, the proxy since 4.2
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         if parsed.drivername != "grpc":
             return _open_server(url)
         host, port = parsed.host or "localhost", parsed.port or 13000
@@ -254,7 +259,7 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
 
 
 class SafeJournalStorage(JournalStorage):
-    """A study in a file whose every line is whole, or an `InputError` that says what is wrong with the file."""
+    """A study in a `SafeJournal`, or an `InputError` that says what is wrong with the file."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -280,16 +285,13 @@ class SafeJournal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self.path, self._is_synced = path, True
         super().__init__(str(path))
-        with journal_lock(path), self._opened() as file:
+        with journal_lock(path), path.open("a+b", buffering=0) as file:
             cut_torn_line(file)
-
-    def _opened(self) -> FileIO:
-        return self.path.open("a+b", buffering=0)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write whole lines, or nothing; an `InputError` where the disk is full or the file cannot be written."""
         rest = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with self._told_if_unwritable(), journal_lock(self.path), self._opened() as file:
+        with self._told_if_unwritable(), journal_lock(self.path), self.path.open("a+b", buffering=0) as file:
             n_whole = cut_torn_line(file)
             try:
                 while rest:
@@ -312,7 +314,7 @@ class SafeJournal(JournalFileBackend):
             yield
         finally:
             self._is_synced = True
-        with self._told_if_unwritable(), self._opened() as file:
+        with self._told_if_unwritable(), self.path.open("ab") as file:
             os.fsync(file.fileno())
 
     @contextmanager

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,8 @@ from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from actlab.engine import storage as storages
 from actlab.engine.optuna_private import stale_trial_ids, trial_id, with_cache
-from actlab.engine.storage import FileLock, RetryingStorage, SafeJournalStorage, advisory_lock
+from actlab.engine.storage import GRACE_S, HEARTBEAT_S, FileLock, RetryingStorage, SafeJournalStorage, advisory_lock
 from actlab.errors import InputError
 
 # User attributes of a trial: its cell's key and place, why it was pruned, who claimed it, and when that one last showed
@@ -41,10 +40,13 @@ class FileCoordinator:
     running trial that is not signed has no living worker.
     """
 
-    def __init__(self, journal: Path, token: str) -> None:
+    def __init__(self, storage: SafeJournalStorage, token: str) -> None:
+        journal = storage.journal.path
         self._token, self._directory = token, journal.with_name("workers")
         self._queue = journal.with_name(f"{journal.name}.queue")
         self._own = FileLock(self._file(token))
+        # many writes that wait for the disk once
+        self.synced_once = storage.journal.synced_once
 
     def _file(self, token: str) -> Path:
         return self._directory / f"{token}.alive"
@@ -81,7 +83,6 @@ class FileCoordinator:
         """Trials (their ids) that are not ours any more; the file says that the worker lives, whatever it does."""
 
     def close(self) -> None:
-        """The worker leaves."""
         if self._own.is_held:
             self._own.path.unlink(missing_ok=True)
             self._own.release()
@@ -96,6 +97,8 @@ class HeartbeatCoordinator:
     proxy does not, nor has it a lock: there the time is an attribute of the trial, and the clocks of the machines must
     agree to within a minute. `storage` is given without the cache that would hide its lock.
     """
+
+    synced_once = nullcontext
 
     def __init__(self, storage: BaseStorage, name: str, study_id: int) -> None:
         self._storage, self._name, self._study_id = storage, name, study_id
@@ -120,7 +123,7 @@ class HeartbeatCoordinator:
             self._storage.set_trial_user_attr(claimed, HEARTBEAT, time.time())
 
     def _beat_for_ever(self) -> None:
-        while not self._stop.wait(storages.HEARTBEAT_S):
+        while not self._stop.wait(HEARTBEAT_S):
             for claimed in list(self._claimed):
                 # told by another worker that took us for dead, or a database that is away: the next round sees
                 with suppress(OptunaError, InputError, KeyError):
@@ -129,7 +132,7 @@ class HeartbeatCoordinator:
     def stale(self, running: Iterable[FrozenTrial]) -> list[int]:
         if self._database:
             return stale_trial_ids(self._database, self._study_id)
-        oldest = time.time() - storages.GRACE_S
+        oldest = time.time() - GRACE_S
         return [trial_id(trial) for trial in running if trial.user_attrs.get(HEARTBEAT, 0.0) < oldest]
 
     def forget(self, told: Iterable[int]) -> None:
@@ -137,16 +140,6 @@ class HeartbeatCoordinator:
 
     def close(self) -> None:
         self._stop.set()
-
-
-def open_storage(journal: Path, url: str | None = None) -> BaseStorage:
-    """The run's journal file, or the database of `url` (`postgresql+psycopg://user@host/db`, `grpc://host:port`).
-
-    Raises:
-        InputError: the journal is damaged, the database cannot be reached, or the URL holds a password.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return SafeJournalStorage(journal) if url is None else storages.open_database(url)
 
 
 @dataclass(frozen=True)
@@ -182,17 +175,12 @@ class Study:
             storage=self.storage, study_name=name, direction="minimize", load_if_exists=True
         )
         self._id = self.storage.get_study_id_from_name(name)
-        # names this worker
-        self._token = uuid.uuid4().hex
-        self.coordinator: FileCoordinator | HeartbeatCoordinator
-        # many writes that wait for the disk once, where the study is in a file
-        self._synced_once: Callable[[], AbstractContextManager[None]]
-        if isinstance(storage, SafeJournalStorage):
-            self.coordinator = FileCoordinator(storage.journal.path, self._token)
-            self._synced_once = storage.journal.synced_once
-        else:
-            self.coordinator = HeartbeatCoordinator(storage, name, self._id)
-            self._synced_once = nullcontext
+        self._token = uuid.uuid4().hex  # names this worker
+        self.coordinator = (
+            FileCoordinator(storage, self._token)
+            if isinstance(storage, SafeJournalStorage)
+            else HeartbeatCoordinator(storage, name, self._id)
+        )
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in some states (all without any), by number."""
@@ -207,7 +195,7 @@ class Study:
 
     def enqueue_missing(self, cells: Iterable[Cell], limit: int | None = None) -> int:
         """Queue every cell that is neither done, nor running in a live worker, nor queued; returns how many."""
-        with self.coordinator.lock(), self._synced_once():
+        with self.coordinator.lock(), self.coordinator.synced_once():
             for stale in self.coordinator.stale(self.trials(TrialState.RUNNING)):
                 self._fail(stale)
             known = _cells_of(self.trials(*DONE, TrialState.RUNNING, TrialState.WAITING))
@@ -223,7 +211,7 @@ class Study:
 
     def claim(self, limit: int) -> dict[int, optuna.Trial]:
         """Take up to `limit` queued trials, by place in the results; unlike Optuna's `ask` it never invents one."""
-        with self.coordinator.lock(), self._synced_once():
+        with self.coordinator.lock(), self.coordinator.synced_once():
             busy = _cells_of(self.trials(*DONE, TrialState.RUNNING))
             claimed: dict[int, optuna.Trial] = {}
             # what somebody else's tool queued is not a cell of this run
@@ -266,7 +254,7 @@ class Study:
         With a reason in `pruned` it was stopped early, and its value is the last one that it reported.
         """
         try:
-            with self._synced_once():
+            with self.coordinator.synced_once():
                 for key, content in attributes.items():
                     trial.set_user_attr(key, content)
                 if pruned:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,10 +36,9 @@ class Worker:
         return self.index % n_gpus if n_gpus > 1 else None
 
 
-Job = Callable[[Any, Worker], None]
-
-
-def run_workers(job: Job, argument: Any, n_workers: int, logs: Path, watch: Callable[[], None]) -> None:
+def run_workers(
+    job: Callable[[Any, Worker], None], argument: Any, n_workers: int, logs: Path, watch: Callable[[], None]
+) -> None:
     """Run `job(argument, worker)` in processes of their own until all are done.
 
     A worker that was killed is replaced while others are at work or were; what it was doing is the job's to recover.
@@ -55,84 +54,74 @@ def run_workers(job: Job, argument: Any, n_workers: int, logs: Path, watch: Call
     import torch
 
     n_threads = max(1, torch.get_num_threads() // n_workers)
-    team = _Team(job, argument, logs)
+    starting = [Worker(index, n_threads, n_workers) for index in range(n_workers)]
+    logs.mkdir(parents=True, exist_ok=True)
+    log = {worker: logs / f"{worker.index}.log" for worker in starting}
+    children: dict[Worker, subprocess.Popen[bytes]] = {}
+    replacements = 2 * n_workers
     try:
-        for index in range(n_workers):
-            team.start(Worker(index, n_threads, n_workers))
-        replacements = 2 * n_workers
-        while team.children:
+        while starting or children:
+            for worker in starting:
+                children[worker] = child = _start(n_threads, log[worker])
+                assert child.stdin is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pickle.dump((job, argument, worker), child.stdin)
+                    child.stdin.flush()
             watch()
-            for worker in team.ended():
-                if replacements == 0:
-                    raise InputError(f"workers keep dying; the last lines of {team.log(worker)} may say why")
-                replacements -= 1
-                print(f"actlab: worker {worker.index} died and is replaced", file=sys.stderr)
-                team.start(worker)
+            starting = []
+            for worker in [worker for worker, child in children.items() if child.poll() is not None]:
+                child = children.pop(worker)
+                # closes the pipe to it
+                child.communicate()
+                if child.returncode in (1, 2):
+                    raise _failure(worker, child.returncode, log[worker])
+                if child.returncode != 0:
+                    if replacements == 0:
+                        raise InputError(f"workers keep dying; the last lines of {log[worker]} may say why")
+                    replacements -= 1
+                    print(f"actlab: worker {worker.index} died and is replaced", file=sys.stderr)
+                    starting.append(worker)
             time.sleep(POLL_S)
         watch()
     finally:
-        team.stop()
+        _stop(children.values())
 
 
-class _Team:
-    """The worker processes that are alive."""
+def _start(n_threads: int, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "actlab.engine.workers"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)},
+            # Ctrl-C is for the parent, who tells the workers
+            start_new_session=True,
+        )
 
-    def __init__(self, job: Job, argument: Any, logs: Path) -> None:
-        self.job, self.argument, self.logs = job, argument, logs
-        self.children: dict[Worker, subprocess.Popen[bytes]] = {}
-        logs.mkdir(parents=True, exist_ok=True)
 
-    def log(self, worker: Worker) -> Path:
-        return self.logs / f"{worker.index}.log"
+def _failure(worker: Worker, code: int, log: Path) -> Exception:
+    """What a worker that was not killed failed with: an `InputError` in its own words, or where to look."""
+    if code == 1:
+        return RuntimeError(f"worker {worker.index} failed; {log} says why")
+    lines = log.read_text(errors="replace").strip().splitlines()
+    said = lines[-1] if lines else f"worker {worker.index} stopped without a word"
+    return InputError(said.removeprefix("actlab: "))
 
-    def start(self, worker: Worker) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(worker.n_threads), "MKL_NUM_THREADS": str(worker.n_threads)}
-        with self.log(worker).open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "actlab.engine.workers"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                # Ctrl-C is for the parent, who tells the workers
-                start_new_session=True,
-            )
-        self.children[worker] = child
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            pickle.dump((self.job, self.argument, worker), child.stdin)
-            child.stdin.flush()
 
-    def ended(self) -> Iterator[Worker]:
-        """Workers that died (not those that are done); an `InputError` in the words of one that raised it."""
-        for worker, child in list(self.children.items()):
-            code = child.poll()
-            if code is None:
-                continue
-            # closes the pipe to it
-            self.children.pop(worker).communicate()
-            if code == 2:
-                lines = self.log(worker).read_text(errors="replace").strip().splitlines()
-                said = lines[-1] if lines else f"worker {worker.index} stopped without a word"
-                raise InputError(said.removeprefix("actlab: "))
-            if code == 1:
-                raise RuntimeError(f"worker {worker.index} failed; {self.log(worker)} says why")
-            if code != 0:
-                yield worker
-
-    def stop(self) -> None:
-        """Tell all to stop, and end those that do not."""
-        for child in self.children.values():
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
-        for child in self.children.values():
-            try:
-                child.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-            # closes the pipe to it: while it saves what it has to, that would stop it once more
-            child.communicate()
+def _stop(children: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Tell all to stop, and end those that do not."""
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    for child in children:
+        try:
+            child.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+        # closes the pipe to it: while it saves what it has to, that would stop it once more
+        child.communicate()
 
 
 def _follow_parent(lifeline: IO[bytes]) -> None:

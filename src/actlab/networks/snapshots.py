@@ -1,7 +1,7 @@
-"""What is kept of a population in training, so that an interrupted one goes on from the end of an epoch.
+"""Snapshots of a population in training, from which an interrupted one goes on at the end of an epoch.
 
-Lightning saves and restores (`Trainer.fit(ckpt_path=...)`); what members go on from is `PopulationModule`'s to say. A
-snapshot may hold more members than are trained again: other workers may have taken some, and a study may be done.
+Lightning saves and restores; what members go on from is `PopulationModule`'s to say. A snapshot may hold more members
+than are trained again: other workers may have taken some, and a study may be done.
 """
 
 import hashlib
@@ -27,8 +27,7 @@ KEY = "actlab_key"
 class Snapshots:
     """The snapshots of one process in a directory: found before training, deleted once results are stored.
 
-    `key` names all that training depends on besides the members, and `keeps_results` says whether trained members wait
-    here for other work to be done.
+    `key` names all that training depends on besides the members; `keeps_results` lets trained ones wait for other work.
     """
 
     def __init__(self, directory: Path, key: str, keeps_results: bool) -> None:
@@ -39,21 +38,18 @@ class Snapshots:
         """Members that can go on from one snapshot, with its path; then all others, as one population."""
         left, groups = list(members), []
         for path in sorted(self.directory.glob("population-*.ckpt")):
-            known = self._members_of(path)
+            try:
+                # its tensors stay on the disk
+                content = torch.load(path, mmap=True, weights_only=True)
+                known = set(content["population"]["members"]) if content[KEY] == self.key else set()
+            except Exception:
+                # cut short, or no snapshot: torch raises about anything, and training from the start is always right
+                continue
             if own := [member for member in left if repr(member) in known]:
                 groups.append((own, path))
                 self.used.add(path)
                 left = [member for member in left if repr(member) not in known]
         return [*groups, *([(left, None)] if left else [])]
-
-    def _members_of(self, path: Path) -> set[str]:
-        try:
-            # its tensors stay on the disk
-            content = torch.load(path, mmap=True, weights_only=True)
-            return set(content["population"]["members"]) if content[KEY] == self.key else set()
-        except Exception:
-            # cut short, or no snapshot: torch raises about anything, and training from the start is always right
-            return set()
 
     def callback(self, members: Sequence[Member], is_last: bool) -> "SnapshotCallback":
         """What writes the snapshots of a population; where another one follows, its results as well."""
@@ -79,15 +75,12 @@ class SnapshotCallback(Checkpoint):
         self.path, self.key, self.is_last = path, key, is_last
         self.wait_s, self.since = INTERVAL_S, time.monotonic()
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: object, pl_module: object, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.key
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         started = time.monotonic()
-        is_due = not self.is_last if trainer.should_stop else started - self.since >= self.wait_s
-        if not is_due:
+        if self.is_last if trainer.should_stop else started - self.since < self.wait_s:
             return
         try:
             trainer.save_checkpoint(self.path)
@@ -113,5 +106,4 @@ class SnapshotFiles(TorchCheckpointIO):
             raise InputError(f"{path} cannot be written: {error}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
-        return content
+        return dict(torch.load(path, mmap=True, weights_only=True))

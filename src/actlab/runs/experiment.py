@@ -24,7 +24,8 @@ from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.diagnostics.health import HealthMonitor
-from actlab.engine.study import Cell, Study, open_storage
+from actlab.engine.storage import open_storage
+from actlab.engine.study import Cell, Study
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.networks.machine import give_back_freed_memory, is_accelerated
@@ -162,7 +163,7 @@ class Experiment(ABC):
         self.evaluation = Evaluation.of(replace(configuration, trainer=trainer))
         shipped = shipped_splits(self.table.n_rows, configuration.compare, configuration.seed)
         self.networks = RunNetworks(self.run.weights, self.evaluation, self.table, shipped)
-        storage = open_storage(self.run.journal, configuration.storage)
+        storage = open_storage(self.run.journal if configuration.storage is None else configuration.storage)
         name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
         self.study = Study(storage, name)
         config = {key: value for key, value in configuration.compared().items() if key not in self.ignored}

@@ -1,8 +1,7 @@
 """What a network has to beat: the median, ridge regression and gradient boosting, on the same folds.
 
-A reference has no use for an inner split, so it is fitted once a (repeat, fold) on every row outside the test fold,
-training and validation together, and scored on the test rows. Whatever it chooses (ridge's penalty) it chooses on the
-rows it is fitted on.
+A reference has no use for an inner split: it is fitted once a (repeat, fold) on every row outside the test fold, and
+what it chooses (ridge's penalty) it chooses on those rows.
 """
 
 import math
@@ -48,11 +47,7 @@ class FoldData:
 
 @dataclass(frozen=True)
 class ReferencePrediction:
-    """What one reference says of the test rows of one fold.
-
-    `rows` (n_test,) are row numbers of the table, `predictions` (n_test,) are in the unit of the target, and `score`
-    is their log-RMSE (RMSE for an untransformed target).
-    """
+    """What one reference says of the test rows of one fold, in the unit of the target (n_test,); `score` is its metric."""
 
     name: str
     repeat: int
@@ -75,19 +70,20 @@ def reference_predictions(
     folds = {(split.repeat, split.fold): rows for split, rows in splits.items()}
 
     def of_fold(fold: tuple[int, int]) -> list[ReferencePrediction]:
-        rows, found = folds[fold], []
+        rows = folds[fold]
         fitting = np.union1d(rows.training, rows.validation)
         scaler = fit_target(target, fitting, settings.target_transform)
         data = FoldData(fitting, rows.test, scaler.forward(target), table, settings)
+
+        def of_reference(name: str, predicted: Values) -> ReferencePrediction:
+            error = (predicted - data.targets[rows.test]) * scaler.sd
+            score = float(np.sqrt(np.mean(np.square(error))))
+            return ReferencePrediction(name, *fold, rows.test, scaler.inverse(predicted), score)
+
         # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine make
         # gradient boosting ten times slower
         with threadpool_limits(1, user_api="openmp"):
-            for name, predict in REFERENCES.items():
-                predicted = predict(data)
-                error = (predicted - data.targets[rows.test]) * scaler.sd
-                score = float(np.sqrt(np.mean(np.square(error))))
-                found.append(ReferencePrediction(name, *fold, rows.test, scaler.inverse(predicted), score))
-        return found
+            return [of_reference(name, predict(data)) for name, predict in REFERENCES.items()]
 
     # each fold on a thread of its own, where its copies of the table are small
     is_small = table.n_rows * len(table.schema.columns) <= MOST_CELLS
