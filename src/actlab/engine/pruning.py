@@ -29,7 +29,7 @@ FEWEST = 3
 
 
 def rungs(max_epochs: int, first: int = FIRST_RUNG, spacing: int = SPACING) -> list[int]:
-    """Epochs at which trials are compared; where training is too short for `first`, its `LAST_SHARE` is the only one."""
+    """Epochs at which trials are compared; the end of `LAST_SHARE` alone where that comes before `first`."""
     last = int(LAST_SHARE * max_epochs)
     if FEWEST <= last < first:
         return [last]
@@ -48,9 +48,9 @@ def mean_so_far(outcomes: Sequence[Outcome]) -> float:
 
 
 def reason_to_stop(value: float, others: Sequence[float], rung: int, kept: float) -> str:
-    """Why a trial is stopped at a rung, an epoch; empty where it goes on, as the share `kept` does (at least one trial).
+    """Why a trial is stopped at a rung, an epoch; empty where it goes on, as the share `kept` of all does.
 
-    `value` is its `mean_so_far`, `others` are those of the other trials at the same rung.
+    `value` is its `mean_so_far`, `others` are those of the other trials at the same rung; at least one goes on.
     """
     n_trials = len(others) + 1
     rank = 1 + sum(other < value for other in others)

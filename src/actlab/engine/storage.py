@@ -37,8 +37,7 @@ class FileLock:
     """An exclusive lock on a file, between processes and between threads, which the kernel ends with its process.
 
     `filelock.FileLock` is something else: it lets its thread in once more, and ends when it is collected as garbage.
-
-    The file is made when it is not there, and stays behind: removing it while others wait would let two in.
+    The file stays behind: removing it while others wait would let two in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -252,10 +251,8 @@ def advisory_lock(storage: RDBStorage, name: str) -> Iterator[None]:
         yield
     finally:
         # a server that was restarted meanwhile has forgotten the lock with the connection
-        with suppress(SQLAlchemyError):
+        with suppress(SQLAlchemyError), connection:
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-        with suppress(SQLAlchemyError):
-            connection.close()
 
 
 class SafeJournalStorage(JournalStorage):

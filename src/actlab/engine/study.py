@@ -175,7 +175,8 @@ class Study:
             storage=self.storage, study_name=name, direction="minimize", load_if_exists=True
         )
         self._id = self.storage.get_study_id_from_name(name)
-        self._token = uuid.uuid4().hex  # names this worker
+        # names this worker
+        self._token = uuid.uuid4().hex
         self.coordinator = (
             FileCoordinator(storage, self._token)
             if isinstance(storage, SafeJournalStorage)

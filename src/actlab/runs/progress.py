@@ -1,14 +1,13 @@
-"""What is seen while networks train: how far a run is, and its curves in TensorBoard.
+"""What is seen while networks train: curves in TensorBoard, and how far a run is.
 
-Two sources say how far a run is: the populations that train in this process, and the study that several workers share
-(their parent trains nothing itself).
+The populations that train in this process say so, or the study of several workers, whose parent trains nothing itself.
 """
 
 import math
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -41,13 +40,13 @@ def _networks(n_done: int, n_members: int, pace: float, epoch: int | None = None
 
 
 def _times(elapsed_s: float, left_s: float) -> str:
-    """What is left is nan or infinite while unknown."""
+    """In words; what is left is nan or infinite while unknown."""
     left = f"about {duration(left_s)} left" if math.isfinite(left_s) else "time left not known yet"
     return f"{duration(elapsed_s)} elapsed, {left}"
 
 
 class TeamProgress(Progress):
-    """Members done, pace, remaining time and the current leader, as far as the trials of a study that were told say."""
+    """Members done, pace, remaining time and the leader, as the trials of a study that were told have it."""
 
     def __init__(self, study: Study, n_trials: int, n_splits: int, console: Console | None = None) -> None:
         super().__init__(console)
@@ -112,9 +111,8 @@ def expected_member_epochs(
 class PopulationProgress(Progress, pl.Callback):
     """Members, epochs, pace, remaining time and the current leader, over all the fits of one run.
 
-    Args:
-        n_members: Members that the run will train; where not known, those of the populations so far.
-        n_already: Those among them that are done without having trained here: an earlier, interrupted run's.
+    The run will train `n_members` (where not known, those of the populations so far), of which `n_already` are done
+    without having trained here: an earlier, interrupted run's.
     """
 
     def __init__(self, n_members: int = 0, n_already: int = 0, console: Console | None = None) -> None:
@@ -236,8 +234,8 @@ class LiveCurves(pl.Callback):
             own = (members for members in trials if members[0].member.activation == activation)
             leading = min(own, key=mean_score)
             values = {
-                "live/val": _mean(outcome.val_curve[-1] for outcome in leading if outcome.val_curve),
-                "live/train": _mean(outcome.train_curve[-1] for outcome in leading if outcome.train_curve),
+                "live/val": _mean_of_last(outcome.val_curve for outcome in leading),
+                "live/train": _mean_of_last(outcome.train_curve for outcome in leading),
                 "live/networks": n_running[activation],
             }
             if activation not in self.files:
@@ -258,7 +256,7 @@ class LiveCurves(pl.Callback):
         self.files = {}
 
 
-def _mean(values: Iterable[float]) -> float:
+def _mean_of_last(curves: Iterable[Sequence[float]]) -> float:
     """Of the finite ones; nan, which is not written, where there is none."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [curve[-1] for curve in curves if curve and math.isfinite(curve[-1])]
     return statistics.fmean(finite) if finite else math.nan

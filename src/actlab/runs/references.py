@@ -47,7 +47,10 @@ class FoldData:
 
 @dataclass(frozen=True)
 class ReferencePrediction:
-    """What one reference says of the test rows of one fold, in the unit of the target (n_test,); `score` is its metric."""
+    """What one reference predicts for the test `rows` (n_test,) of one fold, in the unit of the target (n_test,).
+
+    `score` is the log-RMSE of these predictions (RMSE for an untransformed target).
+    """
 
     name: str
     repeat: int
@@ -95,10 +98,8 @@ def reference_predictions(
 
 def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
     """Mean score over the folds of each reference, lower is better; None where a fold has no finite score."""
-    scores: dict[str, list[float]] = {name: [] for name in REFERENCES}
-    for prediction in predictions:
-        scores[prediction.name].append(prediction.score)
-    means = {name: statistics.fmean(values) for name, values in scores.items()}
+    predictions = list(predictions)
+    means = {name: statistics.fmean(one.score for one in predictions if one.name == name) for name in REFERENCES}
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
