@@ -13,7 +13,7 @@ from actlab.diagnostics import health as health_callback
 from actlab.diagnostics.health import HealthMonitor, measure
 from actlab.members import Member, Split
 from actlab.networks.module import PopulationModule
-from actlab.networks.network import Regressor
+from actlab.networks.network import Regressor, gather
 from actlab.runs.evaluate import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
 
@@ -101,7 +101,7 @@ def test_gradient_norms_are_those_of_one_member_alone(name: str) -> None:
     features, targets = rows()
     health = measure(stack, features, targets)
     for row in range(N_MEMBERS):
-        alone = stack.select([row]).eval()
+        alone = gather([(stack, torch.tensor([row]))]).eval()
         signal, seen = features[row : row + 1], []
         for depth in range(2):
             z = alone.linear(depth, signal)
@@ -203,7 +203,7 @@ def test_a_neighbour_does_not_change_a_members_health() -> None:
     stack = build("mish")
     features, targets = rows()
     together = measure(stack, features, targets)
-    alone = measure(stack.select([1]), features[1:2], targets[1:2])
+    alone = measure(gather([(stack, torch.tensor([1]))]), features[1:2], targets[1:2])
     for name in ("dead", "saturated", "mean_output", "gradient_norm"):
         torch.testing.assert_close(getattr(together, name)[1:2], getattr(alone, name))
 

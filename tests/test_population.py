@@ -19,7 +19,7 @@ from actlab.networks.activation_functions import RReLU
 from actlab.networks.adamw import schedule_factor
 from actlab.networks.autograd import Piece
 from actlab.networks.module import PopulationModule
-from actlab.networks.network import Regressor, draw
+from actlab.networks.network import Regressor, draw, gather
 from actlab.networks.population import Outcome, StackTraining
 from actlab.networks.streams import least_kept, random_bits
 from actlab.runs.evaluate import make_trainer
@@ -347,7 +347,7 @@ def test_padding_is_not_counted_and_a_member_goes_without_it() -> None:
     stack = Regressor([one, other], [9, 6])
     alone = Regressor([other], [6])
     assert [stack.n_parameters(row) for row in (0, 1)] == [alone.n_parameters(0) + 3 * 2 * 24, alone.n_parameters(0)]
-    turned = stack.select([1]).join(stack.select([0]))
+    turned = gather([(stack, torch.tensor([1])), (stack, torch.tensor([0]))])
     assert turned.n_features == (6, 9)
     for found in (stack.member_state(1), turned.member_state(0)):
         assert {name: value.tolist() for name, value in found.items()} == {

@@ -65,12 +65,12 @@ def test_members_of_a_stream_share_hashed_numbers_wherever_they_lie() -> None:
 
 def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
     own = [Member(0, "relu", 0.1, Split(0, 0, i), 0, (7, 5), 0.3, "auto", 0.0) for i in range(3)]
-    shapes = [(6, 7), (6, 5)]
+    shape = EpochShape(5, 6, (7, 5), 0.3)
     stepwise, at_once = Streams(own, "dropout", torch.device("cpu")), Streams(own, "dropout", torch.device("cpu"))
     stepwise.seed(4)
     at_once.seed(4)
-    wanted = [stepwise.masks(shapes, 0.3, torch.float32) for _ in range(5)]
-    masks = masks_of_steps(at_once.generators, 5, shapes, 0.3, torch.float32)
+    wanted = [stepwise.masks([(6, 7), (6, 5)], 0.3, torch.float32) for _ in range(5)]
+    masks = masks_of_steps(at_once.generators, 5, shape, torch.float32)
     for step in range(5):
         for layer in range(2):
             assert torch.equal(masks[layer][step], wanted[step][layer])

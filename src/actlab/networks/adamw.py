@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actlab.data.datamodule import LANES
-from actlab.networks.network import Regressor
+from actlab.networks.network import Regressor, take_rows
 
 # AdamW's names
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -69,8 +69,10 @@ class RowAdamW:
         self.tensors = stack.layers().tensors()
         n_steps = 0 if sources is None else sources[0][0].steps
         self.moments = [
-            {key: _moments(tensor.detach(), position, key, sources) for key in MOMENTS}
-            for position, tensor in enumerate(self.tensors)
+            {key: torch.zeros_like(tensor.detach()) for key in MOMENTS}
+            if sources is None
+            else take_rows(*((source.moments[i], rows) for source, rows in sources))
+            for i, tensor in enumerate(self.tensors)
         ]
         size, device = chunk or stack.n_members, self.tensors[0].device
         settings = [(m.learning_rate, m.weight_decay, m.epochs, row // size) for row, m in enumerate(stack.members)]
@@ -165,11 +167,3 @@ class RowAdamW:
 def _as_adamw_takes_it(learning_rate: float, device: torch.device) -> float | Tensor:
     """On an accelerator a tensor there, which a recorded step reads anew each time."""
     return learning_rate if device.type == "cpu" else torch.tensor(learning_rate, device=device)
-
-
-def _moments(tensor: Tensor, position: int, key: str, sources: Sequence[tuple[AdamWState, Tensor]] | None) -> Tensor:
-    if sources is None:
-        return torch.zeros_like(tensor)
-    parts = [source.moments[position][key].index_select(0, rows) for source, rows in sources]
-    # one is a copy already
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

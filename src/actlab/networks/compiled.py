@@ -326,7 +326,7 @@ class Chunks:
         own = [self._own_batches(rows, order) for rows in self.chunks]
         total = torch.zeros(self.stack.n_members, dtype=torch.float64)
         for steps in _slices(shape.steps, max(1, min(MOST_STEPS, MASK_BYTES // bytes_of_step))):
-            masks = masks_of_steps(generators, steps.stop - steps.start, shape.dropped, shape.dropout, dtype)
+            masks = masks_of_steps(generators, steps.stop - steps.start, shape, dtype)
             for rows, batches in zip(self.chunks, own, strict=True):
                 total[rows] += self._steps(rows, batches(steps), masks, self.streams.rows[rows])
         return total

@@ -14,12 +14,8 @@ from torchmetrics import Metric
 def rmse(predictions: Tensor, targets: Tensor) -> Tensor:
     """Root mean squared error over the last axis; given logarithms of both it is log-RMSE.
 
-    Args:
-        predictions: (P, B) or (B,).
-        targets: (B,), the same rows for every member, or of the shape of `predictions`.
-
-    Returns:
-        (P,), or a scalar for predictions of shape (B,); differentiable, nan where a prediction is nan.
+    (P,) for predictions (P, B), a scalar for (B,); differentiable, nan where a prediction is nan. Targets are (B,), the
+    same rows for every member, or of the shape of `predictions`.
     """
     _check_shapes(predictions, targets)
     return (predictions - targets).square().mean(dim=-1).sqrt()

@@ -12,6 +12,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -55,7 +56,8 @@ class PopulationModule(pl.LightningModule):
         self._n_threads = 1
         self._epoch_started = 0.0
         self._shared: SharedBatches | None = None
-        self._has_frozen = False
+        # what `on_fit_start` changed in the process
+        self._undo = ExitStack()
         self.strict_loading = False
 
     @property
@@ -159,7 +161,7 @@ class PopulationModule(pl.LightningModule):
             if rows:
                 positions = [position_of[stack["positions"][row]] for row in rows]
                 self._planned.append((positions, {**stack, "rows": rows}))
-                self.stacks.append(self._new_stack(positions, take_rows(stack["weights"], torch.tensor(rows))))
+                self.stacks.append(self._new_stack(positions, take_rows((stack["weights"], torch.tensor(rows)))))
         self._set_streams(self.members[position] for positions, _ in self._planned for position in positions)
 
     def _set_streams(self, members: Iterable[Member]) -> None:
@@ -171,13 +173,18 @@ class PopulationModule(pl.LightningModule):
         self.training_stacks.sort(key=lambda training: -training.n_members)
         if self._n_threads > 1 and len(self.training_stacks) > 1:
             torch.set_num_threads(1)
+            self._undo.callback(torch.set_num_threads, self._n_threads)
             self._pool = ThreadPoolExecutor(self._n_threads, initializer=_prepare_thread)
+            self._undo.callback(self._pool.shutdown, cancel_futures=True)
+            self._undo.callback(setattr, self, "_pool", None)
         torch.set_flush_denormal(True)
+        # a process-wide state of the processor: whoever computes after us wants it as it was
+        self._undo.callback(torch.set_flush_denormal, False)
         keep_freed_memory()
         # what is there already stays: no need to look through it again and again
-        self._has_frozen = gc.get_freeze_count() == 0
-        if self._has_frozen:
+        if gc.get_freeze_count() == 0:
             gc.freeze()
+            self._undo.callback(gc.unfreeze)
 
     def _side_by_side(self, tasks: Iterable[tuple[StackTraining, Callable[[], None]]]) -> None:
         """Work of stacks, as the Trainer wants it computed."""
@@ -254,21 +261,10 @@ class PopulationModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         self.retire(lambda outcome: True)
-        self._close_pool()
+        self._undo.close()
 
     def on_exception(self, exception: BaseException) -> None:
-        self._close_pool()
-
-    def _close_pool(self) -> None:
-        if self._has_frozen:
-            gc.unfreeze()
-            self._has_frozen = False
-        # a process-wide state of the processor: whoever computes after us wants it as it was
-        torch.set_flush_denormal(False)
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-            torch.set_num_threads(self._n_threads)
+        self._undo.close()
 
     def test_step(self, batch: str, batch_idx: int) -> None:
         """Score every member's best weights on the test rows of its fold, once."""

@@ -217,23 +217,6 @@ class Regressor(nn.Module):
         per_member = sum(value[0].numel() for value in self.stacked().values())
         return per_member - padding * self.first_weight.shape[2]
 
-    def select(self, rows: Sequence[int]) -> "Regressor":
-        """A new stack with copies of some members."""
-        index = torch.tensor(list(rows), device=self.first_weight.device)
-        kept = take_rows(self.stacked(), index)
-        return self._like([self.members[r] for r in rows], [self.n_features[r] for r in rows], kept)
-
-    def join(self, other: "Regressor") -> "Regressor":
-        """A new stack with copies of the members of both, these first; both are equally wide."""
-        theirs = other.stacked()
-        both = {name: torch.cat([value.detach(), theirs[name].detach()]) for name, value in self.stacked().items()}
-        return self._like([*self.members, *other.members], [*self.n_features, *other.n_features], both)
-
-    def _like(self, members: list[Member], n_features: list[int], parameters: dict[str, Tensor]) -> "Regressor":
-        stack = Regressor(members, n_features, parameters)
-        stack.activation.to(self.first_weight)
-        return stack.train(self.training)
-
     def start_epoch(self, epoch: int) -> None:
         """Put the members' random streams at the start of an epoch (dropout masks, random slopes)."""
         device = self.first_weight.device
@@ -279,9 +262,25 @@ class Regressor(nn.Module):
         return cast(Tensor, torch.func.vmap(lambda one, signal: apply(one, (signal,)))(own, z))
 
 
-def take_rows(tensors: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-    """Copies of some members' rows of stacked tensors."""
-    return {name: value.detach().index_select(0, index) for name, value in tensors.items()}
+def gather(sources: Sequence[tuple[Regressor, Tensor]]) -> Regressor:
+    """A new stack with copies of some members (their rows) of equally wide stacks, one source after the other."""
+    first = sources[0][0]
+    rows = [(stack, row) for stack, index in sources for row in index.tolist()]
+    stack = Regressor(
+        [own.members[row] for own, row in rows],
+        [own.n_features[row] for own, row in rows],
+        take_rows(*((own.stacked(), index) for own, index in sources)),
+    )
+    stack.activation.to(first.first_weight)
+    return stack.train(first.training)
+
+
+def take_rows(*sources: tuple[Mapping[str, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Copies of some members' rows of stacked tensors, one source after the other."""
+    taken = [{name: value.detach().index_select(0, rows) for name, value in own.items()} for own, rows in sources]
+    if len(taken) == 1:
+        return taken[0]
+    return {name: torch.cat([own[name] for own in taken]) for name in taken[0]}
 
 
 def stack_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from actlab.networks.adamw import AdamWState, RowAdamW
 from actlab.networks.autograd import AutogradSteps, Piece, recorder
 from actlab.networks.compiled import Chunks, can_compile, chunk_size
 from actlab.networks.metrics import LogRMSE
-from actlab.networks.network import Regressor, layer_shapes, take_rows, unstack
+from actlab.networks.network import Regressor, gather, layer_shapes, take_rows, unstack
 from actlab.networks.streams import EpochShape, SharedBatches
 from actlab.networks.trained import TrainedNetwork
 from actlab.settings import OptimizerSettings
@@ -138,8 +138,8 @@ class StackTraining:
         if interrupted is not None:
             rows = torch.tensor(interrupted["rows"])
             so_far = [interrupted["outcomes"][row] for row in interrupted["rows"]]
-            self.best = {name: value.to(device) for name, value in take_rows(interrupted["best"], rows).items()}
-            moments = [{k: v.to(device) for k, v in take_rows(own, rows).items()} for own in interrupted["moments"]]
+            self.best = {name: value.to(device) for name, value in take_rows((interrupted["best"], rows)).items()}
+            moments = [{k: v.to(device) for k, v in take_rows((own, rows)).items()} for own in interrupted["moments"]]
             sources = [(AdamWState(interrupted["steps"], moments), torch.arange(stack.n_members, device=device))]
         known = zip(positions, stack.members, so_far, strict=True)
         self.outcomes = {position: Outcome(member, **own) for position, member, own in known}
@@ -151,7 +151,7 @@ class StackTraining:
 
         def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             # where all train and lie on the processor, nothing is copied: it is about to be written
-            kept = tensors if len(rows) == self.stack.n_members else take_rows(tensors, rows)
+            kept = tensors if len(rows) == self.stack.n_members else take_rows((tensors, rows))
             return {name: value.detach().cpu() for name, value in kept.items()}
 
         steps, moments = self.optimizer.state()
@@ -281,24 +281,27 @@ class StackTraining:
             self._finish(gone[start : start + FETCHED])
         self.rows = [row for row, position in places if position in self.outcomes]
         if self.rows and len(self.rows) < least_alive(self.sd.device) * self.stack.n_members:
-            self._shrink()
+            self._gather([self])
 
     def _finish(self, gone: Sequence[tuple[int, int]]) -> None:
         """Hand out the best weights of some (row, position)."""
-        index = torch.tensor([row for row, _ in gone], device=self.sd.device)
-        weights = {name: value.cpu() for name, value in take_rows(self.best, index).items()}
-        for place, (row, position) in enumerate(gone):
+        weights, places = self.best, [row for row, _ in gone]
+        if self.device_queue is not None:
+            fetched = take_rows((weights, torch.tensor(places, device=self.sd.device)))
+            weights, places = {name: value.cpu() for name, value in fetched.items()}, list(range(len(gone)))
+        for place, (row, position) in zip(places, gone, strict=True):
             outcome = self.outcomes.pop(position)
             if outcome.best_epoch > 0:
                 own = {name: value[place] for name, value in weights.items()}
                 outcome.state = unstack(own, self.stack.n_features[row])
             self.finished[position] = outcome
 
-    def _shrink(self) -> None:
-        """Let go of the members that no longer train."""
-        index = torch.tensor(self.rows, device=self.sd.device)
-        self.best = take_rows(self.best, index)
-        self._set_stack(self.stack.select(self.rows), [(self.optimizer.state(), index)])
+    def _gather(self, trainings: "Sequence[StackTraining]") -> None:
+        """Go on with the members of these that still train, one after the other, and let go of all others."""
+        places = [(one, torch.tensor(one.rows, device=self.sd.device)) for one in trainings]
+        self.best = take_rows(*((one.best, rows) for one, rows in places))
+        stack = gather([(one.stack, rows) for one, rows in places])
+        self._set_stack(stack, [(one.optimizer.state(), rows) for one, rows in places])
 
     def halve(self) -> "StackTraining":
         """Give half of the members to a new stack, so that two threads have work."""
@@ -306,7 +309,7 @@ class StackTraining:
         other.finished = {}
         for half, own in ((other, slice(middle, None)), (self, slice(middle))):
             half.rows, half.outcomes = half.rows[own], dict(list(half.outcomes.items())[own])
-            half._shrink()
+            half._gather([half])
         return other
 
     def can_absorb(self, other: "StackTraining") -> bool:
@@ -318,15 +321,10 @@ class StackTraining:
 
     def absorb(self, other: "StackTraining") -> None:
         """Take over another stack's members: many small stacks cost more than one."""
-        for one in (self, other):
-            if one.n_members < one.stack.n_members:
-                one._shrink()
-        everyone = [(t.optimizer.state(), torch.arange(t.n_members, device=t.sd.device)) for t in (self, other)]
-        self.best = {name: torch.cat([value, other.best[name]]) for name, value in self.best.items()}
         self.splits = tuple(dict.fromkeys([*self.splits, *other.splits]))
         self.outcomes |= other.outcomes
         self.finished |= other.finished
-        self._set_stack(self.stack.join(other.stack), everyone)
+        self._gather([self, other])
 
 
 # Largest weights, gradients and two moments of a stack: larger ones cost more to copy whenever a member leaves, and
@@ -365,19 +363,17 @@ def plan_stacks(
         positions.sort(key=lambda position: by_settings(members[position]))
         size = -(-len(positions) // n_stacks_wanted)
         if stack_bytes is not None:
-            size = min(size, max(1, stack_bytes // _training_bytes(members[positions[0]], data)))
+            first = members[positions[0]]
+            k = activations.get(first.activation).width_factor
+            shapes = layer_shapes(data[first.split].n_features, first.hidden, k)
+            # weights, gradients and AdamW's two moments in float32
+            n_bytes = 16 * sum(n_out * (n_in + 1) for n_out, n_in in shapes)
+            size = min(size, max(1, stack_bytes // n_bytes))
         # equal cuts rather than full ones and a rest
         n_cuts = -(-len(positions) // size)
         bounds = [len(positions) * cut // n_cuts for cut in range(n_cuts + 1)]
         stacks += [positions[start:stop] for start, stop in pairwise(bounds)]
     return stacks
-
-
-def _training_bytes(member: Member, data: dict[Split, SplitData]) -> int:
-    """Bytes of weights, gradients and AdamW's two moments of one member in float32."""
-    k = activations.get(member.activation).width_factor
-    shapes = layer_shapes(data[member.split].n_features, member.hidden, k)
-    return 16 * sum(n_out * (n_in + 1) for n_out, n_in in shapes)
 
 
 def balanced(stacks: Sequence[StackTraining], n_threads: int) -> list[StackTraining]:

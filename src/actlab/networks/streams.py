@@ -127,17 +127,27 @@ def least_kept(probability: float) -> int:
     return round(probability * DROPOUT_LEVELS) - DROPOUT_LEVELS // 2
 
 
+class EpochShape(NamedTuple):
+    """What decides the shapes of an epoch's batches and masks: (steps, B), the hidden widths, and dropout."""
+
+    steps: int
+    batch: int
+    hidden: tuple[int, ...]
+    dropout: float
+
+    @property
+    def dropped(self) -> list[tuple[int, int]]:
+        """(B, H) of every layer that drops."""
+        return [(self.batch, width) for width in self.hidden] if self.dropout > 0 else []
+
+
 def masks_of_steps(
-    generators: Sequence[torch.Generator],
-    n_steps: int,
-    shapes: Sequence[tuple[int, int]],
-    probability: float,
-    dtype: torch.dtype,
+    generators: Sequence[torch.Generator], n_steps: int, shape: EpochShape, dtype: torch.dtype
 ) -> list[Tensor]:
-    """What `Streams.masks` gives for the next steps of an epoch: (n_steps, S, B, H) of each layer (B, H)."""
-    count = n_random_bits(shapes)
-    drawn = torch.stack([random_bits(n_steps * count, g).view(n_steps, -1) for g in generators], dim=1)
-    return scaled_masks(drawn, shapes, probability, dtype)
+    """What `Streams.masks` gives for the next steps of an epoch: (n_steps, S, B, H) of each layer that drops."""
+    count = n_steps * n_random_bits(shape.dropped)
+    drawn = torch.stack([random_bits(count, generator).view(n_steps, -1) for generator in generators], dim=1)
+    return scaled_masks(drawn, shape.dropped, shape.dropout, dtype)
 
 
 def scaled_masks(
@@ -162,20 +172,6 @@ def scaled_masks(
 SHARED_BYTES = 256_000_000
 # Members of a stream under which gathering a batch for each, in the cache, costs less than reading a shared one.
 LEAST_SHARED = 4
-
-
-class EpochShape(NamedTuple):
-    """What decides the shapes of an epoch's batches and masks: (steps, B), the hidden widths, and dropout."""
-
-    steps: int
-    batch: int
-    hidden: tuple[int, ...]
-    dropout: float
-
-    @property
-    def dropped(self) -> list[tuple[int, int]]:
-        """(B, H) of every layer that drops."""
-        return [(self.batch, width) for width in self.hidden] if self.dropout > 0 else []
 
 
 class EpochBatches(NamedTuple):
@@ -240,6 +236,6 @@ class SharedBatches:
             if shared.masks:
                 generator = torch.Generator().manual_seed(stream_seed(stream, "dropout", self._order.epoch))
                 dtype = self.data.flat_features.dtype
-                drawn = masks_of_steps([generator], shape.steps, shape.dropped, shape.dropout, dtype)
+                drawn = masks_of_steps([generator], shape.steps, shape, dtype)
                 for mask, own in zip(shared.masks, drawn, strict=True):
                     mask[:, place].copy_(own[:, 0])
