@@ -1,8 +1,4 @@
-"""`actlab compare` and `actlab search`: which trials there are, and what each is.
-
-`compare` tries every activation at every learning rate with equal budgets. `search` is an Optuna study over activation
-and learning rate together, in batches that train as populations.
-"""
+"""`actlab compare` tries every activation at every learning rate; `actlab search` is an Optuna study over both."""
 
 import json
 import math
@@ -116,7 +112,6 @@ class Search(Experiment):
 
 
 def candidates(configuration: Configuration) -> list[str]:
-    """The activations that are searched."""
     return configuration.search.activations or configuration.compare.activations
 
 

@@ -47,10 +47,7 @@ FACTORS = {"init": "model", "dropout": "model", "hidden": "model", "weight_decay
 
 @dataclass(frozen=True)
 class Setting:
-    """What a trial evaluates: an architecture with its optimiser settings.
-
-    `name` is what results call it, where that is not the activation: a variant of a comparison with factors.
-    """
+    """What a trial evaluates; `name` is what results call it where that is not the activation (factors)."""
 
     activation: str
     learning_rate: float
@@ -63,13 +60,12 @@ class Setting:
     @classmethod
     def of(cls, activation: str, configuration: Configuration, name: str = "") -> "Setting":
         """The activation with everything else as configured."""
-        model, optimizer = configuration.model, configuration.optimizer
-        rate, decay = optimizer.learning_rate, optimizer.weight_decay
-        return cls(activation, rate, decay, tuple(model.hidden), model.dropout, model.init, name)
+        model, own = configuration.model, configuration.optimizer
+        hidden = tuple(model.hidden)
+        return cls(activation, own.learning_rate, own.weight_decay, hidden, model.dropout, model.init, name)
 
     @property
     def label(self) -> str:
-        """The name in results."""
         return self.name or self.activation
 
     @property
@@ -85,8 +81,7 @@ def variants(configuration: Configuration) -> list[Setting]:
     Their learning rate is the configuration's own, not one of those compared.
 
     Raises:
-        InputError: a factor that does not exist, without levels or with a level twice, or a level that its setting
-            does not take.
+        InputError: an unknown factor, one without levels or with a level twice, or a level that its setting refuses.
     """
     factors = configuration.compare.factors
     for key, levels in factors.items():
@@ -130,10 +125,7 @@ def baseline_of(baseline: str, among: Sequence[Setting]) -> str:
 def setting_of(params: Mapping[str, Any], configuration: Configuration, n_features: int) -> Setting:
     """A trial's parameters, with its variant's own values for what is not searched.
 
-    Args:
-        params: `activation` (the name of a variant, or an activation in a search) and what is searched besides.
-        configuration: The values of everything else.
-        n_features: Input columns, for widths at equal parameters.
+    `params` has `activation` (the name of a variant, or an activation in a search) and what is searched besides.
     """
     name = params["activation"]
     plain = Setting.of(name, configuration)
@@ -172,12 +164,9 @@ def widths_for(activation: str, hidden: Sequence[int], n_features: int) -> tuple
 class Evaluation:
     """Everything a trial is evaluated with besides its setting: equal for all trials of a run.
 
-    Args:
-        data: How the CSV is read.
-        protocol: Repeats, folds and inner parts; every trial trains one member on each.
-        optimizer: Schedule and patience (learning rate and weight decay are the setting's).
-        trainer: Arguments of Lightning's Trainer; `max_epochs` among them.
-        seed: Splits, initial weights and batch orders are each derived from it on their own.
+    Every trial trains one member on each part of `protocol`. Learning rate and weight decay are the setting's, not
+    those of `optimizer`. `trainer` has arguments of Lightning's Trainer, `max_epochs` among them. Splits, initial
+    weights and batch orders are each derived from `seed` on their own.
     """
 
     data: DataSettings
@@ -188,7 +177,6 @@ class Evaluation:
 
     @classmethod
     def of(cls, asked: Configuration) -> "Evaluation":
-        """What all trials of a configuration share."""
         return cls(asked.data, asked.compare, asked.optimizer, asked.trainer, asked.seed)
 
 
@@ -236,14 +224,9 @@ def evaluate(
     callbacks: Sequence[pl.Callback] = (),
     snapshots: Snapshots | None = None,
 ) -> list[TrialResult]:
-    """Train every setting on every split of the protocol, as one population, and score it.
+    """Train every setting (by trial number) on every split of the protocol, as one population, and score it.
 
-    Args:
-        settings: Trial number to setting.
-        snapshots: From `snapshots_in`, for training that may be interrupted; the caller clears them.
-
-    Returns:
-        One result a setting, in the order given, whose outcomes follow the order of the splits.
+    The caller clears the `snapshots`. Results are in the order of the settings, their outcomes in that of the splits.
     """
     splits = list(make_splits(table.n_rows, evaluation.protocol, evaluation.seed))
     members = [
@@ -297,16 +280,13 @@ def make_member(number: int, setting: Setting, split: Split, seed: int, epochs: 
 
 def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[list[Split]]:
     """The splits in groups whose preprocessed rows fit in `SPLIT_BYTES`, estimated from the first split."""
-
-    def fit_in(n_splits: int, n_features: int) -> bool:
-        return n_splits * table.n_rows * n_features * FEATURE_BYTES <= SPLIT_BYTES
-
+    feature_bytes = table.n_rows * FEATURE_BYTES
     most = sum(MAX_CATEGORIES + 2 if column.kind == "categorical" else 2 for column in table.schema.columns)
-    if len(splits) == 1 or fit_in(len(splits), most):
+    if len(splits) == 1 or len(splits) * most * feature_bytes <= SPLIT_BYTES:
         return [splits]
     rows = make_splits(table.n_rows, evaluation.protocol, evaluation.seed)[splits[0]].training
     n_features = fit_preprocessor(table.features, table.schema, rows, evaluation.data).n_features
-    per_wave = next((n for n in range(len(splits), 1, -1) if fit_in(n, n_features)), 1)
+    per_wave = max(1, SPLIT_BYTES // (n_features * feature_bytes))
     return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]
 
 
@@ -329,8 +309,8 @@ def train(
         evaluation.data, evaluation.protocol, evaluation.seed, splits, table, is_refit=any(lengths)
     )
     module = PopulationModule(members, evaluation.optimizer)
-    options = {**evaluation.trainer, "max_epochs": max(lengths)} if any(lengths) else evaluation.trainer
-    trainer = make_trainer(options, callbacks)
+    given = {"max_epochs": max(lengths)} if any(lengths) else {}
+    trainer = make_trainer(evaluation.trainer | given, callbacks)
     trainer.fit(module, datamodule=datamodule, ckpt_path=interrupted)
     trainer.test(module, datamodule=datamodule, verbose=False)
     for callback in callbacks:

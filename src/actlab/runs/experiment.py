@@ -9,7 +9,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -56,11 +56,7 @@ def show_warnings(texts: Iterable[str]) -> None:
 
 
 def choose_directory(command: str, configuration: Configuration) -> RunDirectory:
-    """The directory of a run on one data set, as `named_directory` gives it.
-
-    Raises:
-        InputError: the path is a file, or a directory of something else.
-    """
+    """The directory of a run on one data set, as `named_directory` gives it."""
     run = named_directory(command, configuration.name, configuration)
     if is_several(run.path):
         raise InputError(f"{run.path} holds a comparison on several data sets; choose another --out, or add --fresh")
@@ -104,20 +100,11 @@ def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any]
     Raises:
         InputError: the directory holds another run; says what differs.
     """
-    stored = study.user_attrs.get(FINGERPRINT)
-    if stored is None:
+    if (stored := study.user_attrs.get(FINGERPRINT)) is None:
         written = run.read_config() if run.config.exists() else asked["config"]
-        known = {key: value for key, value in written.items() if key in asked["config"]}
-        _refuse_differences(run, {**asked, "config": known}, asked)
-        study.set_user_attr(FINGERPRINT, asked)
-        return
+        stored = {**asked, "config": {key: value for key, value in written.items() if key in asked["config"]}}
     if (changed := differences(stored["versions"], asked["versions"])) and not is_quiet:
         print(f"warning: this run was started with other versions: {'; '.join(changed)}", file=sys.stderr)
-    _refuse_differences(run, stored, asked)
-
-
-def _refuse_differences(run: RunDirectory, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise an `InputError` that names what makes two starts different runs: command, data, configuration."""
     lines = differences({"command": stored["command"]}, {"command": asked["command"]})
     if stored["data"] != asked["data"]:
         csv = asked["config"]["data"]["csv"]
@@ -129,14 +116,14 @@ def _refuse_differences(run: RunDirectory, stored: dict[str, Any], asked: dict[s
             f"{run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
             "go on with that one, choose another --out, or add --fresh"
         )
+    if FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(FINGERPRINT, asked)
 
 
 class Experiment(ABC):
     """A run: its configuration, data, directory and study, and the trials that train in it.
 
-    Args:
-        configuration: What was asked for.
-        worker: Which one of several processes this is; None for the one that was started by hand.
+    `worker` says which one of several processes this is; None is the one that was started by hand.
 
     Raises:
         InputError: bad data or configuration, or the directory belongs to another configuration or other data.
@@ -211,7 +198,7 @@ class Experiment(ABC):
         was_done = self._is_done()
         if was_done and (written := self._written()) is not None:
             return self.run, written
-        try:
+        with closing(self):
             if self.configuration.workers > 1:
                 self._run_workers()
             else:
@@ -221,12 +208,9 @@ class Experiment(ABC):
             with self.study.coordinator.lock():
                 # several processes on one directory: who comes second finds the files
                 return self.run, self._written() or self._write()
-        finally:
-            self.close()
 
     def _is_done(self) -> bool:
-        done = self.study.done()
-        return all(cell.key in done for cell in self.cells)
+        return {cell.key for cell in self.cells} <= self.study.done().keys()
 
     def _written(self) -> dict[str, Any] | None:
         """The summary, where the results are on disk already."""
@@ -243,11 +227,9 @@ class Experiment(ABC):
         """The first process that finds everything done writes the results; who comes later says so and leaves."""
         here = {"host": socket.gethostname(), "directory": str(self.run.path.resolve())}
         with self.study.coordinator.lock():
-            writer = self.study.optuna.user_attrs.get(WRITER)
-            if writer is None:
+            if (writer := self.study.optuna.user_attrs.get(WRITER, here)) == here:
                 self.study.optuna.set_user_attr(WRITER, here)
-        if writer is None or writer == here:
-            return True
+                return True
         print(f"all trials are done; the results are in {writer['directory']} on {writer['host']}", file=sys.stderr)
         return False
 
@@ -263,10 +245,9 @@ class Experiment(ABC):
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
         self.study.enqueue_missing(self.cells)
+        logs, n_workers = self.run.path / "workers", self.configuration.workers
         with TeamProgress(self.study, len(self.cells), len(self.splits)) as progress:
-            run_workers(
-                _work, (type(self), shared), self.configuration.workers, self.run.path / "workers", progress.show
-            )
+            run_workers(_work, (type(self), shared), n_workers, logs, progress.show)
 
     def train(self) -> None:
         """Claim trials and train them, one population after the other, until every cell is done."""
@@ -327,8 +308,5 @@ class Experiment(ABC):
 def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:
     """What a worker process does."""
     kind, configuration = argument
-    experiment = kind(configuration, worker)
-    try:
+    with closing(kind(configuration, worker)) as experiment:
         experiment.train()
-    finally:
-        experiment.close()

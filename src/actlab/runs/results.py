@@ -61,10 +61,7 @@ def versions() -> dict[str, str]:
 
 
 def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float) -> dict[str, list[Any]]:
-    """A trial's records as its study keeps them: plain values.
-
-    All but those of its members are without the names of their columns, which would take most of the room.
-    """
+    """A trial's records as its study keeps them: without names of columns, most of the room (members have them)."""
     name = result.setting.label
     records: dict[str, list[Any]] = {
         CURVES: result.curve_records(),
@@ -152,10 +149,7 @@ def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
 def write_pre_activations(
     run: RunDirectory, own: Sequence[TrainedNetwork], networks: RunNetworks
 ) -> pd.DataFrame | None:
-    """pre_activations.csv: histograms of some networks of a run, each on its own inner-validation rows.
-
-    Of more than `MAX_NETWORKS` evenly spaced ones; None of none.
-    """
+    """pre_activations.csv: up to `MAX_NETWORKS` networks, evenly spaced, each on its own inner-validation rows."""
     if not own:
         return None
     shown = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, MAX_NETWORKS).astype(int))]
@@ -173,10 +167,7 @@ def write_pre_activations(
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """What the files of a run are written from.
-
-    `trials` are the finished ones, in the order of the results; `settings` says what each number there stands for.
-    """
+    """What the files of a run are written from; `trials` are finished, in the order of the results, as `settings`."""
 
     command: str
     configuration: Configuration
@@ -235,10 +226,7 @@ class ResultFiles:
     def _claims(
         self, records: Mapping[str, pd.DataFrame], ratio: float, rope: float, ridge: Mapping[tuple[int, int], float]
     ) -> dict[str, Any]:
-        """`claims`, `health` and `costs` of summary.json, for a run in which every activation had the same trials.
-
-        With factors, the claims are about the variants of the first levels.
-        """
+        """`claims`, `health` and `costs` of summary.json; with factors, about the variants of the first levels."""
         name_of = first_variants(self.settings)
         members, health, convergence = (
             frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))

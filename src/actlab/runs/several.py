@@ -24,10 +24,8 @@ from actlab.verdict.across_data_sets import check_size, ranks_frame, summarise_d
 def compare_several(data_sets: DataSets) -> tuple[RunDirectory, dict[str, Any] | None]:
     """Run or resume the comparison on every data set, then compare across them.
 
-    Everything is looked at before anything is trained: tables, activations, and what the directories hold.
-
-    Returns:
-        The directory of the whole, and its summary; None where another machine has the results of a data set.
+    Everything is looked at before anything is trained: tables, activations, and what the directories hold. The summary
+    is None where another machine has the results of a data set.
 
     Raises:
         InputError: activations differ between data sets, a table counts twice or cannot be read, or a directory holds
@@ -73,12 +71,9 @@ def write(run: RunDirectory, names: list[str]) -> dict[str, Any]:
 
 
 def choose_directory(data_sets: DataSets) -> RunDirectory:
-    """The directory of the whole, as `named_directory` gives it.
+    """The directory of the whole, as `named_directory` gives it, or an `InputError` where it holds another run.
 
     Runs of the listed data sets that are there already are gone on with. A list may grow, but not lose a data set.
-
-    Raises:
-        InputError: a file, other files, one data set's run, or a comparison on other data sets.
     """
     run = named_directory("compare", data_sets.name, data_sets.whole, data_sets.configurations)
     if run.journal.exists() or run.config.exists():
