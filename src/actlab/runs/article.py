@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,10 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ArticleData:
-    """The table as the experiment feeds it to its networks.
+    """The table as the experiment feeds it to its networks; features are (B, F), targets (B,).
 
-    Args:
-        batches: 50 pairs of features (B, F) and targets (B,) in the order of the training rows.
-        test_features: (B, F); `test_targets` are (B,).
-        n_leaking_columns: Columns whose minimum or maximum, used for scaling, occurs in the test rows alone.
+    `batches` are 50, in the order of the training rows. `n_leaking_columns` are those whose minimum or maximum, used
+    for scaling, occurs in the test rows alone.
     """
 
     batches: tuple[tuple[Tensor, Tensor], ...]
@@ -56,11 +54,10 @@ class ArticleData:
 
 @dataclass(frozen=True)
 class ArticleResult:
-    """One network.
+    """One network: losses of each epoch, the mean over its batches and on the test rows after it.
 
-    Losses are one an epoch: the mean over its batches, and on the test rows after it. `output_range` is from the
-    smallest to the largest output on the test rows at the end, and `failure` says in one sentence which loss was nan or
-    inf first, and why; None where there was none.
+    `output_range` is from the smallest to the largest output on the test rows at the end; `failure` says which loss was
+    nan or inf first, and why.
     """
 
     activation: str
@@ -207,38 +204,31 @@ def _caveats(results: Sequence[ArticleResult], data: ArticleData) -> list[str]:
     bound = log_rmse(y_test.clamp(max=1), y_test).item()
     of_median = log_rmse(y_train.quantile(0.5).expand_as(y_test), y_test).item()
     good = [result for result in results if result.failure is None]
-    best = f"the best network here has {min(r.test_losses[-1] for r in good):.3f}" if good else "no network has one"
+    best, speed = "no network has one", "too few for any"
+    if good:
+        best = f"the best network here has {min(r.test_losses[-1] for r in good):.3f}"
+        drop, last, title = max(
+            (r.test_losses[-2] - r.test_losses[-1], r.test_losses[-1], TITLES[r.activation]) for r in good
+        )
+        speed = f"the test loss of {title} was stopped at {last:.3f} while it fell by {drop:.3f} an epoch"
+    failures = "No network failed, which is this seed's luck: only sigmoid never gives 0 or less (`--seeds 10` counts)."
+    if reasons := [result.failure for result in results if result.failure]:
+        n_at_once = sum(reason.startswith("epoch 1, batch 1:") for reason in reasons)
+        failures = (
+            f"{len(reasons)} of {len(results)} networks failed, {n_at_once} of them in the very first batch: by the "
+            "luck of their initial weights, before anything was learned."
+        )
     return [
         f"- The activation stands on the output too: sigmoid and tanh predict at most 1 where the targets are "
         f"{_span(y_test.tolist())}, so their test loss cannot be under {bound:.3f}, whatever they learn.",
         f"- The median of the training targets, no network at all, has a test loss of {of_median:.3f}; {best}.",
-        f"- {_failures(results)}",
+        f"- {failures}",
         f"- Scaled before splitting: {data.n_leaking_columns} of {data.test_features.shape[1]} columns were scaled by "
         "a minimum or maximum that occurs in test rows only.",
-        f"- One learning rate, {LEARNING_RATE}, and {N_EPOCHS * len(data.batches)} steps for all: {_speed(good)}.",
+        f"- One learning rate, {LEARNING_RATE}, and {N_EPOCHS * len(data.batches)} steps for all: {speed}.",
         f"- {_repeats(good, len({result.seed for result in results}))}. `actlab compare` pairs, repeats, tunes the "
         "learning rate of each and tests the difference.",
     ]
-
-
-def _failures(results: Sequence[ArticleResult]) -> str:
-    reasons = [result.failure for result in results if result.failure]
-    if not reasons:
-        return "No network failed, which is this seed's luck: only sigmoid never gives 0 or less (`--seeds 10` counts)."
-    n_at_once = sum(reason.startswith("epoch 1, batch 1:") for reason in reasons)
-    return (
-        f"{len(reasons)} of {len(results)} networks failed, {n_at_once} of them in the very first batch: by the luck "
-        "of their initial weights, before anything was learned."
-    )
-
-
-def _speed(good: Sequence[ArticleResult]) -> str:
-    """How far from its end the fastest-falling network was stopped."""
-    if not good:
-        return "too few for any"
-    drops = [(r.test_losses[-2] - r.test_losses[-1], r.test_losses[-1], TITLES[r.activation]) for r in good]
-    drop, last, title = max(drops)
-    return f"the test loss of {title} was stopped at {last:.3f} while it fell by {drop:.3f} an epoch"
 
 
 def _repeats(good: Sequence[ArticleResult], n_seeds: int) -> str:
@@ -266,13 +256,8 @@ def article(
 ) -> list[ArticleResult]:
     """Run the experiment and print it as it goes: each epoch for `seed`, one line a network for the seeds after it.
 
-    Args:
-        csv: Path of the table.
-        target: Its positive numeric column to predict.
-        seed: The first one.
-        seeds: How many seeds to run; one if None.
-        echo: Takes each line.
-        id_column: Left out of the features where the table has it.
+    `target` is a positive numeric column of the table, `seeds` how many to run (one if None). `echo` takes each line;
+    `id_column` is left out of the features where the table has it.
 
     Raises:
         InputError: seeds out of range, or a table that `prepare` refuses.
@@ -282,12 +267,10 @@ def article(
     require(0 <= seed <= 2**63 - n_seeds, "seed must be at least 0 and fit torch's 63 bits", seed=seed)
     data = prepare(csv, target, id_column=id_column)
     results = [train(data, activation, seed, echo) for activation in TITLES]
-    for later in range(seed + 1, seed + n_seeds):
-        for activation in TITLES:
-            result = train(data, activation, later)
-            reason = f". Failed at {result.failure}" if result.failure else ""
-            losses = _loss_text(result.train_losses, result.test_losses)
-            echo(f"{TITLES[activation]}, seed {later}: {losses}{reason}")
-            results.append(result)
+    for later, activation in product(range(seed + 1, seed + n_seeds), TITLES):
+        result = train(data, activation, later)
+        reason = f". Failed at {result.failure}" if result.failure else ""
+        echo(f"{TITLES[activation]}, seed {later}: {_loss_text(result.train_losses, result.test_losses)}{reason}")
+        results.append(result)
     echo(render(results, data))
     return results

@@ -62,15 +62,13 @@ def versions() -> dict[str, str]:
 
 def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float) -> dict[str, list[Any]]:
     """A trial's records as its study keeps them: without names of columns, most of the room (members have them)."""
-    name = result.setting.label
     records: dict[str, list[Any]] = {
         CURVES: result.curve_records(),
-        HEALTH: [replace(record, activation=name) for record in monitor.of(result.number)],
-        CONVERGENCE: [
-            replace(record, activation=name) for record in measures.convergence_records(result.outcomes, target_sd)
-        ],
+        HEALTH: monitor.of(result.number),
+        CONVERGENCE: measures.convergence_records(result.outcomes, target_sd),
     }
-    rows = {key: [jsonable(list(vars(record).values())) for record in own] for key, own in records.items()}
+    named = {key: [vars(one) | {"activation": result.setting.label} for one in own] for key, own in records.items()}
+    rows = {key: [jsonable(list(record.values())) for record in own] for key, own in named.items()}
     return {MEMBERS: [jsonable(vars(record)) for record in result.member_records()], **rows}
 
 

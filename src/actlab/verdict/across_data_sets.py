@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from actlab.config import MIN_DATA_SETS
 from actlab.errors import InputError
 from actlab.verdict.summary import comparison_with_winner, rows_by_activation
 
-MIN_DATA_SETS = 2
 MIN_ACTIVATIONS = 3
 
 
@@ -71,8 +71,7 @@ def friedman(
     ranks = ranks_of(scores)
     order = np.argsort(ranks.mean(axis=0), kind="stable")
     ranks = ranks[:, order]
-    names = [str(name) for name in scores.columns[order]]
-    average_ranks = ranks.mean(axis=0).tolist()
+    names, average_ranks = [str(name) for name in scores.columns[order]], ranks.mean(axis=0).tolist()
     chi_squared, p = stats.friedmanchisquare(*ranks.T) if np.ptp(ranks, axis=1).any() else (0.0, 1.0)
     difference = critical_difference(n_activations, n_data_sets, alpha)
     # ranks of ranks are the ranks: diverged scores keep their last place
@@ -153,8 +152,7 @@ def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str,
     Scores are the means over test folds that each data set's ranking states; they are ranked within their data set, so
     data sets may have different metrics and scales. None, a score that is not finite, ranks last.
 
-    Raises:
-        InputError: fewer than two data sets or three activations.
+    Raises what `check_size` raises.
     """
     rows = {name: rows_by_activation(summary) for name, summary in summaries.items()}
     means = {name: {activation: row["mean"] for activation, row in own.items()} for name, own in rows.items()}
@@ -187,12 +185,10 @@ def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 def ranks_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     """ranks.csv: a row an activation, best mean rank first, with the rank and the score on each data set."""
-    frame = pd.DataFrame({"activation": summary["activations"]})
-    frame["mean_rank"] = [summary["mean_ranks"][name] for name in summary["activations"]]
+    columns = {"mean_rank": summary["mean_ranks"]}
     for data_set in summary["ranks"]:
-        for column, content in (("rank", summary["ranks"]), ("score", summary["scores"])):
-            frame[f"{data_set}_{column}"] = [content[data_set][name] for name in summary["activations"]]
-    return frame
+        columns |= {f"{data_set}_rank": summary["ranks"][data_set], f"{data_set}_score": summary["scores"][data_set]}
+    return pd.DataFrame(columns, index=pd.Index(summary["activations"], name="activation")).reset_index()
 
 
 def _verdicts(summary: Mapping[str, Any]) -> dict[str, str]:

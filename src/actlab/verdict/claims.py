@@ -31,7 +31,6 @@ class Part:
     """One quantity of a claim; nan is what a plain fact, or a quantity that could not be tested, does not have.
 
     Args:
-        what: The quantity in words.
         value: Its mean over the pairs (geometric for a ratio).
         ci_low, ci_high: Corrected 95 % interval of this quantity alone.
         p: Two-sided, against `threshold`; `p_holm` is adjusted over all parts of all claims.
@@ -101,8 +100,7 @@ def _judge(part: Part) -> Part:
     if part.p_holm < ALPHA:
         is_supported = part.value > part.threshold if is_above else part.value < part.threshold
         return replace(part, verdict="supported" if is_supported else "not supported")
-    is_too_small = part.ci_high < part.refuted_at if is_above else part.ci_low > part.refuted_at
-    if is_too_small:
+    if part.ci_high < part.refuted_at if is_above else part.ci_low > part.refuted_at:
         return replace(part, verdict="not supported")
     if part.ci_low <= part.threshold <= part.ci_high:
         return replace(part, reason=f"the interval {part.ci_low:.3g} to {part.ci_high:.3g} is too wide for a verdict")
@@ -145,12 +143,11 @@ class Measurements:
 
     @property
     def activations(self) -> list[str]:
-        """Those of the run, in its order."""
         return [str(name) for name in dict.fromkeys(self.members.activation)]
 
     @property
     def learning_rates(self) -> list[float]:
-        """Learning rates of the run, lowest first."""
+        """Lowest first."""
         return sorted(set(self.members.learning_rate.tolist()))
 
     def missing(self, activations: Sequence[str], needs: Sequence[str] = ()) -> str:
@@ -160,7 +157,6 @@ class Measurements:
         return next((NEEDS[need][1] for need in needs if not NEEDS[need][0](self)), "")
 
     def scores(self, activation: str) -> "pd.Series[float]":
-        """Test scores by pair."""
         return self._chosen[activation].set_index(PAIR).score
 
     def of_chosen(self, frame: pd.DataFrame, activation: str) -> pd.DataFrame:
@@ -285,8 +281,8 @@ def _score_difference(run: Measurements, worse: str, better: str) -> Part:
 
 
 def _layer_factor(run: Measurements, name: str) -> Part:
-    what, needs = f"{name}: share of the gradient that a hidden layer hands back, at the start", ("health", "layers")
-    factor = partial(run.layer_factor, moment="start")
+    what = f"{name}: share of the gradient that a hidden layer hands back, at the start"
+    factor, needs = partial(run.layer_factor, moment="start"), ("health", "layers")
     return _quantity(run, what, (name,), factor, ("below", VANISHING_FACTOR), needs, is_ratio=True)
 
 
@@ -318,30 +314,24 @@ def _step_cost(run: Measurements, place: int, of_what: str) -> Part:
     return _quantity(run, what, ("tanh", "relu"), times, ("above", 1.0), ("costs",), **how)
 
 
-def _dying(run: Measurements) -> Part:
+def _dying(run: Measurements) -> list[Part]:
+    """Units that die at the highest learning rate, and those of them that leaky ReLU repairs."""
     low, high, needs = run.learning_rates[0], run.learning_rates[-1], ("health", "learning rates")
     what = f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}"
-    return _quantity(
-        run, what, ("relu",), lambda name: run.dead(name, high) - run.dead(name, low), ("above", DEAD_UNITS), needs
-    )
+    dead = partial(run.dead, learning_rate=high)
+    more = _quantity(run, what, ("relu",), lambda name: dead(name) - run.dead(name, low), ("above", DEAD_UNITS), needs)
+    what = f"dead units at the end at rate {high:g}, relu minus leaky_relu"
+    return [more, _quantity(run, what, ("relu", "leaky_relu"), dead, ("above", DEAD_UNITS), ("health",))]
 
 
-def _repaired(run: Measurements) -> Part:
-    high = run.learning_rates[-1]
-    what, dead = f"dead units at the end at rate {high:g}, relu minus leaky_relu", partial(run.dead, learning_rate=high)
-    return _quantity(run, what, ("relu", "leaky_relu"), dead, ("above", DEAD_UNITS), ("health",))
-
-
-def _contained(run: Measurements, name: str) -> Part:
-    what = f"largest difference between {name} and a maxout of two multiples of z"
-    return _fact(what, run.maxout_error.get(name, math.nan), 0.0, EXACT)
-
-
-def _doubled(run: Measurements) -> Part:
+def _maxout(run: Measurements) -> list[Part]:
+    what = "largest difference between {} and a maxout of two multiples of z"
+    names = ("relu", "leaky_relu")
+    contained = [_fact(what.format(name), run.maxout_error.get(name, math.nan), 0.0, EXACT) for name in names]
     n_weights = run.members.groupby("activation").n_parameters.max()
     ratio = float(n_weights.get("maxout", math.nan) / n_weights.get("relu", math.nan))
     what = "weights of the maxout network over those of the relu network"
-    return _fact(what, ratio, 2.0, DOUBLED, run.missing(("maxout", "relu")))
+    return [*contained, _fact(what, ratio, 2.0, DOUBLED, run.missing(("maxout", "relu")))]
 
 
 def _affine(run: Measurements) -> Part:
@@ -361,12 +351,8 @@ def parts_by_claim(run: Measurements) -> dict[str, list[Part]]:
             _step_cost(run, 0, "the activation alone"),
             _step_cost(run, 1, "the network"),
         ],
-        "ReLU units die at high learning rates, and leaky ReLU repairs it.": [_dying(run), _repaired(run)],
-        "Maxout contains ReLU and leaky ReLU, and doubles the parameters.": [
-            _contained(run, "relu"),
-            _contained(run, "leaky_relu"),
-            _doubled(run),
-        ],
+        "ReLU units die at high learning rates, and leaky ReLU repairs it.": _dying(run),
+        "Maxout contains ReLU and leaky ReLU, and doubles the parameters.": _maxout(run),
         "Without a non-linearity the network is a linear model.": [_affine(run)],
         "Leaky ReLU improves on sigmoid.": [_score_difference(run, worse="sigmoid", better="leaky_relu")],
     }

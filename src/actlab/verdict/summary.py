@@ -91,7 +91,6 @@ def summarise(
     `comparisons` are with the winner, `baseline_comparisons` with the baseline; see `significance.compare_all`.
 
     Args:
-        test_train_ratio: As in `paired_tests`.
         baseline: The activation that every other one is also compared with; its score sets the region of practical
             equivalence (the winner's where the baseline is not in the run).
         learning_rates_tried: The learning rates, or the two ends of the searched range, for `edge_of_range`.
@@ -105,9 +104,8 @@ def summarise(
     rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
 
     def with_reference(reference: str) -> tuple[Comparison, ...]:
-        if is_equal_budget and reference in scores:
-            return compare_all(scores, reference, test_train_ratio, rope)
-        return ()
+        is_compared = is_equal_budget and reference in scores
+        return compare_all(scores, reference, test_train_ratio, rope) if is_compared else ()
 
     comparisons = with_reference(winner)
     return {
@@ -194,7 +192,6 @@ def rows_by_activation(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any
 
 
 def comparison_with_winner(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """`name` against the winner, as `comparison_of` gives it."""
     return comparison_of(summary.get("comparisons"), name, summary.get("winner"))
 
 
