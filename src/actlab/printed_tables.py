@@ -127,9 +127,7 @@ def print_with_sentences(table: PrintedTable, answer: str = "", sentences: Itera
     from rich.console import Console
     from rich.text import Text
 
-    out = Console()
-    if not out.is_terminal:
-        out = Console(width=WIDTH)
+    out = Console(width=None if Console().is_terminal else WIDTH)
     out.print(for_terminal(table))
     if answer:
         out.print(Text(answer, style="bold"))
@@ -141,9 +139,8 @@ def print_table(table: PrintedTable) -> None:
     """To stdout: within a terminal's width; in lines as long as they are where there is no terminal."""
     from rich.console import Console
 
-    out = Console()
-    if out.is_terminal:
-        out.print(for_terminal(table))
+    if Console().is_terminal:
+        print_with_sentences(table)
     else:
         print(as_text(table, width=100_000))
 

@@ -104,10 +104,9 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     """
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # matplotlib draws the ids of groups that nothing refers to
-    used = set(re.findall(r'href="#([^"]+)"', body)) | set(re.findall(r"url\(#([^)]+)\)", body))
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
+    body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
     # the page's colours have a light and a dark value each
     for colour, role in ((INK, "ink"), (PAPER, "paper"), (GRID, "grid"), (MUTED, "muted")):
         body = body.replace(colour, f"var(--{role})")
@@ -179,10 +178,7 @@ def page(run: FinishedRun) -> str:
 
 
 def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Every figure of a run as the template takes it; their files are written.
-
-    The prefix keeps the names inside two runs' drawings apart on one page.
-    """
+    """Every figure of a run as the template takes it, ids in it begun with `prefix`; their files are written."""
     found, is_narrow = {}, {recipe.name: recipe.is_narrow for recipe in RECIPES}
     for name, text in write_figures(run, draw(run)).items():
         caption, alternative = words.figure_texts(name, run)

@@ -60,9 +60,8 @@ def answer(summary: Mapping[str, Any]) -> str:
     order, test = summary["activations"], summary["friedman"]
     n_data_sets, best = len(summary["data_sets"]), order[0]
     tied = [name for name in order if summary["mean_ranks"][name] == summary["mean_ranks"][best]]
-    verb = "has" if len(tied) == 1 else "share"
     lead = (
-        f"Over {n_data_sets} data sets {listed(tied)} {verb} the best mean rank "
+        f"Over {n_data_sets} data sets {listed(tied)} {'has' if len(tied) == 1 else 'share'} the best mean rank "
         f"({mean_rank(summary, best)} of {len(order)})"
     )
     if not summary["can_show_difference"]:
