@@ -45,11 +45,7 @@ class Run(FinishedRun):
 
     @property
     def answer(self) -> str:
-        """The result in one sentence, and what belongs beside it.
-
-        Raises:
-            InputError: a fit compares nothing.
-        """
+        """The result in one sentence, and what belongs beside it; an `InputError` for a fit, which compares nothing."""
         if not self.is_ranked:
             raise InputError(f"{self.path} is a fit of one activation: it answers no comparison")
         return " ".join([answer(self.summary), *remarks(self.summary)])
@@ -94,11 +90,7 @@ class Run(FinishedRun):
 
 
 def load_run(directory: str | Path) -> Run:
-    """The results of a finished run, from its files alone.
-
-    Raises:
-        InputError: no such directory, not a run's, or the run is not finished.
-    """
+    """The results of a finished run, from its files alone; an `InputError` for what is none, or not finished."""
     refuse_several(directory)
     finished = read_finished(directory)
     return Run(finished.directory, finished.summary)
@@ -107,8 +99,7 @@ def load_run(directory: str | Path) -> Run:
 def load_runs(directory: str | Path) -> dict[str, Run]:
     """The runs of a finished comparison on several data sets, by the data set's name; ranks.csv compares them.
 
-    Raises:
-        InputError: the directory holds something else, or the comparison is not finished.
+    An `InputError` where the directory holds something else, or the comparison is not finished.
     """
     run, summary = read_several(directory)
     return {entry["name"]: load_run(run.path / entry["name"]) for entry in summary["data_sets"]}
@@ -118,7 +109,6 @@ def compare(csv: str | Path, target: str, **overrides: Any) -> Run:
     """Compare activations fairly, as `actlab compare` does; goes on with what is in the run directory already.
 
     Args:
-        csv: Path of the table.
         target: Name of the column to predict.
         overrides: The configuration's keys, groups as mappings: `out="runs/mine"`, `seed=1`, `trainer={"max_epochs":
             50}`, `compare={"activations": ["relu", "silu"], "folds": 3}`. `config` names a YAML file with more.
@@ -142,8 +132,7 @@ def _train(command: str, csv: str | Path, target: str, overrides: Mapping[str, A
     keys = {key: _as_in_yaml(value) for key, value in overrides.items()}
     files = ["--config", keys.pop("config")] if "config" in keys else []
     configuration = configure(command, files, {"data": {"csv": str(csv), "target": target}}, keys)
-    directory, _ = (run_comparison if command == "compare" else run_search)(configuration)
-    return load_run(directory.path)
+    return load_run((run_comparison if command == "compare" else run_search)(configuration)[0].path)
 
 
 def _as_in_yaml(value: Any) -> Any:

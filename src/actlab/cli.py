@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from actlab.config import Configuration, DataSets
-    from actlab.run_files import RunDirectory
     from actlab.runs.fit import Part
 
 # Objects more, after which Python looks for cycles among them. Imports make a million that stay: with Python's own 700
@@ -101,42 +100,26 @@ def _predict(asked: "Namespace") -> None:
     print(f"{done.n_rows:,} rows predicted: {asked.output}")
 
 
-def _compare(asked: "Configuration | DataSets") -> None:
+def _rank(command: str, asked: "Configuration | DataSets") -> None:
     from actlab.config import DataSets
 
+    print_summary: Callable[[Mapping[str, Any]], None]
     if isinstance(asked, DataSets):
-        from actlab.report.several import print_several
+        from actlab.report.several import print_several as print_summary
         from actlab.runs.several import compare_several
 
-        _show(*compare_several(asked), asked.whole.json, print_several)
+        (run, summary), as_json = compare_several(asked), asked.whole.json
     else:
-        from actlab.report.tables import print_answer
-        from actlab.runs.compare_search import compare
+        from actlab.report.tables import print_answer as print_summary
+        from actlab.runs.compare_search import compare, search
 
-        _show(*compare(asked), asked.json, print_answer)
-
-
-def _search(configuration: "Configuration") -> None:
-    from actlab.report.tables import print_answer
-    from actlab.runs.compare_search import search
-
-    _show(*search(configuration), configuration.json, print_answer)
-
-
-def _show(
-    run: "RunDirectory",
-    summary: Mapping[str, Any] | None,
-    as_json: bool,
-    print_summary: Callable[[Mapping[str, Any]], None],
-) -> None:
-    """The results on the terminal, or summary.json; nothing where another process writes them, and said so."""
-    if summary is None:
-        return
-    if as_json:
+        (run, summary), as_json = (compare if command == "compare" else search)(asked), asked.json
+    # where another process writes the results, it was said so
+    if summary is not None and as_json:
         print(json.dumps(summary, indent=2))
-        return
-    print_summary(summary)
-    print(f"results: {run.path}")
+    elif summary is not None:
+        print_summary(summary)
+        print(f"results: {run.path}")
 
 
 def _export(asked: "Namespace") -> None:
@@ -149,20 +132,17 @@ def _export(asked: "Namespace") -> None:
 def _report(asked: "Namespace") -> None:
     from actlab.report.several import is_several, refuse_several
 
-    if asked.other is None and is_several(asked.run):
-        from actlab.report.several_page import write_several
-
-        page = write_several(asked.run)
-    elif asked.other is None:
-        from actlab.report.page import write_report
-
-        page = write_report(asked.run)
-    else:
+    if asked.other is not None:
         for run in (asked.run, asked.other):
             refuse_several(run)
         from actlab.report.page import write_side_by_side
 
         page = write_side_by_side(asked.run, asked.other)
+    else:
+        from actlab.report.page import write_report
+        from actlab.report.several_page import write_several
+
+        page = (write_several if is_several(asked.run) else write_report)(asked.run)
     print(f"report: {page}")
 
 
@@ -226,8 +206,8 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("Score a checkpoint on its validation rows.", partial(_score, "validation")),
     "test": Command("Score a checkpoint on its test rows.", partial(_score, "test")),
     "predict": Command("Predict a CSV with a checkpoint.", _predict),
-    "compare": Command("Compare activations fairly: equal budgets, paired, nested.", _compare),
-    "search": Command("Search activation and learning rate together with Optuna.", _search),
+    "compare": Command("Compare activations fairly: equal budgets, paired, nested.", partial(_rank, "compare")),
+    "search": Command("Search activation and learning rate together with Optuna.", partial(_rank, "search")),
     "export": Command("Write a checkpoint as one ONNX graph, from raw columns to prediction.", _export),
     "report": Command("Make report.html and figures of a run again, or set two runs side by side.", _report),
     "describe": Command("Say what a checkpoint is: data, columns, settings, scores.", _describe),

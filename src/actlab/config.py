@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actlab.errors import InputError
 from actlab.run_files import one_line, read_yaml
@@ -121,8 +121,7 @@ class Options:
     def parse(self, *layers: Layer) -> "Namespace":
         """Every option's value, groups of keys as their dataclass.
 
-        Raises:
-            InputError: an unknown key, a value of a wrong type or out of range, something needed that is not given.
+        An `InputError` names an unknown key, a value of a wrong type or out of range, or what is needed and not given.
         """
         from jsonargparse import ArgumentError
 
@@ -140,8 +139,7 @@ class Options:
                     # such as `data: 3`, which the parser lets pass
                     if group in parsed and not hasattr(parsed[group], "as_dict"):
                         raise InputError(f"{group} must hold keys with values, got {group}={parsed[group]!r}")
-            asked: Namespace = self.parser.instantiate(parsed)
-            return asked
+            return cast("Namespace", self.parser.instantiate(parsed))
         except (ArgumentError, OSError) as error:
             raise InputError(f"{self._complaint(error)} ({self.parser.prog} {self.hint})") from error
 
@@ -176,20 +174,15 @@ def _training_options(command: str, description: str) -> Options:
     options.add("--ckpt_path", type=str | None, default=None, help="A checkpoint, for validate and test.")
     if command == "compare":
         options.parser.epilog = "--data a.yaml b.yaml (in YAML data: [a.yaml, b.yaml]) compares on several data sets."
-        options.add(
-            "--confirm", type=bool, help="Train winner and close rivals again: short for --compare.confirm true."
-        )
+        text = "Train winner and close rivals again: short for --compare.confirm true."
+        options.add("--confirm", type=bool, help=text)
     if command in CKPT_COMMANDS:
         options.add("--allow_code", type=bool, help="Import activation classes that the checkpoint names.")
     return options
 
 
 def configure(command: str, *layers: Layer, description: str = "") -> Configuration:
-    """Layers of arguments and nested keys, of which a later one wins, to a `Configuration`.
-
-    Raises:
-        InputError: an unknown key, a value of a wrong type or out of range.
-    """
+    """Layers of arguments and nested keys, later ones winning, to a `Configuration`; raises as `Options.parse`."""
     options = _training_options(command, description)
     trainer_defaults = options.parser.get_defaults().trainer
     parsed = options.parse(*layers)
@@ -213,8 +206,7 @@ def configure(command: str, *layers: Layer, description: str = "") -> Configurat
 def parse(command: str, arguments: list[str], description: str = "") -> Configuration:
     """The arguments of a training command to a `Configuration`; without a config and a CSV, House Prices if it is here.
 
-    Raises:
-        InputError: an unknown key, a value of a wrong type or out of range.
+    Raises as `Options.parse`.
     """
     names_data = any(a.split("=")[0] in ("--config", "--data.csv", "--data", "--ckpt_path") for a in arguments)
     if not names_data and not _asks_only(arguments) and HOUSE_PRICES.exists():
@@ -231,8 +223,7 @@ def _asks_only(arguments: list[str]) -> bool:
 def parse_data(config: str | None, **given: str | None) -> DataSettings:
     """The data section of a YAML file, whose other keys are not looked at, under what is given beside it.
 
-    Raises:
-        InputError: no such file, it lists several data sets, an unknown key or a bad value.
+    Raises as `Options.parse`, and an `InputError` for a file that is not there or lists several data sets.
     """
     options = Options("compare", "", "--print_config shows all keys")
     options.parser.add_class_arguments(DataSettings, "data")
@@ -242,8 +233,7 @@ def parse_data(config: str | None, **given: str | None) -> DataSettings:
             f"{config} does not describe one data set, but lists several; name one of the files in its list"
         )
     beside = {key: value for key, value in given.items() if value is not None}
-    settings: DataSettings = options.parse({"data": section}, {"data": beside}).data
-    return settings
+    return cast(DataSettings, options.parse({"data": section}, {"data": beside}).data)
 
 
 MIN_DATA_SETS = 2
@@ -308,11 +298,7 @@ class _DataList:
 
 
 def _find_list(arguments: list[str]) -> _DataList | None:
-    """What lists several data sets among the arguments of a command; None for one data set.
-
-    Raises:
-        InputError: a file of `--config` is not YAML, or several things list data sets.
-    """
+    """What lists several data sets among the arguments of a command; None for one data set."""
     import yaml
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

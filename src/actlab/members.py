@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-FoldKey = tuple[int, int]  # (repeat, fold)
+FoldKey = tuple[int, int]  # (repeat, fold), which all splits with the same test rows have in common
 
 
 @dataclass(frozen=True, order=True)
@@ -17,11 +17,6 @@ class Split:
     repeat: int
     fold: int
     inner: int
-
-    @property
-    def fold_key(self) -> FoldKey:
-        """What all splits with the same test rows have in common."""
-        return (self.repeat, self.fold)
 
 
 # A seed and a split: members of one stream share initial weights (of equal shapes), batch orders and dropout masks.

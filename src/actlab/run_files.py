@@ -72,11 +72,7 @@ class RunDirectory:
         self.report = self.path / "report.html"
 
     def create(self) -> None:
-        """Make the directory.
-
-        Raises:
-            InputError: it cannot be made or written.
-        """
+        """Make the directory; an `InputError` says why it cannot be made or written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,33 +90,21 @@ class RunDirectory:
                 leftover.unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:
-        """config.yaml; empty where there is none.
-
-        Raises:
-            InputError: it cannot be read, is not YAML, or holds no mapping of keys to values.
-        """
+        """config.yaml; empty where there is none. Raises as `read_yaml`."""
         return read_yaml(self.config) if self.config.exists() else {}
 
     def write_config(self, content: Mapping[str, Any]) -> None:
         write_text(self.config, to_yaml(content))
 
     def read_members(self) -> pd.DataFrame:
-        """members.csv, a row a member.
-
-        Raises:
-            InputError: it is not there.
-        """
+        """members.csv, a row a member; an `InputError` where it is not there."""
         try:
             return pd.read_csv(self.members)
         except OSError as error:
             raise _not_a_run(self.members) from error
 
     def read_summary(self) -> dict[str, Any]:
-        """summary.json; null stays None.
-
-        Raises:
-            InputError: it is not there, or damaged.
-        """
+        """summary.json; null stays None. An `InputError` where it is not there, or damaged."""
         try:
             summary = json.loads(self.summary.read_text(encoding="utf-8"))
         except OSError as error:
@@ -137,11 +121,7 @@ def _not_a_run(path: Path) -> InputError:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        InputError: no such file, or not a mapping of keys to values.
-    """
+    """The mapping that a YAML file holds; an `InputError` for no such file, no YAML, or no keys with values."""
     import yaml
 
     try:
@@ -185,8 +165,7 @@ REPAIRS = {
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 
-    Raises:
-        InputError: the disk is full or the file cannot be written; `path` is then as it was.
+    Where that fails (the disk is full, ...) an `InputError` says why, and `path` is as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

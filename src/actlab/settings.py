@@ -185,8 +185,7 @@ class CompareSettings(ProtocolSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _take_all(self)
-        _require_distinct(self.activations, "compare.activations")
+        _check_activations(self, "compare")
         _require_distinct(self.learning_rates, "compare.learning_rates")
         _check_learning_rates(self.learning_rates, "compare.learning_rates")
         _require_at_least(1, "compare", self, "ensemble", "bag")
@@ -219,9 +218,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         _require_at_least(1, "search", self, "n_trials", "batch")
-        _take_all(self)
-        if self.activations is not None:
-            _require_distinct(self.activations, "search.activations")
+        _check_activations(self, "search")
         _check_learning_rates(self.learning_rate, "search.learning_rate")
         for name in ("learning_rate", "weight_decay", "dropout"):
             limits = getattr(self, name)
@@ -231,11 +228,13 @@ class SearchSettings:
             require(self.weight_decay[0] > 0, "search.weight_decay must be > 0", weight_decay=self.weight_decay)
 
 
-def _take_all(settings: CompareSettings | SearchSettings) -> None:
+def _check_activations(settings: CompareSettings | SearchSettings, section: str) -> None:
     """`all` becomes the names there are now, so that a run says which it had."""
     written: object = settings.activations
     if written == "all":
         object.__setattr__(settings, "activations", [row.name for row in ACTIVATIONS])
+    if settings.activations is not None:
+        _require_distinct(settings.activations, f"{section}.activations")
 
 
 def _require_distinct(values: list[Any], key: str) -> None:

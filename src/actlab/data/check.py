@@ -70,11 +70,7 @@ class CheckReport:
 
 
 def check(settings: DataSettings) -> CheckReport:
-    """Read the file as training would; without a target, suggest some.
-
-    Raises:
-        InputError: Training would refuse the file.
-    """
+    """Read the file as training would, which may raise an `InputError`; without a target, suggest some."""
     table = read_table(settings, require_target=False)
     columns, n_inputs = [], None
     if table.ids is not None:
@@ -85,8 +81,10 @@ def check(settings: DataSettings) -> CheckReport:
     for column in table.schema.columns:
         kind = "date" if column.format == "iso_date" else column.kind
         columns.append(_describe(column.name, "feature", kind, table.features[column.name]))
-    suggested = () if table.target is not None else _suggest_targets(columns)
-    scale = Target.of(settings.target_transform)
+    numeric = [c.name for c in columns if c.role == "feature" and c.kind == "numeric" and table.target is None]
+    # those named like a target, then the last columns, where targets mostly stand
+    likeliest_first = sorted(reversed(numeric), key=lambda name: name.lower() not in TARGET_NAMES)
+    suggested, scale = tuple(likeliest_first[:N_SUGGESTED]), Target.of(settings.target_transform)
     return CheckReport(str(settings.csv), table.n_rows, tuple(columns), scale, n_inputs, suggested, table.warnings)
 
 
@@ -96,10 +94,3 @@ def _describe(name: str, role: Role, kind: str, values: pd.Series) -> ColumnRepo
         return replace(report, low=float(values.min()), median=float(values.median()), high=float(values.max()))
     counts = values.value_counts()
     return replace(report, most_frequent=str(counts.index[0]), n_most_frequent=int(counts.iloc[0]))
-
-
-def _suggest_targets(columns: list[ColumnReport]) -> tuple[str, ...]:
-    """Numeric columns: those named like a target, then the last columns, where targets mostly stand."""
-    numeric = [column.name for column in columns if column.role == "feature" and column.kind == "numeric"]
-    likeliest_first = sorted(reversed(numeric), key=lambda name: name.lower() not in TARGET_NAMES)
-    return tuple(likeliest_first[:N_SUGGESTED])

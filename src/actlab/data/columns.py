@@ -157,11 +157,7 @@ def missing_texts(na_values: Sequence[str]) -> frozenset[str]:
 
 
 def read_column(column: Column, raw: RawColumn) -> ReadColumn:
-    """Read cells under a known kind.
-
-    Raises:
-        InputError: A cell of a numeric column cannot be read as a number, or is infinite.
-    """
+    """Read cells under a known kind; an `InputError` names a cell of a numeric column that is no finite number."""
     if column.kind != "numeric":
         # a text that the user lists as a category is one, even if it means "missing" elsewhere (NA in BsmtQual)
         return ReadColumn(column, read_categories(raw.texts, raw.missing - set(column.categories)), [])
@@ -174,8 +170,7 @@ def read_column(column: Column, raw: RawColumn) -> ReadColumn:
 def numeric_column(column: Column, raw: RawColumn, values: np.ndarray, formatted: int | None) -> ReadColumn:
     """The column with its values, and a warning where the cell at `formatted` is a number only in its format.
 
-    Raises:
-        InputError: A cell is infinite or too large for a float64.
+    An `InputError` names a cell that is infinite or too large for a float64.
     """
     infinite = np.flatnonzero(np.isinf(values))
     if infinite.size:

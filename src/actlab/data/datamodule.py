@@ -126,9 +126,6 @@ class TabularDataModule(pl.LightningDataModule):
         settings: Name the file, unless its `table` is read already.
         splits: The splits to prepare; all of the protocol when not given.
         is_refit: Train on the validation rows too.
-
-    Raises:
-        InputError: at `setup`, when the CSV cannot be used; the message says how to repair it.
     """
 
     def __init__(
@@ -147,7 +144,7 @@ class TabularDataModule(pl.LightningDataModule):
         self.streams: tuple[Stream, ...] = ()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the table and preprocess every wanted split, once."""
+        """Read the table and preprocess every wanted split, once; an `InputError` where the CSV cannot be used."""
         if self.data:
             return
         self.table = self.table or read_table(self.settings)
@@ -178,8 +175,7 @@ class TabularDataModule(pl.LightningDataModule):
         rows: dict[Stream, Tensor] = {}
         for split, streams in of_split.items():
             training = torch.from_numpy(self.data[split].rows.training)
-            orders = batch_orders(training, streams, epoch, self.settings.batch_size)
-            rows |= zip(streams, orders.unbind(), strict=True)
+            rows |= zip(streams, batch_orders(training, streams, epoch, self.settings.batch_size), strict=True)
         return EpochOrder(epoch, rows)
 
 

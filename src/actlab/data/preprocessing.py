@@ -184,11 +184,9 @@ def fit_preprocessor(features: pd.DataFrame, schema: Schema, rows: np.ndarray, s
     size = max(1, BLOCK_NUMBERS // len(rows))
     blocks = (numbers[start : start + size] for start in range(0, len(numbers), size))
     rules = {rule.name: rule for block in blocks for rule in _fit_numbers(block, features, rows, settings)}
+    names = (column.name for column in schema.columns)
     return Preprocessor(
-        tuple(
-            rules.get(column.name) or _fit_categories(column.name, features[column.name].to_numpy()[rows])
-            for column in schema.columns
-        )
+        tuple(rules.get(name) or _fit_categories(name, features[name].to_numpy()[rows]) for name in names)
     )
 
 

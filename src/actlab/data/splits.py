@@ -28,10 +28,7 @@ def make_splits(n_rows: int, protocol: ProtocolSettings, seed: int) -> dict[Spli
 
     The folds of a repeat are disjoint and cover all rows (k-fold cross-validation on shuffled rows). The rows outside
     a fold are shuffled once and its inner validation parts are cut from them one after the other, so they do not
-    overlap while `inner * validation_fraction` <= 1.
-
-    Raises:
-        InputError: too few rows for a part to have any.
+    overlap while `inner * validation_fraction` <= 1. Too few rows for a part to have any are an `InputError`.
     """
     n_test = n_rows // protocol.folds
     n_validation = round(protocol.validation_fraction * (n_rows - n_test))
@@ -66,10 +63,7 @@ def _inner_parts(
     generator = np.random.default_rng(derive_seed(seed, "inner", repeat, fold))
     rest = generator.permutation(np.setdiff1d(np.arange(n_rows), test))
     n_validation = round(protocol.validation_fraction * len(rest))
-    parts = []
-    for inner in range(protocol.inner):
-        # cut round and round: disjoint until the rows are used up
-        validation = np.take(rest, np.arange(n_validation) + inner * n_validation, mode="wrap")
-        training = np.setdiff1d(rest, validation)
-        parts.append(SplitRows(training, np.sort(validation), test))
-    return parts
+    # cut round and round: disjoint until the rows are used up
+    places = np.arange(protocol.inner * n_validation).reshape(protocol.inner, n_validation)
+    validations = np.take(rest, places, mode="wrap")
+    return [SplitRows(np.setdiff1d(rest, part), np.sort(part), test) for part in validations]

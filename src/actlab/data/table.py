@@ -135,10 +135,7 @@ def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
     """The rows of a frame to predict on, read as `read_rows` reads its CSV, but numbers and ids are taken as they are.
 
     A missing value is what `data.na_values` names first, so that NaN is the category NA where NA is one. Messages count
-    the lines of the frame as in its CSV, the header first.
-
-    Raises:
-        InputError: As `read_rows`.
+    the lines of the frame as in its CSV, the header first. Raises as `read_rows`.
     """
     names = column_names(FRAME, [str(name) for name in frame.columns])
     file = CsvFile(FRAME, names, "", "", "", ())
@@ -308,22 +305,40 @@ def _read_features(
 def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Sequence[str]]) -> ReadColumn:
     """Decide the kind of one feature column and read it."""
     if raw.name in order:
-        return _read_ordinal(raw, order[raw.name])
-    if raw.name in settings.categorical:
-        return _read_categorical(raw, [])
-    if (found := _infer_numeric(raw)) is not None:
-        return found
-    if raw.name in settings.numeric:
-        read_column(Column(raw.name, "numeric"), raw)  # raises, and names the first cell that is no number
+        read = read_column(Column(raw.name, "ordinal", tuple(order[raw.name])), raw)
+        unknown = np.flatnonzero(pd.notna(read.parsed) & ~np.isin(read.parsed.astype(str), order[raw.name]))
+        if unknown.size:
+            raise InputError(
+                f"{raw.place(unknown[0])}: {shown(read.parsed[unknown[0]])} is not among the categories of "
+                f"data.ordinal ({', '.join(order[raw.name])}); add it there in its place"
+            )
+        return read
     warnings = []
-    if n_numbers := int(np.isfinite(raw.numbers.parsed).sum()):
-        others = raw.numbers.unreadable
+    if raw.name not in settings.categorical:
+        if (found := _infer_numeric(raw)) is not None:
+            return found
+        if raw.name in settings.numeric:
+            read_column(Column(raw.name, "numeric"), raw)  # raises, and names the first cell that is no number
+        if n_numbers := int(np.isfinite(raw.numbers.parsed).sum()):
+            others = raw.numbers.unreadable
+            warnings.append(
+                f"{raw.whole} mixes {n_numbers} numbers with {len(others)} other cells (first: "
+                f"{shown(raw.texts[others[0]])}, line {raw.lines[others[0]]}); treated as categories (if that text "
+                "means missing, add it to data.na_values)"
+            )
+    values = read_categories(raw.texts, raw.missing)
+    names = pd.unique(values[pd.notna(values)])
+    if len(names) > MAX_CATEGORIES:
         warnings.append(
-            f"{raw.whole} mixes {n_numbers} numbers with {len(others)} other cells (first: "
-            f"{shown(raw.texts[others[0]])}, line {raw.lines[others[0]]}); treated as categories (if that text means "
-            "missing, add it to data.na_values)"
+            f"{raw.whole} has {len(names)} categories; the {MAX_CATEGORIES} most frequent ones of the training "
+            "rows get a column each, all others share one"
         )
-    return _read_categorical(raw, warnings)
+    if looks_like_dates(names.tolist()):
+        warnings.append(
+            f"{raw.whole} looks like dates ({shown(names[0])}); each is treated as a category of its own "
+            "(dates written as 2024-12-31 are read as numbers of days)"
+        )
+    return ReadColumn(Column(raw.name, "categorical"), values, warnings)
 
 
 def _infer_numeric(raw: RawColumn) -> ReadColumn | None:
@@ -346,35 +361,6 @@ def _infer_numeric(raw: RawColumn) -> ReadColumn | None:
     return numeric_column(Column(raw.name, "numeric"), raw, numbers.parsed, numbers.formatted)
 
 
-def _read_categorical(raw: RawColumn, warnings: list[str]) -> ReadColumn:
-    """Read the cells as categories, and warn when they look like something else."""
-    values = read_categories(raw.texts, raw.missing)
-    names = pd.unique(values[pd.notna(values)])
-    if len(names) > MAX_CATEGORIES:
-        warnings.append(
-            f"{raw.whole} has {len(names)} categories; the {MAX_CATEGORIES} most frequent ones of the training "
-            "rows get a column each, all others share one"
-        )
-    if looks_like_dates(names.tolist()):
-        warnings.append(
-            f"{raw.whole} looks like dates ({shown(names[0])}); each is treated as a category of its own "
-            "(dates written as 2024-12-31 are read as numbers of days)"
-        )
-    return ReadColumn(Column(raw.name, "categorical"), values, warnings)
-
-
-def _read_ordinal(raw: RawColumn, order: Sequence[str]) -> ReadColumn:
-    """Read the cells as the categories that the user put in order."""
-    read = read_column(Column(raw.name, "ordinal", tuple(order)), raw)
-    unknown = np.flatnonzero(pd.notna(read.parsed) & ~np.isin(read.parsed.astype(str), order))
-    if unknown.size:
-        raise InputError(
-            f"{raw.place(unknown[0])}: {shown(read.parsed[unknown[0]])} is not among the categories of data.ordinal "
-            f"({', '.join(order)}); add it there in its place"
-        )
-    return read
-
-
 def _frame(columns: Sequence[ReadColumn]) -> pd.DataFrame:
     series = {
         column.name: pd.Series(values, dtype=np.float64 if column.kind == "numeric" else object)
@@ -395,8 +381,6 @@ def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
             f"{csv_file.path} has none of the {len(wanted)} feature columns of the model ({listed(wanted)}); its "
             f"columns are {listed(list(csv_file.names))}"
         )
-    found = {
-        f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row": absent,
-        f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}": extra,
-    }
-    return [warning for warning, names in found.items() if names]
+    lacks = f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row"
+    has = f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}"
+    return [*([lacks] if absent else []), *([has] if extra else [])]

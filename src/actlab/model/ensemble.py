@@ -183,8 +183,7 @@ class Ensemble:
 def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:
     """Tensors and plain types only, with the keys that Lightning asks of a checkpoint.
 
-    Raises:
-        TypeError: the configuration or the scores hold something that is neither.
+    A `TypeError` where the configuration or the scores hold something that is neither.
     """
     place = {preprocessor: i for i, preprocessor in enumerate(ensemble.preprocessors)}
     config = plain(ensemble.config)
@@ -259,10 +258,9 @@ def save(ensemble: Ensemble, path: str | Path) -> None:
 
 
 def load(path: str | Path, allow_code: bool = False) -> Ensemble:
-    """Read a checkpoint onto the CPU, whatever it was trained on; `allow_code` as in `from_checkpoint`.
+    """Read a checkpoint onto the CPU, whatever it was trained on; `allow_code`, and what raises, as `from_checkpoint`.
 
-    Raises:
-        InputError: no such file, or not one that actlab can read; never is code from it run.
+    Never is code from the file itself run.
     """
     return from_checkpoint(read_checkpoint(Path(path)), str(path), allow_code)
 
@@ -273,9 +271,8 @@ def describe(ensemble: Ensemble) -> str:
 
     schema, config = ensemble.schema, plain(ensemble.config)
     kinds = {kind: [c.name for c in schema.columns if c.kind == kind] for kind in get_args(Kind)}
-    networks = Counter(
-        f"{one.member.activation} {list(one.member.hidden)} at {one.member.learning_rate:g}" for one in ensemble.members
-    )
+    members = [one.member for one in ensemble.members]
+    networks = Counter(f"{one.activation} {list(one.hidden)} at {one.learning_rate:g}" for one in members)
     content = {
         "target": schema.target,
         "target transform": ensemble.target.transform,

@@ -39,7 +39,7 @@ class TrainedNetwork:
     @property
     def fold(self) -> FoldKey:
         """(repeat, fold) whose test rows the network never saw."""
-        return self.member.split.fold_key
+        return (self.member.split.repeat, self.member.split.fold)
 
     @property
     def n_features(self) -> int:
