@@ -61,12 +61,9 @@ def reason_to_stop(value: float, others: Sequence[float], rung: int, kept: float
 
 
 class RungPruning(pl.Callback):
-    """Reports the trials of a population at every rung and retires those that lose.
+    """Reports the trials of a population, by place in the results, at every rung and retires those that lose.
 
-    Args:
-        claimed: Place in the results to the trials in training.
-        steps: The rungs, in epochs.
-        n_splits: Members of a trial; where fewer train together, its mean would not compare with the others'.
+    A trial has `n_splits` members; where fewer train together, its mean would not compare with the others'.
     """
 
     def __init__(self, study: Study, claimed: Mapping[int, optuna.Trial], steps: Sequence[int], n_splits: int) -> None:

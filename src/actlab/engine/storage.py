@@ -12,7 +12,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 
 # how often a waiting process asks for a lock; one attempt takes microseconds
 POLL_S = 0.005
+
+
+@contextmanager
+def _refused_as(what: str, then: str = "") -> Iterator[None]:
+    """What the system refuses, and why, as an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}{then}") from error
 
 
 class FileLock:
@@ -54,10 +63,8 @@ class FileLock:
         Raises:
             InputError: the file cannot be made, or its file system has no locks.
         """
-        try:
+        with _refused_as(f"{self.path} cannot be written"):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
         is_taken = False
         try:
             is_taken = lock_descriptor(descriptor, blocking=is_blocking, poll_interval=POLL_S)
@@ -260,16 +267,15 @@ class SafeJournalStorage(JournalStorage):
 
     def __init__(self, path: Path) -> None:
         try:
-            self.journal = SafeJournal(path)
-            super().__init__(self.journal)
+            with _refused_as(f"{path} cannot be opened"):
+                self.journal = SafeJournal(path)
+                super().__init__(self.journal)
         except InputError:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} is damaged ({error}); move it away, or start a new directory with --fresh or --out DIR"
             ) from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be opened: {error.strerror}") from error
 
 
 class SafeJournal(JournalFileBackend):
@@ -288,7 +294,7 @@ class SafeJournal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write whole lines, or nothing; an `InputError` where the disk is full or the file cannot be written."""
         rest = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with self._told_if_unwritable(), journal_lock(self.path), self.path.open("a+b", buffering=0) as file:
+        with self._unwritable(), journal_lock(self.path), self.path.open("a+b", buffering=0) as file:
             n_whole = cut_torn_line(file)
             try:
                 while rest:
@@ -311,18 +317,12 @@ class SafeJournal(JournalFileBackend):
             yield
         finally:
             self._is_synced = True
-        with self._told_if_unwritable(), self.path.open("ab") as file:
+        with self._unwritable(), self.path.open("ab") as file:
             os.fsync(file.fileno())
 
-    @contextmanager
-    def _told_if_unwritable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be written: {error.strerror}; "
-                "what is in it is safe, and the same command goes on from there"
-            ) from error
+    def _unwritable(self) -> AbstractContextManager[None]:
+        then = "; what is in it is safe, and the same command goes on from there"
+        return _refused_as(f"{self.path} cannot be written", then)
 
 
 def cut_torn_line(file: FileIO) -> int:

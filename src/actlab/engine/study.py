@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -35,21 +34,18 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 class FileCoordinator:
     """What the workers of a study in a journal share: one lock, and who is alive, so that trials of the dead come back.
 
-    Every worker holds the lock on a file of its own as long as it lives. Unlike a process number this works across
-    containers, and nobody has to wait to see that a worker is gone. Claims are made and signed under the lock of all: a
-    running trial that is not signed has no living worker.
+    Every worker holds the lock on a file of its own while it lives, which unlike a process number works across
+    containers, and without waiting. Claims are made and signed under the lock of all: a running trial that is not
+    signed has no living worker.
     """
 
     def __init__(self, storage: SafeJournalStorage, token: str) -> None:
         journal = storage.journal.path
         self._token, self._directory = token, journal.with_name("workers")
         self._queue = journal.with_name(f"{journal.name}.queue")
-        self._own = FileLock(self._file(token))
+        self._own = FileLock(self._directory / f"{token}.alive")
         # many writes that wait for the disk once
         self.synced_once = storage.journal.synced_once
-
-    def _file(self, token: str) -> Path:
-        return self._directory / f"{token}.alive"
 
     def lock(self) -> AbstractContextManager[Any]:
         """The lock between all workers, for queueing and claiming; it ends with its holder."""
@@ -71,7 +67,7 @@ class FileCoordinator:
         """Whether a worker is gone; its file goes too."""
         if token is None or token == self._token:
             return token is None
-        lock = FileLock(self._file(token))
+        lock = FileLock(self._own.path.with_name(f"{token}.alive"))
         if lock.path.exists():
             if not lock.acquire(is_blocking=False):
                 return False

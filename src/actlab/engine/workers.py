@@ -42,11 +42,7 @@ def run_workers(
     """Run `job(argument, worker)` in processes of their own until all are done.
 
     A worker that was killed is replaced while others are at work or were; what it was doing is the job's to recover.
-
-    Args:
-        job: A function of a module, pickled by its name together with `argument`.
-        logs: Directory for what each one prints.
-        watch: Called twice a second.
+    `job` is pickled by its name, `logs` is a directory for what each one prints, `watch` is called twice a second.
 
     Raises:
         InputError: a worker refused its input, or workers keep dying.

@@ -133,9 +133,8 @@ def draw_study(study: optuna.Study, directory: Path) -> list[Path]:
     with _without_a_window():
         for name, draw in _drawings(_finite(study)).items():
             paths.append(directory / f"{name}.png")
-            # Optuna sets a style of its own for the whole process
+            # Optuna sets a style of its own for the whole process, and returns one axes or an array of them
             with style.context("default"):
-                # it returns one axes, or an array of them
                 figure = np.ravel(draw())[0].figure
                 write_atomically(paths[-1], partial(figure.savefig, format="png", dpi=DPI, bbox_inches="tight"))
                 plt.close(figure)

@@ -96,8 +96,7 @@ def learning_rates(run: FinishedRun) -> Figure | None:
 
 
 def _trial_scores(run: FinishedRun) -> pd.DataFrame:
-    """One row a trial: its setting, mean validation score over finite members, how many diverged, of how many, and the
-    number of test folds that it was chosen for."""
+    """One row a trial: setting, mean validation score of finite members, how many diverged, folds it was chosen for."""
     members, chosen = run.members, run.chosen
     val = members.val_score.where(np.isfinite(members.val_score) & ~members.pruned.astype(bool))
     members = members.assign(val=val, missing=members.diverged.astype(bool))

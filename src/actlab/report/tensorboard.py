@@ -88,12 +88,12 @@ class EventFile:
         self.records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def add(self, step: int, values: Iterable[Any]) -> None:
-        """Values of one or several tags at a step; nothing is written where there is none."""
+        """Nothing is written where there is no value."""
         if values := list(values):
             self._write(step=step, summary={"value": values})
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values by tag at a step; those that are not finite are left out, for a chart cannot show them."""
+        """Those that are not finite are left out, for a chart cannot show them."""
         self.add(step, _scalars(values))
 
     def flush(self) -> None:
@@ -124,13 +124,9 @@ def write_comparison(
 ) -> None:
     """Write the whole comparison; what an earlier call or a live callback left there is replaced.
 
-    Args:
-        run: Its `tensorboard` directory is written.
-        members, curves, health: Rows of `MemberRecord`, `CurveRecord` and `HealthRecord`.
-        summary: Names the metric and, in its ranking, each activation's best learning rate; a fit has no ranking, and
-            every activation in it the one rate it was trained with.
-        extra: Trial to further hyper-parameters (dropout, weight decay); those that differ become columns.
-        pre_activations: Rows of `BinRecord`, of the winner.
+    Frames have a row a record (`MemberRecord`, `CurveRecord`, `HealthRecord`; `BinRecord` of the winner). The summary's
+    ranking names each activation's best rate; a fit has none, and one rate an activation. Of the hyper-parameters in
+    `extra` (dropout, weight decay) those that differ become columns.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
@@ -140,7 +136,9 @@ def write_comparison(
             shutil.rmtree(directory, ignore_errors=True)
     for old in (*run.tensorboard.glob(f"*/{LIVE_FILE}"), *run.tensorboard.glob(f"*/{COMPARISON_FILE}")):
         old.unlink()
-    metric, best = summary["metric"], _best_rates(members, summary)
+    metric, shown = summary["metric"], summary.get("ranking") or members.to_dict("records")
+    # activation to the learning rate that its run shows, best activation first
+    best = {row["activation"]: row["learning_rate"] for row in shown if row["learning_rate"] is not None}
     health_of = _health_points(health, members, summary)
     entries = [_layout(list(best), metric)]
     for activation, learning_rate in best.items():
@@ -155,13 +153,6 @@ def write_comparison(
         entries = []
     for name, entries in _hparams(setting_rows(members, metric, extra or {}), metric).items():
         _write(run.tensorboard / SETTINGS / run_name(name) / COMPARISON_FILE, entries)
-
-
-def _best_rates(members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, float]:
-    """Activation to the learning rate that its run shows, best activation first."""
-    if ranking := summary.get("ranking"):
-        return {row["activation"]: row["learning_rate"] for row in ranking if row["learning_rate"] is not None}
-    return dict(zip(members["activation"], members["learning_rate"], strict=True))
 
 
 def _write(path: Path, entries: Iterable[Entry]) -> None:
@@ -200,8 +191,7 @@ def write_figures_log(run: RunDirectory) -> None:
 def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
     """Epoch to tag to value, for the trials of one setting: mean, mean - sd and mean + sd.
 
-    Each value has two tags, one shared by all activations and one of its own, because a chart shows every run that has
-    its tag.
+    Each has two tags, one that all activations share and one of its own: a chart shows every run that has its tag.
     """
     kept, points = one_curve(curves), Points()
     row: Any

@@ -33,16 +33,10 @@ def find_leader(trials: Iterable[Leader]) -> Leader | None:
     return min((trial for trial in trials if math.isfinite(trial.score)), key=lambda trial: trial.score, default=None)
 
 
-def _networks(n_done: int, n_members: int, pace: float, epoch: int | None = None) -> str:
-    """The numbers of a run, from its pace in member-epochs a second; the epoch is that of a single population."""
-    at = "" if epoch is None else f", epoch {epoch}"
-    return f"{n_done} of {max(n_members, n_done)} networks done{at}, {pace:,.0f} network epochs/s"
-
-
-def _times(elapsed_s: float, left_s: float) -> str:
-    """In words; what is left is nan or infinite while unknown."""
+def _numbers_and_times(done: str, pace: float, elapsed_s: float, left_s: float) -> tuple[str, str]:
+    """In words; the pace is in member-epochs a second, and what is left is nan or infinite while unknown."""
     left = f"about {duration(left_s)} left" if math.isfinite(left_s) else "time left not known yet"
-    return f"{duration(elapsed_s)} elapsed, {left}"
+    return f"{done}, {pace:,.0f} network epochs/s", f"{duration(elapsed_s)} elapsed, {left}"
 
 
 class TeamProgress(Progress):
@@ -69,14 +63,16 @@ class TeamProgress(Progress):
             # trials are told a population at a time: the pace is that of the last time when some were
             expected_s = (self.last_told - self.started) * (self.n_trials - self.n_seen) / n_here
             left_s = max(0.0, expected_s - (now - self.last_told))
-        numbers = _networks(self.n_seen * self.n_splits, self.n_trials * self.n_splits, pace)
+        n_members = max(self.n_trials, self.n_seen) * self.n_splits
+        done_here = f"{self.n_seen * self.n_splits} of {n_members} networks done"
         # those that were stopped early do not lead
         leader = find_leader(
             Leader(trial.params["activation"], trial.params["learning_rate"], trial.values[0])
             for trial in done
             if trial.state == TrialState.COMPLETE
         )
-        self.draw(now, self.n_seen / self.n_trials, numbers, _times(elapsed_s, left_s), leader)
+        shown = _numbers_and_times(done_here, pace, elapsed_s, left_s)
+        self.draw(now, self.n_seen / self.n_trials, *shown, leader)
 
 
 def _member_epochs(done: Iterable[FrozenTrial]) -> int:
@@ -86,15 +82,11 @@ def _member_epochs(done: Iterable[FrozenTrial]) -> int:
 def expected_member_epochs(
     running: Iterable[int], n_waiting: int, finished: Iterable[int], patience: int, max_epochs: int
 ) -> float:
-    """Epochs that members still have before them, in all.
+    """Epochs that members still have before them, in all: `running` have some behind them, `n_waiting` none.
 
     No member stops in its first `patience` epochs unless it diverges. Beyond them, members are taken to leave at a
     constant rate: the number that left over the epochs that all spent there, with one imagined member that left after
     `patience` epochs more, so that there is a rate before anyone leaves. Nobody trains longer than `max_epochs`.
-
-    Args:
-        running: Epochs that each member in training has behind it; `n_waiting` others have not begun.
-        finished: Epochs of each member that is done.
     """
     running, beyond = list(running), [epochs - patience for epochs in finished if epochs > patience]
     exposure = sum(beyond) + sum(max(0, epochs - patience) for epochs in running) + patience
@@ -192,11 +184,11 @@ class PopulationProgress(Progress, pl.Callback):
         since, before = self.pace[0]
         pace = (self.member_epochs - before) / (now - since) if now > since else 0.0
         left = self.remaining_member_epochs()
-        times = _times(now - self.started, left / pace if pace else math.nan)
         share = self.member_epochs / (self.member_epochs + left) if self.member_epochs else 0.0
         running = self.module.running if self.module is not None else []
-        leader = find_leader(scores_of([*self.finished, *running]))
-        self.draw(now, share, _networks(self.n_done, self.n_members, pace, epoch), times, leader)
+        done = f"{self.n_done} of {max(self.n_members, self.n_done)} networks done, epoch {epoch}"
+        shown = _numbers_and_times(done, pace, now - self.started, left / pace if pace else math.nan)
+        self.draw(now, share, *shown, find_leader(scores_of([*self.finished, *running])))
 
 
 def scores_of(outcomes: Iterable[Outcome]) -> Iterable[Leader]:

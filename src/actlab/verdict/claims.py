@@ -21,6 +21,7 @@ from actlab.verdict.paired_tests import corrected_resampled_t, holm
 from actlab.verdict.summary import PAIR, choose
 
 Support = Literal["supported", "not supported", "cannot tell"]
+WORST_FIRST: tuple[Support, ...] = ("not supported", "cannot tell", "supported")
 Side = Literal["above", "below", "at"]
 MEMBER = [*PAIR, "inner"]
 PLAIN_MEAN = partial(pd.Series.mean, skipna=False)
@@ -30,14 +31,9 @@ PLAIN_MEAN = partial(pd.Series.mean, skipna=False)
 class Part:
     """One quantity of a claim; nan is what a plain fact, or a quantity that could not be tested, does not have.
 
-    Args:
-        value: Its mean over the pairs (geometric for a ratio).
-        ci_low, ci_high: Corrected 95 % interval of this quantity alone.
-        p: Two-sided, against `threshold`; `p_holm` is adjusted over all parts of all claims.
-        side: On which side of `threshold` the claim puts the quantity; `at` for a fact.
-        refuted_at: A quantity whose whole interval lies short of this value is too small to support the claim.
-        pairs: (repeat, fold, value) of each pair; for timings (0, round, value).
-        reason: Why the verdict is `cannot tell`.
+    The interval is that of this quantity alone, `p` two-sided against `threshold`. `side` is where the claim puts the
+    quantity, `at` for a fact. One whose whole interval lies short of `refuted_at` is too small to support the claim.
+    `pairs` are (repeat, fold, value), for timings (0, round, value); `reason` says why the verdict is `cannot tell`.
     """
 
     what: str
@@ -78,8 +74,7 @@ def over_pairs(
         return replace(empty, reason="a test needs at least two pairs of repeat and fold")
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.log(plain) if is_ratio else plain
-    n_missing = int((~np.isfinite(scaled)).sum())
-    if n_missing:
+    if n_missing := int((~np.isfinite(scaled)).sum()):
         return replace(empty, reason=f"{n_missing} of {len(pairs)} pairs have no finite value")
     zero, back = (math.log(threshold), math.exp) if is_ratio else (threshold, float)
     test = corrected_resampled_t(scaled - zero, np.zeros_like(scaled), test_train_ratio)
@@ -109,10 +104,8 @@ def _judge(part: Part) -> Part:
 
 def overall(parts: Sequence[Part]) -> tuple[Support, str]:
     """A claim holds where all its parts hold, and falls with one of them; otherwise the first reason."""
-    if any(part.verdict == "not supported" for part in parts):
-        return "not supported", ""
-    open_parts = [part for part in parts if part.verdict == "cannot tell"]
-    return ("cannot tell", open_parts[0].reason) if open_parts else ("supported", "")
+    worst = min(parts, key=lambda part: WORST_FIRST.index(part.verdict))
+    return worst.verdict, worst.reason
 
 
 @dataclass(frozen=True)
@@ -121,14 +114,10 @@ class Measurements:
 
     Values come by pair, inner splits averaged by a plain mean: a member without a value makes its pair nan. An
     activation stands with the trial chosen for it in each pair by inner validation. Frames have a row a record
-    (`MemberRecord`, `HealthRecord`, `ConvergenceRecord`), test_train_ratio is that of `paired_tests`.
-
-    Args:
-        rope: Differences of scores smaller than this are of no practical use.
-        costs: Activation to (microseconds of the activation alone, of a whole step), one entry a round each.
-        deviation_from_affine: That of `diagnostics.measures` for the trained identity networks.
-        maxout_error: `relu` and `leaky_relu` to that of `diagnostics.measures`.
-        ridge: (repeat, fold) to ridge's score on the same test rows.
+    (`MemberRecord`, `HealthRecord`, `ConvergenceRecord`), test_train_ratio is that of `paired_tests`, `rope`
+    that of `summarise`; deviation_from_affine (of the trained identity networks) and maxout_error (of `relu` and
+    `leaky_relu`) are those of `diagnostics.measures`. Costs are activation to (microseconds of the activation alone, of
+    a whole step), one entry a round each; `ridge` is (repeat, fold) to ridge's score on the same test rows.
     """
 
     members: pd.DataFrame
@@ -286,12 +275,6 @@ def _layer_factor(run: Measurements, name: str) -> Part:
     return _quantity(run, what, (name,), factor, ("below", VANISHING_FACTOR), needs, is_ratio=True)
 
 
-def _centred(run: Measurements) -> Part:
-    what = "sigmoid: mean output of its hidden units at the best epoch"
-    mean = partial(run.health_of, column="mean_output", moment="best")
-    return _quantity(run, what, ("sigmoid",), mean, ("above", CENTRED), ("health",))
-
-
 def _time_to_level(run: Measurements, column: str, unit: str) -> Part:
     level = f" (R2 {run.level:g} on the training rows)" if math.isfinite(run.level) else ""
     what = f"{unit} of tanh over those of relu to the same training loss{level}"
@@ -334,16 +317,16 @@ def _maxout(run: Measurements) -> list[Part]:
     return [*contained, _fact(what, ratio, 2.0, DOUBLED, run.missing(("maxout", "relu")))]
 
 
-def _affine(run: Measurements) -> Part:
-    what = "largest deviation of the trained identity networks from affine functions, in standard deviations"
-    return _fact(what, run.deviation_from_affine, 0.0, EXACT, run.missing(("identity",)))
-
-
 def parts_by_claim(run: Measurements) -> dict[str, list[Part]]:
     """Every claim with its parts, not yet judged."""
+    centred = "sigmoid: mean output of its hidden units at the best epoch"
+    mean_output = partial(run.health_of, column="mean_output", moment="best")
+    affine = "largest deviation of the trained identity networks from affine functions, in standard deviations"
     return {
         "Gradients vanish under sigmoid and tanh.": [_layer_factor(run, "sigmoid"), _layer_factor(run, "tanh")],
-        "Sigmoid is not zero-centred.": [_centred(run)],
+        "Sigmoid is not zero-centred.": [
+            _quantity(run, centred, ("sigmoid",), mean_output, ("above", CENTRED), ("health",))
+        ],
         "Tanh beats sigmoid.": [_score_difference(run, worse="sigmoid", better="tanh")],
         "ReLU converges several times faster than tanh and costs less per step.": [
             _time_to_level(run, "epoch", unit="epochs"),
@@ -353,7 +336,9 @@ def parts_by_claim(run: Measurements) -> dict[str, list[Part]]:
         ],
         "ReLU units die at high learning rates, and leaky ReLU repairs it.": _dying(run),
         "Maxout contains ReLU and leaky ReLU, and doubles the parameters.": _maxout(run),
-        "Without a non-linearity the network is a linear model.": [_affine(run)],
+        "Without a non-linearity the network is a linear model.": [
+            _fact(affine, run.deviation_from_affine, 0.0, EXACT, run.missing(("identity",)))
+        ],
         "Leaky ReLU improves on sigmoid.": [_score_difference(run, worse="sigmoid", better="leaky_relu")],
     }
 

@@ -88,17 +88,13 @@ def summarise(
 ) -> dict[str, Any]:
     """Ranking, comparisons and winner, as summary.json holds them.
 
-    `comparisons` are with the winner, `baseline_comparisons` with the baseline; see `significance.compare_all`.
-
-    Args:
-        baseline: The activation that every other one is also compared with; its score sets the region of practical
-            equivalence (the winner's where the baseline is not in the run).
-        learning_rates_tried: The learning rates, or the two ends of the searched range, for `edge_of_range`.
-        is_equal_budget: Whether every activation was given the same trials; only then are there comparisons.
-        rope_share: Half-width of the region of practical equivalence, as a share of that score.
+    `comparisons` are with the winner, `baseline_comparisons` with the baseline (see `significance.compare_all`); there
+    are none unless every activation was given the same trials (`is_equal_budget`). The region of practical equivalence
+    has a half-width of `rope_share` of the baseline's score, or of the winner's where the baseline is not in the run.
+    `learning_rates_tried` may be the two ends of a searched range.
     """
-    chosen, tried = choose(members), per_pair(members)
-    unordered = scores_of(chosen)
+    frames = members, choose(members), per_pair(members)
+    unordered = scores_of(frames[1])
     scores = {name: unordered[name] for name in ranking(unordered)}
     winner = next(iter(scores))
     rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
@@ -109,9 +105,7 @@ def summarise(
 
     comparisons = with_reference(winner)
     return {
-        "ranking": [
-            _ranking_row(name, (members, chosen, tried), test_train_ratio, learning_rates_tried) for name in scores
-        ],
+        "ranking": [_ranking_row(name, frames, test_train_ratio, learning_rates_tried) for name in scores],
         "rope": rope,
         "comparisons": [comparison.to_dict() for comparison in comparisons],
         "baseline": baseline,
