@@ -29,13 +29,10 @@ from actlab.networks.population import Outcome, StackTraining
 
 Moment = Literal["start", "best", "end"]
 
-# |f'| under this share of its maximum lets no gradient through: dead, where that holds on every row.
-DEAD_SHARE = 1e-3
-# |f'| under this share of its maximum is saturated.
-SATURATED_SHARE = 0.05
+# Shares of the maximum of |f'|: up to the first a unit lets no gradient through, under the second it is saturated.
+DEAD_SHARE, SATURATED_SHARE = 1e-3, 0.05
 # Pre-activations, in standard deviations, among which the maximum of |f'| is looked for.
 REACH = 3.0
-N_GRID = 601
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,6 @@ class HealthRecord(MemberKey):
         moment: `start` (initial weights), `best` (those of the best epoch) or `end` (those it stopped with).
         dead: Share of units whose derivative is about zero on every row.
         saturated: Share of (unit, row) pairs whose derivative is under 5 % of its maximum.
-        mean_output: Mean over units and rows of the activation's outputs.
         gradient_ratio: Norm of the loss's gradient by this layer's pre-activations over that of the last hidden layer;
             in layer 1, the design's first over last. Pre-activations rather than weights, because a linear network
             with variance-preserving weights then has 1, however many inputs it has.
@@ -62,10 +58,7 @@ class HealthRecord(MemberKey):
 
 @dataclass(frozen=True)
 class StackHealth:
-    """The measures of `HealthRecord` as tensors (P, layers), and the gradient norms behind the ratio.
-
-    nan throughout for a member whose outputs are not finite.
-    """
+    """The measures of `HealthRecord` as tensors (P, layers); nan for a member whose outputs are not finite."""
 
     dead: Tensor
     saturated: Tensor
@@ -80,7 +73,7 @@ class StackHealth:
 
 @torch.enable_grad()
 def measure(stack: Regressor, features: Tensor, targets: Tensor) -> StackHealth:
-    """Health of every member and hidden layer, without dropout and without touching the weights or their gradients.
+    """Without dropout, and without touching the weights or their gradients.
 
     The loss is the mean squared error of outputs for features (P, B, F) from the standardised targets (P, B).
     """
@@ -122,7 +115,7 @@ def derivative(z: Tensor, outputs: Tensor, width_factor: int) -> Tensor:
 def _maximum(stack: Regressor, depth: int) -> Tensor:
     """The largest |f'| (P,) of a layer's activation over pre-activations within `REACH`."""
     k, weight = stack.row.width_factor, stack.first_weight
-    per_axis = round(N_GRID ** (1 / k)) // 2 * 2 + 1
+    per_axis = round(601 ** (1 / k)) // 2 * 2 + 1
     axis = torch.linspace(-REACH, REACH, per_axis, dtype=weight.dtype, device=weight.device)
     grid = torch.cartesian_prod(*[axis] * k).reshape(1, -1, k)
     z = grid.repeat(stack.n_members, 1, 1).requires_grad_()
@@ -195,18 +188,6 @@ class HealthMonitor(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._interrupted = state_dict
 
-    def _go_on(self, members: Sequence[Member]) -> None:
-        """Take over records and waiting weights of these members from an interrupted population."""
-        assert self._interrupted is not None
-        records = [HealthRecord(*values) for values in self._interrupted["records"]]
-        trials, named = {member.trial for member in members}, {repr(member): member for member in members}
-        self.records += [record for record in records if record.trial in trials]
-        for waiting in self._interrupted["waiting"]:
-            kept = [Observation(**{**own, "member": named[own["member"]]}) for own in waiting if own["member"] in named]
-            if kept:
-                self._waiting[kept[0].shape] = kept
-        self._interrupted = None
-
     @contextmanager
     def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
@@ -216,13 +197,21 @@ class HealthMonitor(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waiting.clear()
         module = _population(pl_module)
-        if self._interrupted is not None:
-            self._go_on(module.members)
+        if self._interrupted is None:
+            with self._timed():
+                for training in module.training_stacks:
+                    self._observe(training, training.running, "start")
+                self._measure(module)
             return
-        with self._timed():
-            for training in module.training_stacks:
-                self._observe(training, training.running, "start")
-            self._measure(module)
+        # of the interrupted population, only what concerns these members
+        records = [HealthRecord(*values) for values in self._interrupted["records"]]
+        trials, named = {m.trial for m in module.members}, {repr(m): m for m in module.members}
+        self.records += [record for record in records if record.trial in trials]
+        for waiting in self._interrupted["waiting"]:
+            kept = [Observation(**{**own, "member": named[own["member"]]}) for own in waiting if own["member"] in named]
+            if kept:
+                self._waiting[kept[0].shape] = kept
+        self._interrupted = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = _population(pl_module)

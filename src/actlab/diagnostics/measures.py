@@ -4,7 +4,6 @@
   activation, so that times are compared at equal losses and never at equal epochs.
 - Histograms of pre-activations before and after training in the same bins. They say at a glance what the shares of
   `health` sum up: units that a ReLU has left behind, or a sigmoid driven into its flat ends.
-- What networks compute, checked by value: whether one is affine, and that maxout contains ReLU and leaky ReLU.
 """
 
 import math
@@ -200,9 +199,6 @@ def _layer(layer: int, start: Sequence[Values], best: Sequence[Values]) -> Itera
             yield BinRecord(layer, moment, float(edges[place]), float(edges[place + 1]), count)
 
 
-N_POINTS = 200
-
-
 @torch.no_grad()
 def deviation_from_affine(networks: Sequence[TrainedNetwork]) -> float:
     """The largest |f(t x + (1 - t) y) - t f(x) - (1 - t) f(y)| over random x, y, t, in standard deviations of f.
@@ -212,8 +208,8 @@ def deviation_from_affine(networks: Sequence[TrainedNetwork]) -> float:
     found = []
     for network in networks:
         stack, generator = stack_of([network]).double(), torch.Generator().manual_seed(0)
-        x, y = torch.randn(2, N_POINTS, network.n_features, generator=generator, dtype=torch.float64) * 3
-        t = torch.rand(N_POINTS, 1, generator=generator, dtype=torch.float64)
+        x, y = torch.randn(2, 200, network.n_features, generator=generator, dtype=torch.float64) * 3
+        t = torch.rand(200, 1, generator=generator, dtype=torch.float64)
         between, at_x, at_y = (stack(points)[0] for points in (t * x + (1 - t) * y, x, y))
         straight = t[:, 0] * at_x + (1 - t[:, 0]) * at_y
         spread = torch.cat([at_x, at_y]).std().clamp_min(torch.finfo(torch.float64).tiny)

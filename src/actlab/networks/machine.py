@@ -14,10 +14,8 @@ from actlab.errors import InputError
 def accelerator(asked: str = "auto") -> str:
     """What Lightning's Trainer is told for `trainer.accelerator`.
 
-    Losses and scores are summed in 64 bits. Where the device has none (Apple's GPUs), `auto` is the processor.
-
-    Raises:
-        InputError: a device without 64-bit floats is asked for.
+    Losses and scores are summed in 64 bits. Where the device has none (Apple's GPUs), `auto` is the processor, and the
+    device itself is refused (InputError).
     """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is None or asked == "cpu" or has_float64(device):

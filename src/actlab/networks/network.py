@@ -23,8 +23,6 @@ from actlab.members import Member, stream_seed
 from actlab.networks.activation_functions import RReLU
 from actlab.networks.streams import Streams, streams_on
 
-N_QUANTILES = 4096
-
 Signal = TypeVar("Signal")
 
 
@@ -38,7 +36,6 @@ def forward_pass(
     """The outputs of a network: a linear layer, with an activation after each but the last.
 
     Args:
-        n_hidden: Number of hidden layers.
         signal: The inputs, in whatever stands for values: tensors of a stack, names in an ONNX graph.
         linear: Depth (from 0; `n_hidden` is the output layer) and the layer's inputs to its pre-activations.
         activate: Depth and pre-activations to the layer's outputs, after dropout where there is any.
@@ -54,7 +51,7 @@ def forward_pass(
 
 @cache
 def gain(activation: str) -> float:
-    """1 / sqrt(E[f(z)^2]) for z ~ N(0, 1), by the mean over normal quantiles.
+    """1 / sqrt(E[f(z)^2]) for z ~ N(0, 1), by the mean over some 4,096 normal quantiles.
 
     A record's own gain is exact: SELU's fixed point asks for LeCun normal (Klambauer et al. 2017), and E[f(z)^2] is 1
     there but for rounding. An activation whose second moment is zero or not finite (a constant one) keeps 1.
@@ -62,7 +59,7 @@ def gain(activation: str) -> float:
     row = activations.get(activation)
     if row.gain is not None:
         return row.gain
-    per_axis = round(N_QUANTILES ** (1 / row.width_factor)) * (4 if row.width_factor > 1 else 1)
+    per_axis = round(4096 ** (1 / row.width_factor)) * (4 if row.width_factor > 1 else 1)
     axis = torch.special.ndtri((torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis)
     axis = axis / axis.square().mean().sqrt()
     grid = torch.cartesian_prod(*[axis] * row.width_factor).reshape(-1, row.width_factor)
@@ -73,9 +70,8 @@ def gain(activation: str) -> float:
 
 def layer_shapes(n_features: int, hidden: tuple[int, ...], width_factor: int) -> list[tuple[int, int]]:
     """(outputs, inputs) of each linear layer, the output layer last: [(k H1, F), (k H2, H1), ..., (1, Hn)]."""
-    inputs = (n_features, *hidden)
     outputs = (*(width_factor * units for units in hidden), 1)
-    return list(zip(outputs, inputs, strict=True))
+    return list(zip(outputs, (n_features, *hidden), strict=True))
 
 
 def draw(
@@ -146,8 +142,7 @@ class Regressor(nn.Module):
         self.dropout = first.dropout
         self.row = activations.get(first.activation)
         self.activation = nn.ModuleList(self.row.build() for _ in first.hidden)
-        stacked = parameters if parameters is not None else self._draw(width)
-        for name, value in stacked.items():
+        for name, value in (self._draw(width) if parameters is None else parameters).items():
             self.register_parameter(name, nn.Parameter(value))
         # the template modules only lend their code: what they learn is stacked, and lies in this module
         self.learned = [[name for name, _ in module.named_parameters()] for module in self.activation]

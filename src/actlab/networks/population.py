@@ -29,16 +29,14 @@ from actlab.networks.streams import EpochShape, SharedBatches
 from actlab.networks.trained import TrainedNetwork
 from actlab.settings import OptimizerSettings
 
-# Share of an accelerator's stack that still trains, under which the others are taken out: every new size is recorded
-# anew, which costs as much as some dozen epochs of a small stack.
-LEAST_ALIVE = 0.75
 # Members whose weights come from an accelerator at once: few enough that they land in memory the process has already.
 FETCHED = 64
 
 
 def least_alive(device: torch.device) -> float:
     """Share of a stack that has to train for the others to stay in it."""
-    return 1.0 if device.type == "cpu" else LEAST_ALIVE
+    # an accelerator records every new size anew, which costs as much as some dozen epochs of a small stack
+    return 1.0 if device.type == "cpu" else 0.75
 
 
 @dataclass
@@ -275,8 +273,6 @@ class StackTraining:
         """Take members out of the stack with their best weights; the rest goes on without them."""
         places = list(zip(self.rows, self.outcomes, strict=True))
         gone = [place for place in places if leaves(self.outcomes[place[1]])]
-        if not gone:
-            return
         for start in range(0, len(gone), FETCHED):
             self._finish(gone[start : start + FETCHED])
         self.rows = [row for row, position in places if position in self.outcomes]

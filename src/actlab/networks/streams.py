@@ -19,9 +19,6 @@ from actlab.members import Member, Stream, stream_seed
 if TYPE_CHECKING:
     from actlab.data.datamodule import EpochOrder, SplitTensors
 
-# dropout compares 16 random bits with the drop probability: four draws from one 64-bit number
-DROPOUT_LEVELS = 1 << 16
-
 
 class Streams:
     """The random numbers of the members of one stack; those of one stream get equal ones."""
@@ -123,8 +120,8 @@ def random_bits(count: int, generator: torch.Generator) -> Tensor:
 
 
 def least_kept(probability: float) -> int:
-    """Of 16-bit numbers, the least that lets a unit stay."""
-    return round(probability * DROPOUT_LEVELS) - DROPOUT_LEVELS // 2
+    """Of signed 16-bit numbers, four of which come from one of 64 bits, the least that lets a unit stay."""
+    return round(probability * 2**16) - 2**15
 
 
 class EpochShape(NamedTuple):
@@ -153,9 +150,8 @@ def masks_of_steps(
 def scaled_masks(
     drawn: Tensor, shapes: Sequence[tuple[int, int]], probability: float, dtype: torch.dtype
 ) -> list[Tensor]:
-    """Masks (..., B, H) of layers (B, H) from random bits (..., N): 0, or 1 / (1 - probability) where a unit stays.
-
-    A unit is dropped with `probability`, rounded to 1/65536.
+    """Masks (..., B, H) of layers (B, H) from random bits (..., N): 0 with `probability`, rounded to 1/65536, or
+    1 / (1 - probability).
     """
     masks, start = [], 0
     for shape in shapes:
@@ -200,9 +196,7 @@ class SharedBatches:
         self._order: EpochOrder
 
     def start(self, order: "EpochOrder", shapes: Iterable[EpochShape]) -> list[Stream]:
-        """Begin an epoch: make room for what stacks of these shapes share, forget other shapes, and return the streams
-        to `fill`: none where there is nothing to share.
-        """
+        """Make room for what stacks of these shapes share, and no others; the streams to `fill`, if any are needed."""
         self._order = order
         self.of_shape = {shape: self.of_shape.get(shape) or self._room(shape) for shape in dict.fromkeys(shapes)}
         is_needed = any(len(shared.features) or shared.masks for shared in self.of_shape.values())
@@ -235,7 +229,6 @@ class SharedBatches:
                 shared.targets[:, place].copy_(targets)
             if shared.masks:
                 generator = torch.Generator().manual_seed(stream_seed(stream, "dropout", self._order.epoch))
-                dtype = self.data.flat_features.dtype
-                drawn = masks_of_steps([generator], shape.steps, shape, dtype)
+                drawn = masks_of_steps([generator], shape.steps, shape, self.data.flat_features.dtype)
                 for mask, own in zip(shared.masks, drawn, strict=True):
                     mask[:, place].copy_(own[:, 0])
