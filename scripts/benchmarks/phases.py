@@ -59,7 +59,7 @@ def timers() -> Iterator[dict[str, float]]:
         ("batches and masks", SharedBatches, "fill"),
         ("validation", StackTraining, "validate"),
         ("retiring", PopulationModule, "retire"),
-        ("logging", PopulationModule, "_log_means"),
+        ("logging", PopulationModule, "log"),
         ("orders", TabularDataModule, "order"),
         ("setting up", PopulationModule, "setup"),
         ("setting up", PopulationModule, "configure_optimizers"),

@@ -97,10 +97,8 @@ def load_run(directory: str | Path) -> Run:
 
 
 def load_runs(directory: str | Path) -> dict[str, Run]:
-    """The runs of a finished comparison on several data sets, by the data set's name; ranks.csv compares them.
-
-    An `InputError` where the directory holds something else, or the comparison is not finished.
-    """
+    """The runs of a finished comparison on several data sets, by the data set's name; ranks.csv compares them. An
+    `InputError` where the directory holds something else, or the comparison is not finished."""
     run, summary = read_several(directory)
     return {entry["name"]: load_run(run.path / entry["name"]) for entry in summary["data_sets"]}
 

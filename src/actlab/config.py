@@ -119,10 +119,8 @@ class Options:
         self.parser.add_argument(name, **keywords)
 
     def parse(self, *layers: Layer) -> "Namespace":
-        """Every option's value, groups of keys as their dataclass.
-
-        An `InputError` names an unknown key, a value of a wrong type or out of range, or what is needed and not given.
-        """
+        """Every option's value, groups of keys as their dataclass. An `InputError` names an unknown key, a value of a
+        wrong type or out of range, or what is needed and not given."""
         from jsonargparse import ArgumentError
 
         parsed: Namespace | None = None
@@ -205,9 +203,7 @@ def configure(command: str, *layers: Layer, description: str = "") -> Configurat
 
 def parse(command: str, arguments: list[str], description: str = "") -> Configuration:
     """The arguments of a training command to a `Configuration`; without a config and a CSV, House Prices if it is here.
-
-    Raises as `Options.parse`.
-    """
+    Raises as `Options.parse`."""
     names_data = any(a.split("=")[0] in ("--config", "--data.csv", "--data", "--ckpt_path") for a in arguments)
     if not names_data and not _asks_only(arguments) and HOUSE_PRICES.exists():
         print(f"no --data.csv given: using {HOUSE_PRICES}", file=sys.stderr)
@@ -221,10 +217,8 @@ def _asks_only(arguments: list[str]) -> bool:
 
 
 def parse_data(config: str | None, **given: str | None) -> DataSettings:
-    """The data section of a YAML file, whose other keys are not looked at, under what is given beside it.
-
-    Raises as `Options.parse`, and an `InputError` for a file that is not there or lists several data sets.
-    """
+    """The data section of a YAML file, whose other keys are not looked at, under what is given beside it. Raises as
+    `Options.parse`, and an `InputError` for a file that is not there or lists several data sets."""
     options = Options("compare", "", "--print_config shows all keys")
     options.parser.add_class_arguments(DataSettings, "data")
     section = read_yaml(config).get("data") or {} if config is not None else {}
@@ -285,11 +279,9 @@ def parse_data_sets(arguments: list[str], description: str = "") -> DataSets | N
 
 @dataclass(frozen=True)
 class _DataList:
-    """The list `data: [a.yaml, b.yaml]` of a YAML file or of the command line, and what stands beside it.
-
-    `file` is the YAML file with the list (None: the command line); `configs` are what the files of `--config` say
-    besides, and `flags` the other arguments.
-    """
+    """The list `data: [a.yaml, b.yaml]` of a YAML file or of the command line, and what stands beside it. `file` is the
+    YAML file with the list (None: the command line); `configs` are what the files of `--config` say besides, and
+    `flags` the other arguments."""
 
     entries: list[Any]
     file: Path | None

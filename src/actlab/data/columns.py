@@ -168,10 +168,8 @@ def read_column(column: Column, raw: RawColumn) -> ReadColumn:
 
 
 def numeric_column(column: Column, raw: RawColumn, values: np.ndarray, formatted: int | None) -> ReadColumn:
-    """The column with its values, and a warning where the cell at `formatted` is a number only in its format.
-
-    An `InputError` names a cell that is infinite or too large for a float64.
-    """
+    """The column with its values, and a warning where the cell at `formatted` is a number only in its format. An
+    `InputError` names a cell that is infinite or too large for a float64."""
     infinite = np.flatnonzero(np.isinf(values))
     if infinite.size:
         raise raw.refusal(int(infinite[0]), "is infinite")

@@ -60,10 +60,8 @@ def shown(text: str, limit: int = 60) -> str:
 
 
 def open_csv(path: str) -> CsvFile:
-    """Look at the whole file once and parse its header.
-
-    An `InputError` says that it cannot be read, is empty or not text, or that its header is unusable.
-    """
+    """Look at the whole file once and parse its header. An `InputError` says that it cannot be read, is empty or not
+    text, or that its header is unusable."""
     if not path:
         raise InputError("the path of the CSV file is empty; name a file with --data.csv")
     sha256, encoding, warnings = _scan_bytes(path)
@@ -197,10 +195,8 @@ def _split_header(path: str, encoding: str) -> tuple[str, list[str]]:
 
 
 def column_names(path: str, header: list[str]) -> tuple[str, ...]:
-    """The names of a header, stripped; an unnamed column i is called `Unnamed: i`, as pandas does.
-
-    An `InputError` names those that are equal.
-    """
+    """The names of a header, stripped; an unnamed column i is called `Unnamed: i`, as pandas does. An `InputError`
+    names those that are equal."""
     names = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(header))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:

@@ -223,10 +223,8 @@ def _similar(name: str, names: Sequence[str]) -> str:
 
 
 def _read_raw(csv_file: CsvFile, na_values: Sequence[str]) -> dict[str, RawColumn]:
-    """All columns of the file by their names.
-
-    As NumPy's variable-width texts, of 16 bytes up to 15 characters: a list of Python's own takes 60 bytes a cell.
-    """
+    """All columns of the file by their names. As NumPy's variable-width texts, of 16 bytes up to 15 characters: a list
+    of Python's own takes 60 bytes a cell."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in csv_file.names}
     lines = []
     for block in iterate_blocks(csv_file, max(1, BLOCK_CELLS // len(parts))):
@@ -283,10 +281,8 @@ def _ids(name: str | None, texts: Texts) -> pd.Series:
 def _read_features(
     columns: dict[str, RawColumn], settings: DataSettings, order: Mapping[str, Sequence[str]]
 ) -> tuple[list[ReadColumn], tuple[str, ...], list[str]]:
-    """The columns that can be of use, the names of the others, and the warnings about both.
-
-    `columns` is emptied on the way: the texts of a column take twice the room of its numbers.
-    """
+    """The columns that can be of use, the names of the others, and the warnings about both. `columns` is emptied on the
+    way: the texts of a column take twice the room of its numbers."""
     kept, dropped, warnings = [], [], []
     for name in list(columns):
         raw = columns.pop(name)
@@ -342,10 +338,8 @@ def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Se
 
 
 def _infer_numeric(raw: RawColumn) -> ReadColumn | None:
-    """Read the cells in the one numeric format that fits all of them; None when none does.
-
-    `1,234` is taken for 1.234 and not for 1234 in files separated by semicolons.
-    """
+    """Read the cells in the one numeric format that fits all of them; None when none does. `1,234` is taken for 1.234
+    and not for 1234 in files separated by semicolons."""
     numbers = raw.numbers
     odd = int(numbers.unreadable[0]) if numbers.unreadable.size else numbers.formatted
     if numbers.unreadable.size or (odd is not None and raw.file.delimiter == ";"):

@@ -174,11 +174,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_away(error: BaseException) -> bool:
-    """Whether a call failed because the server was not there, rather than because of what it was asked.
-
-    A connection that breaks in the middle of a transaction ends in whichever error comes first (`InternalError`,
-    `PendingRollbackError`, plain `DatabaseError`), so what cannot be the server's absence is listed instead.
-    """
+    """Whether a call failed because the server was not there, rather than because of what it was asked. A connection
+    that breaks in the middle of a transaction ends in whichever error comes first (`InternalError`,
+    `PendingRollbackError`, plain `DatabaseError`), so what cannot be the server's absence is listed instead."""
     from sqlalchemy import exc
 
     told: list[exc.SQLAlchemyError] = []

@@ -234,11 +234,9 @@ class Study:
         return None
 
     def _undisputed(self, claimed: dict[int, optuna.Trial]) -> dict[int, optuna.Trial]:
-        """Give back what another worker works on too, under another trial number.
-
-        A cell is queued twice where the lock was lost (a database that was restarted, a proxy that has none).
-        Of two workers that see each other both give up, and the cell is queued once more.
-        """
+        """Give back what another worker works on too, under another trial number. A cell is queued twice where the lock
+        was lost (a database that was restarted, a proxy that has none). Of two workers that see each other both give
+        up, and the cell is queued once more."""
         own = set(map(trial_id, claimed.values()))
         others = _cells_of(trial for trial in self.trials(*DONE, TrialState.RUNNING) if trial_id(trial) not in own)
         disputed = [place for place, trial in claimed.items() if trial.user_attrs.get(CELL) in others]

@@ -181,10 +181,8 @@ class Ensemble:
 
 
 def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:
-    """Tensors and plain types only, with the keys that Lightning asks of a checkpoint.
-
-    A `TypeError` where the configuration or the scores hold something that is neither.
-    """
+    """Tensors and plain types only, with the keys that Lightning asks of a checkpoint. A `TypeError` where the
+    configuration or the scores hold something that is neither."""
     place = {preprocessor: i for i, preprocessor in enumerate(ensemble.preprocessors)}
     config = plain(ensemble.config)
     members = [
@@ -259,9 +257,7 @@ def save(ensemble: Ensemble, path: str | Path) -> None:
 
 def load(path: str | Path, allow_code: bool = False) -> Ensemble:
     """Read a checkpoint onto the CPU, whatever it was trained on; `allow_code`, and what raises, as `from_checkpoint`.
-
-    Never is code from the file itself run.
-    """
+    Never is code from the file itself run."""
     return from_checkpoint(read_checkpoint(Path(path)), str(path), allow_code)
 
 

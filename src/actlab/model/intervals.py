@@ -118,10 +118,8 @@ def interval_of(
 
 
 def _units(scales: Values, apart: Values, scores: Sequence[Values]) -> Values:
-    """(K, N) units of the K `scores` for the mean over folds, from the `scales` (K, N) of each fold alone.
-
-    `apart` (N,) is the mean square distance of the folds from their mean.
-    """
+    """(K, N) units of the K `scores` for the mean over folds, from the `scales` (K, N) of each fold alone. `apart` (N,)
+    is the mean square distance of the folds from their mean."""
     mean_square = np.mean(np.concatenate(scores) ** 2)
     if not mean_square > 0:
         # no fold was ever wrong
@@ -157,10 +155,8 @@ def fit_scale(parts: Sequence[FoldResiduals]) -> Scale:
 
 
 def _smallest(units: Values, scores: Sequence[Values], rank: int) -> Values:
-    """For each row the `rank`-th smallest, from 1, of all `units[k] * scores[k][i]`, exactly.
-
-    Units are (K, N), > 0; each of the K arrays of scores ascends and is >= 0.
-    """
+    """For each row the `rank`-th smallest, from 1, of all `units[k] * scores[k][i]`, exactly. Units are (K, N), > 0;
+    each of the K arrays of scores ascends and is >= 0."""
     low, high = _enclose(units, scores, rank)
     folds = list(zip(units, scores, strict=True))
     starts = np.stack([np.searchsorted(r, low / u, "left") for u, r in folds])
@@ -174,11 +170,9 @@ def _smallest(units: Values, scores: Sequence[Values], rank: int) -> Values:
 
 
 def _enclose(units: Values, scores: Sequence[Values], rank: int) -> tuple[Values, Values]:
-    """Bounds (N,), close together, of the `rank`-th smallest value of each row; arguments as in `_smallest`.
-
-    Let v_k be fold k's own quantile, its ceil(rank n_k / N)-th smallest value: up to the largest v_k there are at least
-    `rank` values, and below the least v_k there are fewer. From there the bounds are halved.
-    """
+    """Bounds (N,), close together, of the `rank`-th smallest value of each row; arguments as in `_smallest`. Let v_k be
+    fold k's own quantile, its ceil(rank n_k / N)-th smallest value: up to the largest v_k there are at least `rank`
+    values, and below the least v_k there are fewer. From there the bounds are halved."""
     n_values = sum(map(len, scores))
     folds = list(zip(units, scores, strict=True))
     own = np.stack([u * r[-(-rank * len(r) // n_values) - 1] for u, r in folds])

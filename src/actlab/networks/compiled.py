@@ -227,10 +227,8 @@ class LearnedSteps(Steps):
 
 
 def as_written() -> AbstractContextManager[None]:
-    """Around every call of compiled steps: TorchScript's optimiser finds nothing in them to make quicker.
-
-    It takes 40 ms of an activation's first two epochs to look.
-    """
+    """Around every call of compiled steps: TorchScript's optimiser finds nothing in them to make quicker. It takes 40
+    ms of an activation's first two epochs to look."""
     return torch.jit.optimized_execution(False)  # type: ignore[attr-defined]  # documented, not in __all__
 
 

@@ -199,10 +199,8 @@ def _without_a_window() -> Iterator[None]:
 
 
 def _finite(study: optuna.Study) -> optuna.Study:
-    """A copy in memory without trials that diverged: there is no place for infinity on an axis.
-
-    User attributes stay behind: Optuna copies its trials for every figure, and curves are most of what they hold.
-    """
+    """A copy in memory without trials that diverged: there is no place for infinity on an axis. User attributes stay
+    behind: Optuna copies its trials for every figure, and curves are most of what they hold."""
     kept = ("state", "value", "params", "distributions", "intermediate_values")
     copy = optuna.create_study(direction=study.direction)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):

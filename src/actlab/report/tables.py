@@ -83,16 +83,12 @@ def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
         ends = "–".join(words.fixed(row.get(key), decimals) for key in ("ci_low", "ci_high"))
         settings = (row["activation"], number_cell(row["learning_rate"], rate))
         scores = (row["mean"], number_cell(row.get("ci_low"), ends), row.get("sd"))
-        costs = (_diverged(row), row.get("n_parameters"), row.get("seconds"))
+        n_diverged, of_all = row.get("diverged") or 0, f" of {row['n_members']}" if row.get("n_members") else ""
+        diverged = number_cell(n_diverged, f"{n_diverged}{of_all}", "lost" if n_diverged else "faint")
+        costs = (diverged, row.get("n_parameters"), row.get("seconds"))
         rows.append((place, *settings, *scores, *costs, _difference(summary, row["activation"], decimals)))
     bold = [place for place, row in enumerate(summary["ranking"]) if row["activation"] == summary.get("winner")]
     return PrintedTable.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
-
-
-def _diverged(row: Mapping[str, Any]) -> TableCell:
-    n_diverged = row.get("diverged") or 0
-    of_all = f" of {row['n_members']}" if row.get("n_members") else ""
-    return number_cell(n_diverged, f"{n_diverged}{of_all}", "lost" if n_diverged else "faint")
 
 
 def _difference(summary: Mapping[str, Any], name: str, decimals: int) -> TableCell:

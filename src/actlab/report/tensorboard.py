@@ -204,10 +204,8 @@ def curve_points(curves: pd.DataFrame, metric: str, activation: str) -> Points:
 
 
 def _health_points(health: pd.DataFrame | None, members: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Points]:
-    """Activation to step to tag to value: means of the finite values of the networks that the ranking rests on.
-
-    The end is left out where it is the best epoch. Gradients are averaged as ratios (geometric mean), as in the report.
-    """
+    """Activation to step to tag to value: means of the finite values of the networks that the ranking rests on. The end
+    is left out where it is the best epoch. Gradients are averaged as ratios (geometric mean), as in the report."""
     if health is None or health.empty:
         return {}
     members = _chosen(members, summary)

@@ -245,9 +245,7 @@ def _quantity(
     **options: Any,
 ) -> Part:
     """A measure of one activation over pairs, or the difference or ratio of two; the reason where the run has none.
-
-    `asked` is side and threshold of `over_pairs`, `options` are others of it.
-    """
+    `asked` is side and threshold of `over_pairs`, `options` are others of it."""
     if reason := run.missing(activations, needs):
         return Part(what, reason=reason)
     values, *others = map(measure, activations)
