@@ -122,12 +122,17 @@ class RowAdamW:
             [[state["exp_avg"] for state in group] for group in states],
             [[state["exp_avg_sq"] for state in group] for group in states],
             states[0][0]["step"],
-            [group["lr"] for group in groups],
+            self.learning_rates(rows),
             [group["weight_decay"] for group in groups],
             beta1,
             beta2,
             groups[0]["eps"],
         )
+
+    def learning_rates(self, rows: slice) -> list[float]:
+        """Of the groups of the members of a chunk, in the epoch that was started."""
+        groups = zip(self.bounds, self.adamw.param_groups, strict=True)
+        return [group["lr"] for (start, _), group in groups if rows.start <= start < rows.stop]
 
     def state(self) -> AdamWState:
         """What another one can go on from; the moments are this one's own, and no copies."""

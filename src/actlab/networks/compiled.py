@@ -296,6 +296,8 @@ class Chunks:
         self.places = torch.tensor([shared.place[member.stream] for member in stack.members])
         self.streams: Streams | None = None
         self.chunks = list(_slices(stack.n_members, size))
+        # of each chunk, by its first member: cut once for all epochs
+        self.parts = {rows.start: (stack.layers(rows), optimizer.groups(rows)) for rows in self.chunks}
 
     def pieces(self, order: EpochOrder) -> list[Piece]:
         """Each chunk by itself, unless they share masks that are drawn on the way."""
@@ -337,7 +339,8 @@ class Chunks:
     def _steps(self, rows: slice, batches: Batches, masks: list[Tensor], places: Tensor) -> Tensor:
         # compiled only now, in the thread that needs it
         steps = compiled_steps(self.stack.row.name)
-        layers, adamw = self.stack.layers(rows), self.optimizer.groups(rows)
+        layers, adamw = self.parts[rows.start]
+        adamw = adamw._replace(learning_rates=self.optimizer.learning_rates(rows))
         with as_written():
             return cast(Tensor, steps(batches, layers, masks, places_among(places), adamw))
 
@@ -346,7 +349,9 @@ class Chunks:
         """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
         predict = compiled_steps(self.stack.row.name).predict
         with as_written():
-            outputs = [predict(features, self.stack.layers(rows), places_among(places[rows])) for rows in self.chunks]
+            outputs = [
+                predict(features, self.parts[rows.start][0], places_among(places[rows])) for rows in self.chunks
+            ]
         return torch.cat(outputs)
 
 
