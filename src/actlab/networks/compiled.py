@@ -349,9 +349,7 @@ class Chunks:
         """Outputs (P, V) without dropout for features (S, V, F), P places in S."""
         predict = compiled_steps(self.stack.row.name).predict
         with as_written():
-            outputs = [
-                predict(features, self.parts[rows.start][0], places_among(places[rows])) for rows in self.chunks
-            ]
+            outputs = [predict(features, self.parts[rows.start][0], places_among(places[rows])) for rows in self.chunks]
         return torch.cat(outputs)
 
 
