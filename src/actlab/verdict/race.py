@@ -1,0 +1,460 @@
+"""The race: which repeats to train next, who leaves at which look, and what may be said of everybody.
+
+Repeats are trained for all that are still in; at a few looks those shown to be worse leave. What comes next is a pure
+function of the scores that are there, so several workers, a run that was interrupted and one that has grown agree.
+Scores, noise and quantiles are as `simultaneous` has them; a score that is not finite is a training that diverged.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from actlab.settings import ALPHA
+from actlab.verdict.simultaneous import FloatArray, RowNoise, noise_of_training, quantile
+
+Verdict = Literal["better", "better here", "as good", "not settled", "worse here", "worse", "diverged"]
+Covers = Literal["new rows", "these rows"]
+Ending = Literal["settled", "alone", "budget", "repeats"]
+
+# Repeats at which a race is looked at, and the share of the error that each look may spend, for each of two questions.
+LOOKS, SHARES = (4, 8, 16, 32, 64), (0.1, 0.2, 0.4, 0.2, 0.1)
+# The look that the default budget takes everybody to.
+DEFAULT_LOOK = 16
+# Standard deviation over repeats of the difference of two settings, as a share of the score, for one network a fold in
+# FOLDS_OF_SPREAD folds: between those of House Prices (2.2 %) and Concrete (3.0 %).
+TYPICAL_SPREAD, FOLDS_OF_SPREAD = 0.025, 5
+# of the standard normal: what a difference must exceed besides the quantile to be found four times in five
+POWER_QUANTILE = 0.84
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a race is held under.
+
+    Args:
+        n_folds: Networks of one setting and repeat that are averaged to one score: folds, times inner splits.
+        budget: Networks to train at most.
+        rope: Half-width of the region of practical equivalence, as a share of the leader's mean.
+        looks: (repeats, alpha) of each look, in order.
+    """
+
+    n_folds: int
+    budget: int
+    rope: float
+    looks: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def race(cls, n_folds: int, budget: int, rope: float, n_repeats: int = LOOKS[-1]) -> "Terms":
+        """Looks up to `n_repeats`."""
+        spent = zip(LOOKS, SHARES, strict=True)
+        return cls(n_folds, budget, rope, tuple((look, ALPHA * share) for look, share in spent if look <= n_repeats))
+
+    @classmethod
+    def grid(cls, n_folds: int, rope: float, n_repeats: int) -> "Terms":
+        """One look at the end, without a budget; below the fewest repeats of a race none, and no verdict."""
+        return cls(n_folds, 2**62, rope, ((n_repeats, ALPHA),) if n_repeats >= LOOKS[0] else ())
+
+
+def default_budget(n_folds: int, n_settings: int) -> int:
+    """Networks that take every setting to `DEFAULT_LOOK`."""
+    return DEFAULT_LOOK * n_folds * n_settings
+
+
+def least_budget(n_folds: int, n_settings: int) -> int:
+    """Networks that take every setting to the first look."""
+    return LOOKS[0] * n_folds * n_settings
+
+
+def look_reached(terms: Terms, n_settings: int) -> tuple[int, float] | None:
+    """The last look that the budget reaches if nobody leaves."""
+    reached = [look for look in terms.looks if look[0] * terms.n_folds * n_settings <= terms.budget]
+    return reached[-1] if reached else None
+
+
+def detectable(terms: Terms, n_settings: int, n_folds: int) -> float | None:
+    """About the smallest difference, as a share of the score, that is found four times in five on these rows; before
+    anything is known of this table's noise, so for a typical one. None where the budget reaches no look."""
+    look = look_reached(terms, n_settings)
+    if look is None or n_settings < 2:
+        return None
+    n_repeats, alpha = look
+    spread = TYPICAL_SPREAD * math.sqrt(FOLDS_OF_SPREAD / n_folds / n_repeats)
+    return (float(quantile(alpha, n_settings, degrees(n_settings, n_repeats))) + POWER_QUANTILE) * spread
+
+
+def degrees(k: int, n_repeats: int) -> float:
+    """Degrees of freedom of the noise of training of k settings."""
+    return noise_of_training(np.zeros((k, n_repeats)))[1]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The mean of b minus that of a over the first `n_repeats` repeats, and half of its simultaneous interval; nan
+    where nothing can be said: without any spread over repeats there is no telling how large it is by luck."""
+
+    difference: float
+    half: float
+    n_repeats: int
+
+    @property
+    def low(self) -> float:
+        return self.difference - self.half
+
+    @property
+    def high(self) -> float:
+        return self.difference + self.half
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What is known after some repeats.
+
+    Args:
+        entered: Settings in the race when it began, finite in every repeat so far, equal ones once.
+        counts: Repeats of every setting that is or was in the race, equal ones once, those that diverged left out.
+        scores: Setting to its scores, at least so many.
+        rows: Noise of rows; None where only these rows are spoken of.
+    """
+
+    n_repeats: int
+    alpha: float
+    rope: float
+    entered: tuple[str, ...]
+    counts: Mapping[str, int]
+    scores: Mapping[str, FloatArray]
+    rows: RowNoise | None = None
+    _noise: dict[int, tuple[dict[str, int], FloatArray, float]] = field(default_factory=dict)
+
+    def _noise_at(self, n_repeats: int) -> tuple[dict[str, int], FloatArray, float]:
+        """Places of the settings that have so many repeats, squared standard errors of their pairs, and df."""
+        if n_repeats not in self._noise:
+            names = [name for name, count in self.counts.items() if count >= n_repeats]
+            found = noise_of_training(np.stack([self.scores[name][:n_repeats] for name in names]))
+            self._noise[n_repeats] = {name: place for place, name in enumerate(names)}, *found
+        return self._noise[n_repeats]
+
+    def mean(self, name: str, n_repeats: int) -> float:
+        return float(self.scores[name][:n_repeats].mean())
+
+    def standard_error(self, a: str, b: str, covers: Covers = "these rows") -> tuple[float, float]:
+        """Of the difference of two settings on the repeats that both have, and its degrees of freedom."""
+        n_repeats = min(self.counts[a], self.counts[b])
+        places, squared, df = self._noise_at(n_repeats)
+        training = float(squared[places[a], places[b]])
+        if covers == "these rows":
+            return math.sqrt(training), df
+        rows = self.variance_of_rows(a, b)
+        total = training + rows
+        if not total > 0:
+            return math.sqrt(total) if total == 0 else math.nan, df
+        assert self.rows is not None
+        return math.sqrt(total), total**2 / (training**2 / df + rows**2 / self.rows.df)
+
+    def variance_of_rows(self, a: str, b: str) -> float:
+        if self.rows is None:
+            return math.nan
+        n_repeats = min(self.counts[a], self.counts[b])
+        return self.rows.variance(a, b, n_repeats, {name: self.mean(name, n_repeats) for name in (a, b)})
+
+    def pair(self, a: str, b: str, covers: Covers = "these rows") -> Pair:
+        """b against a; the quantile answers for all that entered where both did and these rows are asked about, else
+        for all settings."""
+        n_repeats = min(self.counts[a], self.counts[b])
+        difference = self.mean(b, n_repeats) - self.mean(a, n_repeats)
+        se, df = self.standard_error(a, b, covers)
+        if not se > 0:
+            return Pair(difference, math.nan, n_repeats)
+        are_in = covers == "these rows" and a in self.entered and b in self.entered
+        family = len(self.entered) if are_in else len(self.counts)
+        return Pair(difference, se * float(quantile(self.alpha, family, df)), n_repeats)
+
+    def _worst(self, name: str, others: Sequence[str], covers: Covers) -> str | None:
+        """Whom `name` is shown to be worse than, by the widest margin."""
+        margins = {other: self.pair(other, name, covers).low for other in others if other != name}
+        shown = {other: low for other, low in margins.items() if low > 0}
+        return max(shown, key=lambda other: shown[other]) if shown else None
+
+    @cached_property
+    def left(self) -> dict[str, str]:
+        """Those shown to be worse here than another that entered, with that other; they leave the race."""
+        found = {name: self._worst(name, self.entered, "these rows") for name in self.entered}
+        return {name: other for name, other in found.items() if other is not None}
+
+    @cached_property
+    def still_in(self) -> tuple[str, ...]:
+        """Best mean first."""
+        names = [name for name in self.entered if name not in self.left]
+        return tuple(sorted(names, key=lambda name: self.mean(name, self.n_repeats)))
+
+    @property
+    def best(self) -> str:
+        return self.still_in[0]
+
+    @cached_property
+    def worse(self) -> dict[str, str]:
+        """All settings shown to be worse than another for new rows of the same source, with that other."""
+        if self.rows is None or len(self.counts) < 2:
+            return {}
+        found = {name: self._worst(name, list(self.counts), "new rows") for name in self.counts}
+        return {name: other for name, other in found.items() if other is not None}
+
+    @property
+    def region(self) -> float:
+        """Half-width of the region of practical equivalence."""
+        return self.rope * self.mean(self.best, self.n_repeats)
+
+    def cost_at_most(self, name: str, covers: Covers = "these rows") -> float:
+        """U: what choosing `name`, still in, can cost at most against any other that is in (for new rows: any other),
+        at least 0."""
+        others = self.still_in if covers == "these rows" else tuple(self.counts)
+        highs = [self.pair(other, name, covers).high for other in others if other != name]
+        return math.nan if any(map(math.isnan, highs)) else max([0.0, *highs])
+
+    def is_as_good(self, name: str, covers: Covers = "these rows") -> bool:
+        return self.cost_at_most(name, covers) <= self.region
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """A race as far as its scores go.
+
+    Args:
+        looks: Those that were taken.
+        missing: Setting to the repeats, from 1 on, that the next look needs and that are not there; empty at the end.
+        ending: Why it ended; None while repeats are missing.
+        n_networks: That count for its looks.
+        same_as: Setting to the one that stands for it, equal to the bit in every repeat.
+        diverged: Setting to the repeats after which it left because one of them was not finite.
+    """
+
+    terms: Terms
+    looks: tuple[Look, ...]
+    missing: Mapping[str, tuple[int, ...]]
+    ending: Ending | None
+    n_networks: int
+    same_as: Mapping[str, str]
+    diverged: Mapping[str, int]
+
+    @property
+    def is_over(self) -> bool:
+        return self.ending is not None
+
+
+def run(scores: Mapping[str, Sequence[float]], terms: Terms, rows: RowNoise | None = None) -> Race:
+    """Replay the race of these settings from its start.
+
+    `scores` has each setting's scores of repeats 1, 2, ... as far as they were trained; a look reads no more than its
+    own number of repeats, however many are there.
+    """
+    known = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    still_in, counts, same_as = list(known), dict.fromkeys(known, 0), {name: name for name in known}
+    looks: list[Look] = []
+    diverged: dict[str, int] = {}
+    n_networks = before = 0
+    ending: Ending = "repeats"
+    for n_repeats, alpha in terms.looks:
+        cost = len(still_in) * (n_repeats - before) * terms.n_folds
+        if n_networks + cost > terms.budget:
+            ending = "budget"
+            break
+        missing = {name: tuple(range(len(known[name]) + 1, n_repeats + 1)) for name in still_in}
+        if any(missing.values()):
+            needed = {name: repeats for name, repeats in missing.items() if repeats}
+            return Race(terms, tuple(looks), needed, None, n_networks, same_as, diverged)
+        n_networks, before = n_networks + cost, n_repeats
+        is_finite = {name: bool(np.isfinite(known[name][:n_repeats]).all()) for name in still_in}
+        diverged |= {name: n_repeats for name in still_in if not is_finite[name]}
+        still_in = [name for name in still_in if is_finite[name]]
+        counts |= dict.fromkeys(still_in, n_repeats)
+        first: dict[bytes, str] = {}
+        for name in still_in:
+            same_as[name] = first.setdefault(known[name][:n_repeats].tobytes(), name)
+        shown = {name: count for name, count in counts.items() if name not in diverged and same_as[name] == name}
+        if not still_in:
+            ending = "alone"
+            break
+        look = Look(n_repeats, alpha, terms.rope, tuple(first.values()), shown, known, rows)
+        looks.append(look)
+        still_in = [name for name in still_in if same_as[name] in look.still_in]
+        if len(look.still_in) < 2:
+            ending = "alone"
+            break
+        if all(map(look.is_as_good, look.still_in)):
+            ending = "settled"
+            break
+    return Race(terms, tuple(looks), {}, ending, n_networks, same_as, diverged)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `b` is against `a`, the best or the baseline; shares of a's mean unless named otherwise.
+
+    Args:
+        difference: The mean of b minus that of a over the repeats that both have; `ci_low`, `ci_high` its simultaneous
+            interval, at the look that decided, of the kind that `covers` names.
+        cost_at_most: U; against the baseline the upper end of the interval, at least 0. nan for who left.
+        shown_against: Whom the word was earned against where that is not `a`, with that pair's interval.
+        repeats_needed: More repeats that would settle it, by its present estimate; None where it is settled, or where
+            no number of repeats up to the last look would.
+        rows_needed: Rows of this kind that would show for new rows what is shown for these.
+    """
+
+    against: Literal["best", "baseline"]
+    a: str
+    b: str
+    verdict: Verdict
+    covers: Covers | None = None
+    difference: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    cost_at_most: float = math.nan
+    n_repeats: int = 0
+    shown_against: str | None = None
+    shown_low: float = math.nan
+    shown_high: float = math.nan
+    repeats_needed: int | None = None
+    rows_needed: int | None = None
+
+
+def compared_with_best(race: Race) -> list[Comparison]:
+    """Every other setting against the best of those still in at the last look; nothing where there was no look."""
+    if not race.looks:
+        return []
+    best = race.looks[-1].best
+    return [_against_best(race, best, name) for name in race.same_as if name != best]
+
+
+def _against_best(race: Race, best: str, name: str) -> Comparison:
+    if name in race.diverged:
+        return Comparison("best", best, name, "diverged", n_repeats=race.diverged[name])
+    own, last = race.same_as[name], race.looks[-1]
+    if own == best:
+        same = {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "cost_at_most": 0.0, "n_repeats": last.n_repeats}
+        return Comparison("best", best, name, "as good", "new rows", **same)  # type: ignore[arg-type]
+    if (look := _first_look(race, own, "new rows")) is not None:
+        return _stated(look, last, best, name, own, "worse", "new rows")
+    if (look := _first_look(race, own, "these rows")) is not None:
+        return _stated(look, last, best, name, own, "worse here", "these rows")
+    if last.is_as_good(own):
+        covers: Covers = "new rows" if last.is_as_good(own, "new rows") else "these rows"
+        return _stated(last, last, best, name, own, "as good", covers)
+    return _stated(last, last, best, name, own, "not settled", "these rows")
+
+
+def _first_look(race: Race, name: str, covers: Covers) -> Look | None:
+    """The look at which a word was earned that stays."""
+    shown = (look for look in race.looks if name in (look.worse if covers == "new rows" else look.left))
+    return next(shown, None)
+
+
+def _stated(look: Look, last: Look, best: str, name: str, own: str, verdict: Verdict, covers: Covers) -> Comparison:
+    """With the numbers of the look that decided."""
+    pair = look.pair(best, own, covers)
+    scale = 1 / look.mean(best, pair.n_repeats)
+    shown_against, low, high = None, math.nan, math.nan
+    if verdict in ("worse", "worse here") and not pair.low > 0:
+        shown_against = (look.worse if covers == "new rows" else look.left)[own]
+        other = look.pair(shown_against, own, covers)
+        to_other = 1 / look.mean(shown_against, other.n_repeats)
+        low, high = other.low * to_other, other.high * to_other
+    return Comparison(
+        "best",
+        best,
+        name,
+        verdict,
+        covers,
+        pair.difference * scale,
+        pair.low * scale,
+        pair.high * scale,
+        last.cost_at_most(own) / last.mean(best, last.n_repeats) if own in last.still_in else math.nan,
+        pair.n_repeats,
+        shown_against,
+        low,
+        high,
+        repeats_needed(last, best, own) if verdict == "not settled" else None,
+        rows_needed(look, best, own) if verdict == "worse here" else None,
+    )
+
+
+def repeats_needed(look: Look, a: str, b: str) -> int | None:
+    """More repeats, up to the first look at which the present estimate of b against a would be settled: its difference
+    as large as it is now and its noise smaller by the root of the repeats; None where no look would."""
+    pair, (se, _) = look.pair(a, b), look.standard_error(a, b)
+    k, region = len(look.still_in), look.region
+    for n_repeats, share in zip(LOOKS, SHARES, strict=True):
+        if n_repeats <= look.n_repeats or not se > 0:
+            continue
+        q = float(quantile(ALPHA * share, k, degrees(k, n_repeats)))
+        half = q * se * math.sqrt(look.n_repeats / n_repeats)
+        if half < pair.difference or pair.difference + half <= region:
+            return n_repeats - look.n_repeats
+    return None
+
+
+def rows_needed(look: Look, a: str, b: str) -> int | None:
+    """Rows of this kind at which the difference would be shown for new rows, trained to where only their noise is left;
+    None where the estimate does not say b is worse, or nothing is known of rows."""
+    variance, difference = look.variance_of_rows(a, b), look.pair(a, b).difference
+    if look.rows is None or not variance > 0 or not difference > 0:
+        return None
+    q = float(quantile(look.alpha, len(look.counts), look.rows.df))
+    return math.ceil(look.rows.units.n * variance * q**2 / difference**2)
+
+
+def compared_with_baseline(race: Race, baseline: str) -> list[Comparison]:
+    """Every other setting against one that was named beforehand; nothing where it is not in the race."""
+    if not race.looks or baseline not in race.same_as:
+        return []
+    return [_against_baseline(race, baseline, name) for name in race.same_as if name != baseline]
+
+
+def _against_baseline(race: Race, baseline: str, name: str) -> Comparison:
+    if gone := [race.diverged[one] for one in (name, baseline) if one in race.diverged]:
+        return Comparison("baseline", baseline, name, "diverged", n_repeats=min(gone))
+    a, b, last = race.same_as[baseline], race.same_as[name], race.looks[-1]
+    if a == b:
+        same = {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "cost_at_most": 0.0, "n_repeats": last.n_repeats}
+        return Comparison("baseline", baseline, name, "as good", "new rows", **same)  # type: ignore[arg-type]
+    kinds: tuple[tuple[Covers, Verdict, Verdict], ...] = (
+        ("new rows", "worse", "better"),
+        ("these rows", "worse here", "better here"),
+    )
+    for covers, worse, better in kinds:
+        for look in race.looks:
+            pair = look.pair(a, b, covers)
+            if pair.low > 0 or pair.high < 0:
+                return _with_baseline(look, baseline, name, pair, worse if pair.low > 0 else better, covers, a)
+    here, anew = last.pair(a, b), last.pair(a, b, "new rows")
+    if here.high <= last.region:
+        is_general = anew.high <= last.region
+        pair, covers = (anew, "new rows") if is_general else (here, "these rows")
+        return _with_baseline(last, baseline, name, pair, "as good", covers, a)
+    return _with_baseline(last, baseline, name, here, "not settled", "these rows", a)
+
+
+def _with_baseline(
+    look: Look, baseline: str, name: str, pair: Pair, verdict: Verdict, covers: Covers, a: str
+) -> Comparison:
+    scale = 1 / look.mean(a, pair.n_repeats)
+    numbers = (pair.difference * scale, pair.low * scale, pair.high * scale, max(0.0, pair.high * scale))
+    return Comparison("baseline", baseline, name, verdict, covers, *numbers, pair.n_repeats)
+
+
+def ranked_means(race: Race) -> dict[str, float]:
+    """Mean score of every setting, best first: the best's own mean plus the pair's difference on the repeats that both
+    have, so that one that left early is not compared on other folds; who diverged comes last, nan."""
+    if not race.looks:
+        return {}
+    last = race.looks[-1]
+    best = last.best
+    known = {
+        name: last.mean(best, last.n_repeats) + (0.0 if own == best else last.pair(best, own).difference)
+        for name, own in race.same_as.items()
+        if name not in race.diverged
+    }
+    order = sorted(known, key=lambda name: known[name])
+    return {name: known[name] for name in order} | dict.fromkeys(race.diverged, math.nan)
