@@ -45,7 +45,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"pruning"},
     ),
     "verdict": (
-        {"paired_tests"},
+        {"paired_tests", "rates"},
         {"significance"},
         {"summary"},
         {"across_data_sets", "claims"},

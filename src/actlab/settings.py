@@ -149,20 +149,32 @@ class ProtocolSettings:
         require(0 < share < 1, "compare.validation_fraction must be between 0 and 1", validation_fraction=share)
 
 
+# Repeats of a race at most, and of a grid.
+RACE_REPEATS, GRID_REPEATS = 64, 4
+
+
 @dataclass(frozen=True)
-class CompareSettings(ProtocolSettings):
-    """The grid of a fair comparison; the split settings hold for a search as well.
+class CompareSettings:
+    """A fair comparison; folds, inner parts, repeats and validation fraction hold for a search as well.
 
     Args:
         activations: Names from `actlab activations`, or dotted paths of `nn.Module` classes; `all` for every name.
-        learning_rates: Every activation is tried with each.
+        learning_rates: Every activation is tried with each; a race adds further ones beyond an end that is best.
+        protocol: `race` sweeps the learning rates once, then trains fresh repeats of those not yet settled; `grid`
+            trains every learning rate on every fold and repeat, and looks once.
+        folds: Outer test folds; every row is tested once a repeat.
+        inner: Inner validation parts of each fold, each with its own network: 2 for a grid or a search, 1 in a race.
+        repeats: Times the cross-validation is repeated with new folds: 64 in a race, at most; 4 in a grid; 1 in a
+            search.
+        validation_fraction: Share of the rows outside the test fold that an inner validation part takes.
+        budget: Networks that a race trains at most after its sweep; enough for 16 repeats of all when not given.
         baseline: The activation that every other one is also compared with.
         ensemble: Activations whose networks make up the shipped model, in equal parts: those whose averaged networks
             score best, as far as they are within 5 % of the best one.
         bag: Networks of each of them in each fold. They are trained after the comparison, on all rows outside the fold,
             at its learning rates and for as long as its networks needed.
-        rope: Differences within this share of the baseline's score are of no practical use.
-        confirm: Train the winner and its close rivals again with fresh seeds and folds, and report both looks.
+        rope: Differences within this share of the best score are of no practical use.
+        confirm: Take one look more than the budget reaches.
         match_parameters: Narrow networks that learn more per unit (maxout, gated) to the weights of a plain one.
         factors: Other settings to compare like activations, each with its levels: `{init: [auto, torch]}`; also
             `dropout`, `hidden` and `weight_decay`.
@@ -175,21 +187,40 @@ class CompareSettings(ProtocolSettings):
         ]
     )
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
+    protocol: Literal["race", "grid"] = "race"
+    folds: int = 5
+    inner: int | None = None
+    repeats: int | None = None
+    validation_fraction: float = 0.15
+    budget: int | None = None
     baseline: str = "relu"
     ensemble: int = 5
     bag: int = 2
-    rope: float = 0.01
+    rope: float = 0.02
     confirm: bool = False
     match_parameters: bool = False
     factors: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        self.splitting("search")
         _check_activations(self, "compare")
         _require_distinct(self.learning_rates, "compare.learning_rates")
         _check_learning_rates(self.learning_rates, "compare.learning_rates")
         _require_at_least(1, "compare", self, "ensemble", "bag")
+        if self.budget is not None:
+            _require_at_least(1, "compare", self, "budget")
         require(0 <= self.rope < 1, "compare.rope must be a share in [0, 1)", rope=self.rope)
+
+    def splitting(self, command: str) -> ProtocolSettings:
+        """How a command splits the rows. A comparison counts repeats from 1 on; repeat 0 is a race's sweep."""
+        inner = 2 if self.inner is None else self.inner
+        if command != "compare":
+            repeats = 1 if self.repeats is None else self.repeats
+        elif self.protocol == "grid":
+            repeats = 1 + (GRID_REPEATS if self.repeats is None else self.repeats)
+        else:
+            inner, repeats = 1, 1 + (RACE_REPEATS if self.repeats is None else self.repeats)
+        return ProtocolSettings(self.folds, inner, repeats, self.validation_fraction)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""Stopping losing trials of a search early: successive halving over epochs, inside the population that trains.
+"""Stopping losing trials early: successive halving over epochs, inside the population that trains.
 
-At every rung the better part of the trials known there goes on (Jamieson & Talwalkar 2016; asynchronous, so trials of
-earlier populations count, as in Li et al. 2020). The members of the others leave the stacks and cost nothing more.
+At every rung the better part of the trials goes on (Jamieson & Talwalkar 2016): of a search all that are known there
+(asynchronous, so trials of earlier populations count, as in Li et al. 2020), of a sweep the learning rates of each
+activation. The members of the others leave the stacks and cost nothing more.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from actlab.engine.optuna_private import trial_id
-from actlab.engine.study import DONE, Study
+from actlab.engine.study import DONE, NUMBER, Study
 from actlab.networks.module import PopulationModule
 from actlab.networks.population import Outcome, by_trial
 
@@ -60,29 +62,33 @@ def reason_to_stop(value: float, others: Sequence[float], rung: int, kept: float
     return f"epoch {rung}: validation score {value:.6g} is number {rank} of {n_trials}"
 
 
-class RungPruning(pl.Callback):
-    """Reports the trials of a population, by place in the results, at every rung and retires those that lose.
+class Rungs(pl.Callback, ABC):
+    """Reports the trials of a population, by the number of their members, at every rung and retires those that lose.
 
     A trial has `n_splits` members; where fewer train together, its mean would not compare with the others'.
     """
 
     def __init__(self, study: Study, claimed: Mapping[int, optuna.Trial], steps: Sequence[int], n_splits: int) -> None:
         self.study, self.claimed, self.steps, self.n_splits = study, claimed, steps, n_splits
-        # place in the results to rung to value
+        # number to rung to value
         self.reported: dict[int, dict[int, float]] = {}
+
+    @abstractmethod
+    def losers(self, values: Mapping[int, float], rung: int) -> Mapping[int, str]:
+        """Of the trials with these values, numbers of those to stop, and why."""
 
     def state_dict(self) -> dict[str, Any]:
         """For an interrupted population: its trials are claimed again under other numbers of the study."""
         return {"reported": self.reported}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for place in state_dict["reported"].keys() & self.claimed.keys():
-            for rung, value in state_dict["reported"][place].items():
-                self._report(place, value, rung)
+        for number in state_dict["reported"].keys() & self.claimed.keys():
+            for rung, value in state_dict["reported"][number].items():
+                self._report(number, value, rung)
 
-    def _report(self, place: int, value: float, rung: int) -> None:
-        self.claimed[place].report(value, rung)
-        self.reported.setdefault(place, {})[rung] = value
+    def _report(self, number: int, value: float, rung: int) -> None:
+        self.claimed[number].report(value, rung)
+        self.reported.setdefault(number, {})[rung] = value
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # callbacks come before the module's own hook, where members that are done leave
@@ -92,22 +98,70 @@ class RungPruning(pl.Callback):
         running = pl_module.running
         trials = by_trial([*pl_module.finished.values(), *running])
         values = {
-            place: mean_so_far(outcomes)
-            for place, outcomes in trials.items()
-            if len(outcomes) == self.n_splits and not any(outcome.pruned for outcome in outcomes)
+            number: mean_so_far(outcomes)
+            for number, outcomes in trials.items()
+            if number in self.claimed
+            and len(outcomes) == self.n_splits
+            and not any(outcome.pruned for outcome in outcomes)
         }
-        for place, value in values.items():
-            self._report(place, value, rung)
-        own = set(map(trial_id, self.claimed.values()))
-        elsewhere = [
-            trial.intermediate_values[rung]
-            for trial in self.study.trials(*DONE, TrialState.RUNNING)
-            if rung in trial.intermediate_values and trial_id(trial) not in own
-        ]
-        kept = FIRST_KEPT if rung == self.steps[0] else LATER_KEPT
-        for place in values.keys() & {outcome.member.trial for outcome in running}:
-            others = [*elsewhere, *(value for other, value in values.items() if other != place)]
-            if reason := reason_to_stop(values[place], others, rung, kept):
-                for outcome in trials[place]:
-                    outcome.pruned = reason
+        for number, value in values.items():
+            self._report(number, value, rung)
+        reasons, in_training = self.losers(values, rung), {outcome.member.trial for outcome in running}
+        for number in reasons.keys() & in_training:
+            for outcome in trials[number]:
+                outcome.pruned = reasons[number]
         pl_module.retire(lambda outcome: outcome.pruned)
+
+    def elsewhere(self, rung: int) -> Iterator[tuple[FrozenTrial, float]]:
+        """Trials of other populations that reported at a rung, and what."""
+        own = set(map(trial_id, self.claimed.values()))
+        for trial in self.study.trials(*DONE, TrialState.RUNNING):
+            if rung in trial.intermediate_values and trial_id(trial) not in own:
+                yield trial, trial.intermediate_values[rung]
+
+
+class RungPruning(Rungs):
+    """Of all trials known at a rung, a share goes on."""
+
+    def losers(self, values: Mapping[int, float], rung: int) -> Mapping[int, str]:
+        elsewhere = [value for _, value in self.elsewhere(rung)]
+        kept = FIRST_KEPT if rung == self.steps[0] else LATER_KEPT
+        reasons = {}
+        for number, value in values.items():
+            others = [*elsewhere, *(own for other, own in values.items() if other != number)]
+            reasons[number] = reason_to_stop(value, others, rung, kept)
+        return {number: reason for number, reason in reasons.items() if reason}
+
+
+class RateRace(Rungs):
+    """Of the learning rates of each activation, `kept` says which go on.
+
+    `kept` takes rate to mean validation score so far, of one activation. `rate_of` has the group and the learning rate
+    of every trial that races. What other trials of a group were told earlier (its worker died in between) counts as if
+    they trained here.
+    """
+
+    def __init__(
+        self,
+        *shared: Any,
+        rate_of: Mapping[int, tuple[str, float]],
+        kept: Callable[[Mapping[float, float]], set[float]],
+    ) -> None:
+        super().__init__(*shared)
+        self.rate_of, self.kept = rate_of, kept
+
+    def losers(self, values: Mapping[int, float], rung: int) -> Mapping[int, str]:
+        scores: dict[str, dict[float, float]] = {}
+        for number in values.keys() & self.rate_of.keys():
+            group, rate = self.rate_of[number]
+            scores.setdefault(group, {})[rate] = values[number]
+        known = {number: own for number, own in self.rate_of.items() if number not in self.claimed}
+        for trial, value in self.elsewhere(rung):
+            if (own := known.get(trial.user_attrs[NUMBER])) is not None:
+                scores.setdefault(own[0], {})[own[1]] = value
+        on = {group: self.kept(own) for group, own in scores.items()}
+        return {
+            number: f"epoch {rung}: other learning rates are better"
+            for number, (group, rate) in self.rate_of.items()
+            if number in values and rate not in on[group]
+        }

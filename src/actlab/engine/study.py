@@ -25,9 +25,10 @@ from actlab.engine.optuna_private import stale_trial_ids, trial_id, with_cache
 from actlab.engine.storage import GRACE_S, HEARTBEAT_S, FileLock, RetryingStorage, SafeJournalStorage, advisory_lock
 from actlab.errors import InputError
 
-# User attributes of a trial: its cell's key and place, why it was pruned, who claimed it, and when that one last showed
-# a sign of life where the storage keeps none.
-CELL, PLACE, REASON, OWNER, HEARTBEAT = "cell", "number", "reason", "owner", "heartbeat"
+# User attributes of a trial: its cell's key, number, place in the queue and group, why it was pruned, who claimed it,
+# and when that one last showed a sign of life where the storage keeps none.
+CELL, NUMBER, ORDER, GROUP = "cell", "number", "order", "group"
+REASON, OWNER, HEARTBEAT = "reason", "owner", "heartbeat"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -142,12 +143,15 @@ class HeartbeatCoordinator:
 class Cell:
     """The work of one trial, which `key` names for ever.
 
-    `place` is that in the results, whatever the number of the trial that does the work; `params` are empty where a
-    sampler decides, and `distributions` say where they come from, for Optuna's own tools.
+    `number` is that of its members, whatever the number of the trial that does the work; like the key it never changes.
+    Cells are claimed in their `order`, those of one `group` (where it has a name) together by one worker. `params` are
+    for Optuna's own tools, and `distributions` say where they come from; both are empty where a sampler decides.
     """
 
     key: str
-    place: int
+    number: int
+    order: int
+    group: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
@@ -156,7 +160,7 @@ class Cell:
             state=TrialState.WAITING,
             params=dict(self.params),
             distributions=dict(self.distributions),
-            user_attrs={CELL: self.key, PLACE: self.place},
+            user_attrs={CELL: self.key, NUMBER: self.number, ORDER: self.order, GROUP: self.group},
         )
 
 
@@ -207,20 +211,23 @@ class Study:
             self.storage.set_trial_state_values(trial, state=TrialState.FAIL)
 
     def claim(self, limit: int) -> dict[int, optuna.Trial]:
-        """Take up to `limit` queued trials, by place in the results; unlike Optuna's `ask` it never invents one."""
+        """Take up to `limit` queued trials, more only to have a group whole, by the number of their members; unlike
+        Optuna's `ask` it never invents one."""
         with self.coordinator.lock(), self.coordinator.synced_once():
             busy = _cells_of(self.trials(*DONE, TrialState.RUNNING))
             claimed: dict[int, optuna.Trial] = {}
+            group = ""
             # what somebody else's tool queued is not a cell of this run
-            waiting = [trial for trial in self.trials(TrialState.WAITING) if PLACE in trial.user_attrs]
-            for frozen in sorted(waiting, key=lambda trial: trial.user_attrs[PLACE]):
-                if len(claimed) == limit:
+            waiting = [trial for trial in self.trials(TrialState.WAITING) if NUMBER in trial.user_attrs]
+            for frozen in sorted(waiting, key=lambda trial: (trial.user_attrs[ORDER], trial.number)):
+                if len(claimed) >= limit and (not group or frozen.user_attrs[GROUP] != group):
                     break
                 if frozen.user_attrs[CELL] in busy:
                     self._fail(trial_id(frozen))
                 elif trial := self._take(trial_id(frozen)):
-                    claimed[frozen.user_attrs[PLACE]] = trial
+                    claimed[frozen.user_attrs[NUMBER]] = trial
                     busy.add(frozen.user_attrs[CELL])
+                    group = frozen.user_attrs[GROUP]
         return self._undisputed(claimed) if claimed else {}
 
     def _take(self, queued: int) -> optuna.Trial | None:
@@ -239,8 +246,8 @@ class Study:
         up, and the cell is queued once more."""
         own = set(map(trial_id, claimed.values()))
         others = _cells_of(trial for trial in self.trials(*DONE, TrialState.RUNNING) if trial_id(trial) not in own)
-        disputed = [place for place, trial in claimed.items() if trial.user_attrs.get(CELL) in others]
-        self.release([claimed.pop(place) for place in disputed])
+        disputed = [number for number, trial in claimed.items() if trial.user_attrs.get(CELL) in others]
+        self.release([claimed.pop(number) for number in disputed])
         return claimed
 
     def complete(self, trial: optuna.Trial, value: float, attributes: Mapping[str, Any], pruned: str = "") -> None:

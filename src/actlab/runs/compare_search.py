@@ -1,23 +1,41 @@
-"""`actlab compare` tries every activation at every learning rate; `actlab search` is an Optuna study over both."""
+"""`actlab compare` races activations, each at its best learning rate; `actlab search` is an Optuna study over both."""
 
 import json
 import math
+import statistics
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from actlab import activations
 from actlab.config import Configuration
-from actlab.engine.pruning import RungPruning, rungs
+from actlab.data.splits import fold_sizes
+from actlab.engine.pruning import RateRace, RungPruning, rungs
 from actlab.engine.study import Cell
+from actlab.engine.workers import Worker
+from actlab.errors import InputError
 from actlab.members import derive_seed
 from actlab.run_files import RunDirectory
-from actlab.runs.evaluate import level_text, variants
+from actlab.runs.evaluate import MEMBERS, Setting, Work, level_text, setting_of, variants
 from actlab.runs.experiment import Experiment
+from actlab.runs.results import score_of, terms_of
+from actlab.settings import RACE_REPEATS
+from actlab.verdict.race import LOOKS, Terms, least_budget, run
+from actlab.verdict.rates import best_rate, further_rates, kept
+
+# What the key of a comparison's cell names besides the repeat.
+VARIED = ("activation", "learning_rate")
+# Attribute of the study: the activations that it began with.
+NAMES = "activations"
+# Learning rates that Optuna's tools are told of; what was tried beyond them widens them.
+LOWEST_RATE, HIGHEST_RATE = 1e-7, 10.0
 
 
 def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
@@ -28,31 +46,210 @@ def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] 
     """
     for name in configuration.compare.activations:
         activations.get(name)
+    check_budget(configuration)
     return Compare(configuration).execute()
 
 
+def check_budget(configuration: Configuration) -> None:
+    """Refuse what a race cannot do, and say what it rounds.
+
+    Raises:
+        InputError: a budget that does not reach the first look, fewer repeats than that has, or inner parts given.
+    """
+    asked = configuration.compare
+    if asked.protocol == "grid":
+        return
+    n_settings = len(variants(configuration))
+    if asked.inner is not None:
+        raise InputError(
+            f"a race trains one network a fold, got compare.inner={asked.inner}; leave it out, or add "
+            "--compare.protocol grid"
+        )
+    if asked.repeats is not None:
+        reached = [look for look in LOOKS if look <= asked.repeats]
+        if not reached:
+            raise InputError(
+                f"compare.repeats must be at least {LOOKS[0]} in a race, whose first look is then, "
+                f"got repeats={asked.repeats}"
+            )
+        if reached[-1] < asked.repeats:
+            print(f"compare.repeats {asked.repeats} is rounded down to the look at {reached[-1]}", file=sys.stderr)
+    least = least_budget(asked.folds, n_settings)
+    if asked.budget is not None and asked.budget < least:
+        raise InputError(
+            f"compare.budget must be at least {least} networks ({LOOKS[0]} repeats x {asked.folds} folds x "
+            f"{n_settings} activations), got budget={asked.budget}"
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The learning rates of one variant.
+
+    Args:
+        tried: As `verdict.rates` takes them.
+        waiting: Those to be trained next; empty once the best one is known.
+        best: None as long as rates are waiting, and where all of them diverged.
+    """
+
+    tried: Mapping[float, float | None]
+    waiting: tuple[float, ...]
+    best: float | None
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """In the order in which they were asked for."""
+        return [*self.tried, *self.waiting]
+
+
+def cell_key(name: str, learning_rate: float, repeat: int) -> str:
+    return json.dumps(dict(zip((*VARIED, "repeat"), (name, learning_rate, repeat), strict=True)))
+
+
+def validation_of(trial: FrozenTrial) -> float | None:
+    """Mean log validation score over the members of a trial: infinite where one diverged, None where it was pruned."""
+    rows = trial.user_attrs[MEMBERS]
+    if any(row["pruned"] for row in rows):
+        return None
+    scores = [row["val_score"] for row in rows]
+    if any(score is None or row["diverged"] for row, score in zip(rows, scores, strict=True)):
+        return math.inf
+    # a score of 0 is as good as it gets, and has no logarithm
+    return statistics.fmean(math.log(max(score, sys.float_info.min)) for score in scores)
+
+
 class Compare(Experiment):
-    """The full grid; the same budget for all."""
+    """A sweep of the learning rates, then a race of fresh repeats; or the full grid.
+
+    A cell is an activation (with its factor levels), a learning rate and a repeat; repeat 0 is the sweep.
+    """
 
     command = "compare"
     ignored = ("search",)
+    free = tuple(
+        f"compare.{key}"
+        for key in ("activations", "budget", "repeats", "rope", "baseline", "ensemble", "bag", "confirm")
+    )
+
+    def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
+        super().__init__(configuration, worker)
+        with self.study.coordinator.lock():
+            if NAMES not in self.study.optuna.user_attrs:
+                self.study.optuna.set_user_attr(NAMES, list(self.variants))
 
     @cached_property
-    def cells(self) -> list[Cell]:
-        names = [variant.label for variant in variants(self.configuration)]
-        rates = self.configuration.compare.learning_rates
-        space = space_of(names, rates)
-        params = [{"activation": name, "learning_rate": rate} for name in names for rate in rates]
-        return [Cell(json.dumps(each), number, each, space) for number, each in enumerate(params)]
+    def variants(self) -> dict[str, Setting]:
+        """What is compared, by label."""
+        return {variant.label: variant for variant in variants(self.configuration)}
+
+    @cached_property
+    def terms(self) -> Terms:
+        return terms_of(self.configuration.compare, len(self.variants))
+
+    @cached_property
+    def fold_sizes(self) -> list[int]:
+        return fold_sizes(self.table.n_rows, self.protocol.folds)
+
+    def plan(self) -> list[Cell]:
+        asked, done = self.configuration.compare, self.study.done()
+        if asked.protocol == "grid":
+            repeats = range(1, self.protocol.repeats)
+            keys = [
+                (name, rate, repeat) for repeat in repeats for name in self.variants for rate in asked.learning_rates
+            ]
+        else:
+            sweeps = {name: self.sweep(name, done) for name in self.variants}
+            swept = [(name, rate, 0) for name, sweep in sweeps.items() for rate in sweep.learning_rates]
+            keys = [*swept, *self._repeats(sweeps, done)]
+        return [self._cell(order, *key) for order, key in enumerate(keys)]
+
+    def _cell(self, order: int, name: str, learning_rate: float, repeat: int) -> Cell:
+        key, asked = cell_key(name, learning_rate, repeat), self.configuration.compare.learning_rates
+        # the rates of an activation race within one population, wherever that trains
+        group = name if repeat == 0 and learning_rate in asked else ""
+        number = derive_seed("cell", key) % 2**53
+        # categories may not change within a study, so an activation that came later is named by the key alone
+        known = list(self.study.optuna.user_attrs.get(NAMES, self.variants))
+        params: dict[str, Any] = {"learning_rate": learning_rate, "repeat": repeat}
+        space: dict[str, BaseDistribution] = {
+            # a float on a log axis, not a category: that is how Optuna's plots should show it
+            "learning_rate": FloatDistribution(
+                min(LOWEST_RATE, learning_rate), max(HIGHEST_RATE, learning_rate), log=True
+            ),
+            "repeat": IntDistribution(0, RACE_REPEATS),
+        }
+        if name in known:
+            params["activation"], space["activation"] = name, CategoricalDistribution(known)
+        return Cell(key, number, order, group, params, space)
+
+    def sweep(self, name: str, done: Mapping[str, FrozenTrial]) -> Sweep:
+        """The sweep of a variant, as far as it is known by what is done; none where one learning rate was asked for."""
+        asked = list(self.configuration.compare.learning_rates)
+        if len(asked) == 1:
+            return Sweep({}, (), asked[0])
+        tried: dict[float, float | None] = {}
+        waiting = asked
+        while all(cell_key(name, rate, 0) in done for rate in waiting):
+            tried |= {rate: validation_of(done[cell_key(name, rate, 0)]) for rate in waiting}
+            waiting = further_rates(tried, asked)
+            if not waiting:
+                return Sweep(tried, (), best_rate(tried))
+        return Sweep(tried, tuple(waiting), None)
+
+    def _repeats(self, sweeps: Mapping[str, Sweep], done: Mapping[str, FrozenTrial]) -> list[tuple[str, float, int]]:
+        """The cells of the race: those that its looks have read, and those that the next one needs."""
+        rates = {name: sweep.best for name, sweep in sweeps.items() if sweep.best is not None}
+        if any(sweep.waiting for sweep in sweeps.values()):
+            # sure to be needed, whatever the rates of the others turn out to be
+            counts = dict.fromkeys(rates, self.terms.looks[0][0])
+        else:
+            race = run({name: self._scores(name, rate, done) for name, rate in rates.items()}, self.terms)
+            counts = {name: max([race.used[name], *race.missing.get(name, ())]) for name in rates}
+        most = max(counts.values(), default=0)
+        return [(name, rates[name], r) for r in range(1, most + 1) for name, count in counts.items() if r <= count]
+
+    def _scores(self, name: str, learning_rate: float, done: Mapping[str, FrozenTrial]) -> list[float]:
+        """Of repeats 1, 2, ... as far as they are done one after the other."""
+        scores: list[float] = []
+        while (trial := done.get(cell_key(name, learning_rate, len(scores) + 1))) is not None:
+            scores.append(score_of(trial, self.fold_sizes))
+        return scores
 
     @property
-    def batch(self) -> int:
-        largest = self.largest_batch
+    def n_trials_at_most(self) -> int:
+        cells = self.plan()
+        if self.configuration.compare.protocol == "grid" or self._is_done():
+            return len(cells)
+        n_swept = sum(json.loads(cell.key)["repeat"] == 0 for cell in cells)
+        return max(len(cells), n_swept + self.terms.budget // self.n_networks)
+
+    def work_of(self, key: str, params: Mapping[str, Any]) -> Work:
+        own = json.loads(key)
+        return Work(
+            setting_of({name: own[name] for name in VARIED}, self.configuration, self.n_features), (own["repeat"],)
+        )
+
+    def keeps_networks(self, work: Work) -> bool:
+        # those of the model's folds, which the report looks into; all others only predict, and that is kept
+        return work.repeats == (1,)
+
+    def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
+        steps = rungs(self.configuration.trainer["max_epochs"])
+        own = [cell for cell in self.plan() if cell.group]
+        rate_of = {cell.number: (cell.group, json.loads(cell.key)["learning_rate"]) for cell in own}
+        if not steps or not rate_of.keys() & claimed.keys():
+            return super().callbacks(claimed)
+        race = RateRace(self.study, claimed, steps, self.n_networks, rate_of=rate_of, kept=kept)
+        return [race, *super().callbacks(claimed)]
+
+    def batch(self, n_missing: int) -> int:
         if self.configuration.storage is not None:
-            # nobody knows how many workers there are: one activation at a time
-            return min(largest, len(self.configuration.compare.learning_rates))
+            # nobody knows how many workers there are: as many as one activation has in the sweep
+            return min(self.largest_batch, len(self.configuration.compare.learning_rates))
         # two populations a worker, so that one who gets the slow activations is not waited for long
-        return min(largest, -(-len(self.cells) // (2 * self.n_workers))) if self.n_workers > 1 else largest
+        return (
+            min(self.largest_batch, -(-n_missing // (2 * self.n_workers))) if self.n_workers > 1 else self.largest_batch
+        )
 
 
 def search(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
@@ -69,32 +266,48 @@ class Search(Experiment):
     """Trials that a sampler proposes, in batches."""
 
     command = "search"
+    free = (
+        "search.n_trials",
+        *(
+            f"compare.{key}"
+            for key in ("baseline", "rope", "budget", "confirm", "protocol", "factors", "ensemble", "bag")
+        ),
+    )
+
+    def plan(self) -> list[Cell]:
+        return self._cells
+
+    @property
+    def n_networks(self) -> int:
+        return super().n_networks * self.protocol.repeats
 
     @cached_property
-    def cells(self) -> list[Cell]:
+    def _cells(self) -> list[Cell]:
         asked, names = self.configuration.search, candidates(self.configuration)
         n_trials = max(asked.n_trials, len(self.study.done()))
         space, rates = space_of(names, asked.learning_rate), first_learning_rates(*asked.learning_rate)
         first = [{"activation": name, "learning_rate": rate} for rate in rates for name in names]
         # every activation once; then the sampler has two fifths of the trials at least
         n_first = max(len(names), 3 * asked.n_trials // 5)
-        swept = [Cell(f"trial {number}", number, params, space) for number, params in enumerate(first[:n_first])]
-        return [*swept, *(Cell(f"trial {number}", number) for number in range(len(swept), n_trials))][:n_trials]
+        swept = [
+            Cell(f"trial {number}", number, number, "", params, space) for number, params in enumerate(first[:n_first])
+        ]
+        others = (Cell(f"trial {number}", number, number) for number in range(len(swept), n_trials))
+        return [*swept, *others][:n_trials]
 
-    @property
-    def batch(self) -> int:
+    def batch(self, n_missing: int) -> int:
         """The sweep at once, for the first rung can tell winners from losers only among many; then as configured."""
         asked = self.configuration.search.batch
         if self.configuration.storage is not None:
             # nobody knows how many workers there are
             return asked
         done = self.study.done()
-        n_swept = sum(bool(cell.params) and cell.key not in done for cell in self.cells)
+        n_swept = sum(bool(cell.params) and cell.key not in done for cell in self._cells)
         return max(asked, min(self.largest_batch, -(-n_swept // self.n_workers)))
 
     def _n_queued(self) -> int | None:
         # a batch at a time, so that trials have the order of their cells also where some were queued again
-        return self.batch
+        return self.batch(0)
 
     def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
         # a seed for each trial: one that is queued again after a crash is drawn as it would have been
@@ -108,7 +321,7 @@ class Search(Experiment):
         steps = rungs(self.configuration.trainer["max_epochs"])
         if not self.configuration.search.pruning or not steps:
             return super().callbacks(claimed)
-        return [RungPruning(self.study, claimed, steps, len(self.splits)), *super().callbacks(claimed)]
+        return [RungPruning(self.study, claimed, steps, self.n_networks), *super().callbacks(claimed)]
 
 
 def candidates(configuration: Configuration) -> list[str]:

@@ -23,7 +23,7 @@ from actlab import __version__, activations
 from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
 from actlab.data.preprocessing import fit_preprocessor
-from actlab.data.splits import make_splits
+from actlab.data.splits import make_splits, splits_of
 from actlab.data.table import MAX_CATEGORIES, Table
 from actlab.errors import InputError
 from actlab.members import Member, Split
@@ -164,9 +164,8 @@ def widths_for(activation: str, hidden: Sequence[int], n_features: int) -> tuple
 class Evaluation:
     """Everything a trial is evaluated with besides its setting: equal for all trials of a run.
 
-    Every trial trains one member on each part of `protocol`. Learning rate and weight decay are the setting's, not
-    those of `optimizer`. `trainer` has arguments of Lightning's Trainer, `max_epochs` among them. Splits, initial
-    weights and batch orders are each derived from `seed` on their own.
+    `protocol` says how rows are split. Learning rate and weight decay are the setting's, not those of `optimizer`.
+    `trainer` has arguments of Lightning's Trainer, `max_epochs` among them. Splits, initial weights and batch orders are each derived from `seed` on their own.
     """
 
     data: DataSettings
@@ -176,8 +175,17 @@ class Evaluation:
     seed: int = 0
 
     @classmethod
-    def of(cls, asked: Configuration) -> "Evaluation":
-        return cls(asked.data, asked.compare, asked.optimizer, asked.trainer, asked.seed)
+    def of(cls, asked: Configuration, command: str) -> "Evaluation":
+        """As a command has it."""
+        return cls(asked.data, asked.compare.splitting(command), asked.optimizer, asked.trainer, asked.seed)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a trial trains: one network of its setting on every split of its repeats."""
+
+    setting: Setting
+    repeats: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -218,22 +226,23 @@ def member_record(outcome: Outcome) -> MemberRecord:
 
 
 def evaluate(
-    settings: dict[int, Setting],
+    work: Mapping[int, Work],
     evaluation: Evaluation,
     table: Table,
     callbacks: Sequence[pl.Callback] = (),
     snapshots: Snapshots | None = None,
 ) -> list[TrialResult]:
-    """Train every setting (by trial number) on every split of the protocol, as one population, and score it.
+    """Train the settings of trials (by number) on the splits of their repeats, as one population, and score them.
 
-    The caller clears the `snapshots`. Results are in the order of the settings, their outcomes in that of the splits.
+    The caller clears the `snapshots`. Results are in the order of the work, their outcomes in that of the splits.
     """
-    splits = list(make_splits(table.n_rows, evaluation.protocol, evaluation.seed))
     members = [
-        make_member(number, setting, split, evaluation.seed) for number, setting in settings.items() for split in splits
+        make_member(number, own.setting, split, evaluation.seed)
+        for number, own in work.items()
+        for split in splits_of(own.repeats, evaluation.protocol)
     ]
     outcomes = by_trial(train_in_waves(members, evaluation, table, callbacks, snapshots))
-    return [TrialResult(number, setting, tuple(outcomes[number])) for number, setting in settings.items()]
+    return [TrialResult(number, own.setting, tuple(outcomes[number])) for number, own in work.items()]
 
 
 def snapshots_in(directory: Path, evaluation: Evaluation, table: Table, keeps_results: bool = False) -> Snapshots:

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -25,23 +25,25 @@ from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.diagnostics.health import HealthMonitor
 from actlab.engine.storage import open_storage
-from actlab.engine.study import Cell, Study
+from actlab.engine.study import CELL, Cell, Study
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
+from actlab.members import Split
+from actlab.model.checkpoint import config_hash
 from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
-from actlab.runs.evaluate import Evaluation, evaluate, setting_of, snapshots_in
+from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of, snapshots_in
 from actlab.runs.model_building import RunNetworks, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import ResultFiles, attributes_of, versions
 
 # Attributes of the study: what its first start was asked for, and which process wrote the results.
 FINGERPRINT, WRITER = "actlab", "written_by"
-# Keys of the configuration that may change: data are known by their content, devices are those of a machine, and asking
-# for more trials goes on.
-FREE_KEYS = ("data.csv", "trainer.devices", "search.n_trials")
+# Keys of the configuration that change no number of a network, or only how many there are: data are known by their
+# content, devices and progress bars are those of a machine.
+FREE_KEYS = ("data.csv", "trainer.devices", "trainer.enable_progress_bar", "trainer.accelerator")
 # The most members that train as one population: the default comparison is one. In several, threads would run dry at the
 # end of each, when few members are left. A GPU wants them larger still.
 POPULATION_MEMBERS, GPU_FACTOR = 720, 8
@@ -90,12 +92,14 @@ def named_directory(
     return run
 
 
-def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any], is_quiet: bool) -> None:
+def check_same_run(
+    run: RunDirectory, study: optuna.Study, asked: dict[str, Any], free: Sequence[str], is_quiet: bool
+) -> None:
     """Compare with the start that made the study, or leave our fingerprint there if we make it.
 
     To be called under the study's lock. Where the study is gone, or in a database, `config.yaml` speaks for it. The
     fingerprint `asked` is the command, the hash of the table's content, the part of the configuration that the command
-    reads, and versions, of which others are a warning only (none with `is_quiet`).
+    reads, and versions, of which others are a warning only (none with `is_quiet`). Keys that are `free` may differ.
 
     Raises:
         InputError: the directory holds another run; says what differs.
@@ -110,7 +114,8 @@ def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any]
         csv = asked["config"]["data"]["csv"]
         lines.append(f"the content of {csv} (sha256 {stored['data'][:12]} -> {asked['data'][:12]})")
     changed = differences(stored["config"], asked["config"])
-    lines += [line for line in changed if not line.startswith(tuple(f"{key}:" for key in FREE_KEYS))]
+    lines += [line for line in changed if not line.startswith(tuple(f"{key}:" for key in free))]
+    lines += _other_accelerator(stored["config"], asked["config"])
     if lines:
         raise InputError(
             f"{run.path} holds another run, which differs in {'; '.join(lines)} (there -> here); "
@@ -118,6 +123,12 @@ def check_same_run(run: RunDirectory, study: optuna.Study, asked: dict[str, Any]
         )
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(FINGERPRINT, asked)
+
+
+def _other_accelerator(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """`auto` is whatever the machine has; two that were named differ if their numbers do."""
+    named = [config["trainer"].get("accelerator", "auto") for config in (stored, asked)]
+    return [] if "auto" in named else differences(*({"trainer.accelerator": name} for name in named))
 
 
 class Experiment(ABC):
@@ -130,8 +141,9 @@ class Experiment(ABC):
     """
 
     command: ClassVar[str]
-    # groups of the configuration that this command does not read
+    # groups of the configuration that this command does not read, and keys that may change
     ignored: ClassVar[tuple[str, ...]] = ()
+    free: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
         self.configuration, self.worker = configuration, worker
@@ -139,7 +151,9 @@ class Experiment(ABC):
         self.n_workers = worker.n_workers if worker is not None else 1
         self.table = read_table(configuration.data)
         give_back_freed_memory()
-        self.splits = make_splits(self.table.n_rows, configuration.compare, configuration.seed)
+        self.protocol = configuration.compare.splitting(self.command)
+        # refused before anything is written
+        make_splits(self.table.n_rows, self.protocol, configuration.seed)
         self.run = choose_directory(self.command, configuration)
         self.run.create()
         if worker is None:
@@ -147,8 +161,8 @@ class Experiment(ABC):
         trainer = dict(configuration.trainer)
         if worker is not None and (device := worker.device()) is not None:
             trainer["devices"] = [device]
-        self.evaluation = Evaluation.of(replace(configuration, trainer=trainer))
-        shipped = shipped_splits(self.table.n_rows, configuration.compare, configuration.seed)
+        self.evaluation = Evaluation.of(replace(configuration, trainer=trainer), self.command)
+        shipped = shipped_splits(self.table.n_rows, self.protocol, configuration.compare.bag, configuration.seed)
         self.networks = RunNetworks(self.run.weights, self.evaluation, self.table, shipped)
         storage = open_storage(self.run.journal if configuration.storage is None else configuration.storage)
         name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
@@ -156,33 +170,54 @@ class Experiment(ABC):
         config = {key: value for key, value in configuration.compared().items() if key not in self.ignored}
         asked = {"command": self.command, "data": self.table.content_hash, "config": jsonable(config)}
         with self.study.coordinator.lock():
-            check_same_run(self.run, self.study.optuna, asked | {"versions": versions()}, is_quiet=worker is not None)
-            if not self.run.config.exists():
+            asked["versions"] = versions()
+            free = (*FREE_KEYS, *self.free)
+            check_same_run(self.run, self.study.optuna, asked, free, is_quiet=worker is not None)
+            if worker is None and self.run.read_config() != jsonable(configuration.to_dict()):
                 self.run.write_config(configuration.to_dict())
         self.progress: PopulationProgress | None = None
         # workers would write over each other's files
         place = f"{WORKER_PREFIX}{worker.index}" if worker is not None else ""
         self.live = LiveCurves(self.run.tensorboard / place)
 
-    @property
     @abstractmethod
-    def cells(self) -> list[Cell]:
-        """Everything that is to be done, in the order of the results."""
+    def plan(self) -> list[Cell]:
+        """Everything that is to be done, as far as it is known by what is done, in the order of the results.
+
+        A pure function of the cells that are done: once all of its cells are, nothing else is to be done.
+        """
+
+    @abstractmethod
+    def batch(self, n_missing: int) -> int:
+        """Trials that train as one population, where so many are not done."""
 
     @property
-    @abstractmethod
-    def batch(self) -> int:
-        """Trials that train as one population."""
+    def n_networks(self) -> int:
+        """Networks of one trial."""
+        return self.protocol.folds * self.protocol.inner
+
+    @property
+    def n_trials_at_most(self) -> int:
+        """Trials that the run will have, at most."""
+        return len(self.plan())
 
     @property
     def largest_batch(self) -> int:
         """The most trials that may train as one population."""
         factor = GPU_FACTOR if is_accelerated(self.configuration.trainer.get("accelerator", "auto")) else 1
-        return max(1, POPULATION_MEMBERS * factor // len(self.splits))
+        return max(1, POPULATION_MEMBERS * factor // self.n_networks)
 
     def propose(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
-        """The parameters of a claimed trial."""
+        """The parameters of a claimed trial; `number` is that of its members."""
         return trial.params
+
+    def work_of(self, key: str, params: Mapping[str, Any]) -> Work:
+        """What a trial trains, by the key of its cell and its parameters."""
+        return Work(setting_of(params, self.configuration, self.n_features), tuple(range(self.protocol.repeats)))
+
+    def keeps_networks(self, work: Work) -> bool:
+        """Whether networks of a trial are kept on disk until the results are written."""
+        return True
 
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         """What goes along with the training of a population."""
@@ -210,7 +245,8 @@ class Experiment(ABC):
                 return self.run, self._written() or self._write()
 
     def _is_done(self) -> bool:
-        return {cell.key for cell in self.cells} <= self.study.done().keys()
+        done = self.study.done()
+        return all(cell.key in done for cell in self.plan())
 
     def _written(self) -> dict[str, Any] | None:
         """The summary, where the results are on disk already."""
@@ -221,7 +257,9 @@ class Experiment(ABC):
             summary = self.run.read_summary()
         except InputError:
             return None
-        return summary if summary.get("protocol", {}).get("n_trials") == len(self.cells) else None
+        found, asked = summary.get("protocol", {}), config_hash(jsonable(self.configuration.compared()))
+        is_ours = found.get("n_trials") == len(self.plan()) and found.get("configuration") == asked
+        return summary if is_ours else None
 
     def _is_writer(self) -> bool:
         """The first process that finds everything done writes the results; who comes later says so and leaves."""
@@ -235,33 +273,34 @@ class Experiment(ABC):
 
     def _write(self) -> dict[str, Any]:
         done = self.study.done()
-        trials = {cell.place: done[cell.key] for cell in self.cells}
+        trials = {cell.number: done[cell.key] for cell in self.plan()}
         settings = {
-            place: setting_of(trial.params, self.configuration, self.n_features) for place, trial in trials.items()
+            number: self.work_of(trial.user_attrs[CELL], trial.params).setting for number, trial in trials.items()
         }
         own = (self.command, self.configuration, self.run, self.networks, self.study.optuna)
         return ResultFiles(*own, list(trials.values()), settings).write()
 
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
-        self.study.enqueue_missing(self.cells)
+        self.study.enqueue_missing(self.plan())
         logs, n_workers = self.run.path / "workers", self.configuration.workers
-        with TeamProgress(self.study, len(self.cells), len(self.splits)) as progress:
+        with TeamProgress(self.study, self.n_trials_at_most, self.n_networks) as progress:
             run_workers(_work, (type(self), shared), n_workers, logs, progress.show)
 
     def train(self) -> None:
         """Claim trials and train them, one population after the other, until every cell is done."""
-        n_splits, wait_s = len(self.splits), WAIT_S
+        wait_s = WAIT_S
         with ExitStack() as shown:
             if self.worker is None:
-                n_members, n_done = len(self.cells) * n_splits, len(self.study.done()) * n_splits
+                n_members, n_done = self.n_trials_at_most * self.n_networks, len(self.study.done()) * self.n_networks
                 self.progress = shown.enter_context(PopulationProgress(n_members, n_done))
-            self.study.enqueue_missing(self.cells, self._n_queued())
             while True:
-                if claimed := self.study.claim(self.batch):
+                cells, done = self.plan(), self.study.done()
+                n_queued = self.study.enqueue_missing(cells, self._n_queued())
+                if claimed := self.study.claim(self.batch(sum(cell.key not in done for cell in cells))):
                     self._train(claimed)
                     wait_s = WAIT_S
-                elif not self.study.enqueue_missing(self.cells, self._n_queued()):
+                elif not n_queued:
                     if self._is_done():
                         return
                     if wait_s == WAIT_S:
@@ -276,8 +315,8 @@ class Experiment(ABC):
     def _train(self, claimed: Mapping[int, optuna.Trial]) -> None:
         """Train claimed trials as one population and tell the study; interrupted, they go back to the queue."""
         try:
-            settings = {
-                number: setting_of(self.propose(number, trial), self.configuration, self.n_features)
+            work = {
+                number: self.work_of(trial.user_attrs[CELL], self.propose(number, trial))
                 for number, trial in claimed.items()
             }
             # first, so that members are measured before anything takes them out of training
@@ -286,8 +325,9 @@ class Experiment(ABC):
             callbacks = [monitor, *self.callbacks(claimed)]
             assert self.table.target is not None
             target_sd = float(np.std(self.networks.target.forward(self.table.target)))
-            for result in evaluate(settings, self.evaluation, self.table, callbacks, snapshots):
-                self.networks.save(result.number, result.outcomes)
+            for result in evaluate(work, self.evaluation, self.table, callbacks, snapshots):
+                if self.keeps_networks(work[result.number]):
+                    self.networks.save(result.number, result.outcomes)
                 pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
                 attributes = attributes_of(result, monitor, target_sd)
                 self.study.complete(claimed[result.number], result.value, attributes, pruned)
@@ -301,7 +341,7 @@ class Experiment(ABC):
     @cached_property
     def n_features(self) -> int:
         """Input columns of the networks of the first split."""
-        rows = next(iter(self.splits.values())).training
+        rows = self.networks.splits[Split(0, 0, 0)].training
         return fit_preprocessor(self.table.features, self.table.schema, rows, self.configuration.data).n_features
 
 

@@ -47,14 +47,14 @@ def fit(configuration: Configuration) -> RunDirectory:
     if run.config.exists() and run.checkpoint.exists():
         raise InputError(f"{run.path} holds this very run, finished; add --fresh to train it again beside")
     # whatever can be refused is refused before anything is written
-    splits = make_splits(table.n_rows, configuration.compare, configuration.seed)
+    splits = make_splits(table.n_rows, configuration.compare.splitting("fit"), configuration.seed)
     activations.get(configuration.model.activation)
     run.create()
     show_warnings(table.warnings)
     run.write_config(configuration.to_dict())
     setting = Setting.of(configuration.model.activation, configuration)
     members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
-    evaluation = Evaluation.of(configuration)
+    evaluation = Evaluation.of(configuration, "fit")
     # first, so that members are measured before anything takes them out of training
     monitor, live = HealthMonitor(), LiveCurves(run.tensorboard)
     try:
@@ -134,7 +134,8 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
             "the networks of this checkpoint were trained on their validation rows too; score them on the rows of "
             "their test folds, with `actlab test`"
         )
-    splits = shipped_splits(table.n_rows, CompareSettings(**ensemble.config["compare"]), ensemble.config["seed"])
+    asked = CompareSettings(**ensemble.config["compare"])
+    splits = shipped_splits(table.n_rows, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
     total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
     for one in ensemble.members:
         rows: np.ndarray = getattr(splits[one.member.split], part)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from actlab.data.preprocessing import Preprocessor, fit_preprocessor
-from actlab.data.splits import Rows, SplitRows, make_splits
+from actlab.data.splits import Rows, SplitRows, Splits, make_splits
 from actlab.data.table import Table
 from actlab.data.target import Target, TargetScaler, fit_target
 from actlab.members import FoldKey, Split
@@ -32,7 +32,7 @@ from actlab.networks.population import Outcome
 from actlab.networks.trained import TrainedNetwork
 from actlab.run_files import RunDirectory, write_frame
 from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, snapshots_in, train_in_waves
-from actlab.settings import CompareSettings
+from actlab.settings import CompareSettings, ProtocolSettings
 from actlab.verdict.summary import PAIR
 
 # Of the shipped networks' training in best epochs of those that stopped early: an annealed training gains from more
@@ -42,9 +42,9 @@ LENGTH = 1.5
 CLOSE = 0.05
 
 
-def shipped_splits(n_rows: int, settings: CompareSettings, seed: int) -> dict[Split, SplitRows]:
-    """The splits of a comparison, and those that only networks of the shipped model have."""
-    return make_splits(n_rows, replace(settings, inner=max(settings.inner, settings.bag)), seed)
+def shipped_splits(n_rows: int, protocol: ProtocolSettings, bag: int, seed: int) -> Splits:
+    """The splits of a run, and those that only networks of the shipped model have."""
+    return make_splits(n_rows, replace(protocol, inner=max(protocol.inner, bag)), seed)
 
 
 def networks_of(outcomes: Sequence[Outcome]) -> list[TrainedNetwork]:

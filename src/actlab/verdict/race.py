@@ -229,6 +229,7 @@ class Race:
         n_networks: That count for its looks.
         same_as: Setting to the one that stands for it, equal to the bit in every repeat.
         diverged: Setting to the repeats after which it left because one of them was not finite.
+        used: Setting to the repeats that its looks have read.
     """
 
     terms: Terms
@@ -238,6 +239,7 @@ class Race:
     n_networks: int
     same_as: Mapping[str, str]
     diverged: Mapping[str, int]
+    used: Mapping[str, int]
 
     @property
     def is_over(self) -> bool:
@@ -254,6 +256,7 @@ def run(scores: Mapping[str, Sequence[float]], terms: Terms, rows: RowNoise | No
     still_in, counts, same_as = list(known), dict.fromkeys(known, 0), {name: name for name in known}
     looks: list[Look] = []
     diverged: dict[str, int] = {}
+    used = dict.fromkeys(known, 0)
     n_networks = before = 0
     ending: Ending = "repeats"
     for n_repeats, alpha in terms.looks:
@@ -264,8 +267,9 @@ def run(scores: Mapping[str, Sequence[float]], terms: Terms, rows: RowNoise | No
         missing = {name: tuple(range(len(known[name]) + 1, n_repeats + 1)) for name in still_in}
         if any(missing.values()):
             needed = {name: repeats for name, repeats in missing.items() if repeats}
-            return Race(terms, tuple(looks), needed, None, n_networks, same_as, diverged)
+            return Race(terms, tuple(looks), needed, None, n_networks, same_as, diverged, used)
         n_networks, before = n_networks + cost, n_repeats
+        used |= dict.fromkeys(still_in, n_repeats)
         is_finite = {name: bool(np.isfinite(known[name][:n_repeats]).all()) for name in still_in}
         diverged |= {name: n_repeats for name in still_in if not is_finite[name]}
         still_in = [name for name in still_in if is_finite[name]]
@@ -286,7 +290,7 @@ def run(scores: Mapping[str, Sequence[float]], terms: Terms, rows: RowNoise | No
         if all(map(look.is_as_good, look.still_in)):
             ending = "settled"
             break
-    return Race(terms, tuple(looks), {}, ending, n_networks, same_as, diverged)
+    return Race(terms, tuple(looks), {}, ending, n_networks, same_as, diverged, used)
 
 
 @dataclass(frozen=True)
