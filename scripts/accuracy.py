@@ -52,7 +52,7 @@ from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs import model_building as assembly
 from actlab.runs.compare_search import Compare, compare
-from actlab.runs.evaluate import Evaluation, Setting, evaluate, setting_of, variants
+from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of, variants
 from actlab.runs.model_building import best_activations, fold_keys, rows_of, scores_by_activation, ship
 from actlab.runs.results import frames
 from actlab.verdict.summary import choose
@@ -170,11 +170,9 @@ def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None
     experiment = Compare(replace(configuration, out=str(out)))
     experiment.train()
     done = experiment.study.done()
-    trials = [done[cell.key] for cell in experiment.cells]
-    settings = {
-        cell.place: setting_of(trial.params, configuration, 1)
-        for cell, trial in zip(experiment.cells, trials, strict=True)
-    }
+    cells = experiment.plan()
+    trials = [done[cell.key] for cell in cells]
+    settings = {cell.number: experiment.work_of(cell.key, {}).setting for cell in cells}
     experiment.study.close()
     chosen, networks, grid = (
         choose(frames(trial.user_attrs for trial in trials)["members"]),
@@ -206,8 +204,8 @@ def predictions(
     assert table.target is not None
     features = table.features.iloc[training].reset_index(drop=True)
     part = replace(table, features=features, target=table.target[training], ids=None)
-    results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration), part)
-    parts = splits.make_splits(part.n_rows, configuration.compare, configuration.seed)
+    results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration, "search"), part)
+    parts = splits.make_splits(part.n_rows, configuration.compare.splitting("search"), configuration.seed)
     by_split = {split: prepare(part, own, configuration.data) for split, own in parts.items()}
     outside = np.zeros((len(pairs), len(test)))
     for row, result in enumerate(results):
@@ -217,7 +215,7 @@ def predictions(
             own = predict([outcome], inputs)[0].double().numpy() * data.scaler.sd + data.scaler.mean
             outside[row] += own / len(result.outcomes)
     folds = [own.test for split, own in parts.items() if (split.repeat, split.inner) == (0, 0)]
-    found = gathered(results, pairs, folds, true_values(part, configuration), configuration.compare.inner)
+    found = gathered(results, pairs, folds, true_values(part, configuration), n_inner(configuration))
     assert len(found.names) == len(pairs), "a setting diverged; leave it out"
     everything = list(range(len(folds)))
     return {name: rule(everything) for name, rule in rules(found).items()}, outside, found.names
@@ -248,13 +246,19 @@ def train(configuration: Configuration, table: Table) -> Found:
     """Every setting of the grid on every split."""
     grid = configuration.compare
     pairs = [(variant.label, rate) for variant in variants(configuration) for rate in grid.learning_rates]
-    results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration), table)
-    return gathered(results, pairs, outer_folds(table.n_rows), true_values(table, configuration), grid.inner)
+    results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration, "search"), table)
+    return gathered(
+        results, pairs, outer_folds(table.n_rows), true_values(table, configuration), n_inner(configuration)
+    )
 
 
-def trials_of(configuration: Configuration, pairs: list[tuple[str, float]]) -> dict[int, Setting]:
+def n_inner(configuration: Configuration) -> int:
+    return configuration.compare.splitting("search").inner
+
+
+def trials_of(configuration: Configuration, pairs: list[tuple[str, float]]) -> dict[int, Work]:
     return {
-        number: setting_of({"activation": name, "learning_rate": rate}, configuration, 1)
+        number: Work(setting_of({"activation": name, "learning_rate": rate}, configuration, 1))
         for number, (name, rate) in enumerate(pairs)
     }
 

@@ -113,7 +113,7 @@ def ridge_intervals(
         outer: Numbers of those to predict.
     """
     folds: dict[tuple[int, int], SplitRows] = {}
-    for split, parts in make_splits(len(rows), configuration.compare, configuration.seed).items():
+    for split, parts in make_splits(len(rows), configuration.compare.splitting("search"), configuration.seed).items():
         folds.setdefault((split.repeat, split.fold), parts)
     errors = [
         np.abs(true_values(table, configuration)[rows[parts.test]] - ridge(table, configuration, fitting, test))
@@ -122,7 +122,7 @@ def ridge_intervals(
     ]
     centre = ridge(table, configuration, rows, outer)
     ordered = np.sort(np.concatenate(errors))
-    n_repeats = configuration.compare.repeats
+    n_repeats = configuration.compare.splitting("search").repeats
     ranks = {level: int(np.ceil(round(level * (len(ordered) + n_repeats), 6))) for level in LEVELS}
     return {level: np.stack([centre - ordered[rank - 1], centre + ordered[rank - 1]]) for level, rank in ranks.items()}
 

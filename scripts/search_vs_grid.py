@@ -22,7 +22,7 @@ from actlab.data.table import read_table
 from actlab.engine.study import Study
 from actlab.members import derive_seed
 from actlab.runs.compare_search import Compare, Search
-from actlab.runs.evaluate import Evaluation, evaluate, setting_of
+from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of
 from actlab.runs.experiment import Experiment
 
 # repeats of the folds on which settings are trained again
@@ -64,10 +64,13 @@ def show(name: str, study: Study, grid_epochs: int, grid_value: float) -> None:
 def train_again(found: dict[str, Study], configuration: Configuration) -> None:
     """Print the mean inner-validation score of every best setting on fresh folds and seeds, beside the grid's."""
     params = [study.optuna.best_trial.params for study in found.values()]
-    settings = {number: setting_of(own, configuration, 1) for number, own in enumerate(params)}
-    protocol = replace(configuration.compare, repeats=FRESH_REPEATS)
-    fresh = replace(Evaluation.of(configuration), protocol=protocol, seed=derive_seed(configuration.seed, "fresh"))
-    results = evaluate(settings, fresh, read_table(configuration.data))
+    repeats = tuple(range(FRESH_REPEATS))
+    work = {number: Work(setting_of(own, configuration, 1), repeats) for number, own in enumerate(params)}
+    protocol = replace(configuration.compare.splitting("search"), repeats=FRESH_REPEATS)
+    fresh = replace(
+        Evaluation.of(configuration, "search"), protocol=protocol, seed=derive_seed(configuration.seed, "fresh")
+    )
+    results = evaluate(work, fresh, read_table(configuration.data))
     grid = np.array([outcome.val_score for outcome in results[0].outcomes])
     print("\n| | setting | fresh validation | against the grid's | 95 % interval |\n| --- | --- | --- | --- | --- |")
     for name, result in zip(found, results, strict=True):
@@ -82,7 +85,8 @@ def train_again(found: dict[str, Study], configuration: Configuration) -> None:
 
 
 def run(configuration: Configuration, out: Path, n_seeds: int, is_unpruned_too: bool) -> None:
-    grid = train(Compare(replace(configuration, out=str(out / "grid"))))
+    once = replace(configuration.compare, protocol="grid", repeats=1)
+    grid = train(Compare(replace(configuration, compare=once, out=str(out / "grid"))))
     grid_epochs, grid_value = epochs(grid), grid.optuna.best_value
     found = {"grid": grid}
     print("| | trials | member-epochs | of the grid | best validation | against the grid | setting | as good |")

@@ -90,7 +90,7 @@ def measure(url: str | None, n_workers: int, n_trials: int, batch: int, members:
         journal = Path(directory) / "study.journal"
         name = f"bench {n_workers} {time.time()}"
         study = Study(open_storage(url or journal), name)
-        study.enqueue_missing([Cell(f"cell {number}", number) for number in range(n_trials)])
+        study.enqueue_missing([Cell(f"cell {number}", number, number) for number in range(n_trials)])
         results = FORKS.Queue()
         arguments = (name, journal, url, batch, members, epochs, results)
         FORKS.set_forkserver_preload(["actlab.runs.results"])

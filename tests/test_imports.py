@@ -45,7 +45,8 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"pruning"},
     ),
     "verdict": (
-        {"paired_tests", "rates"},
+        {"paired_tests", "rates", "simultaneous"},
+        {"race"},
         {"significance"},
         {"summary"},
         {"across_data_sets", "claims"},

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from actlab.config import Configuration, parse
 from actlab.data.table import read_table
-from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member
+from actlab.runs.evaluate import Evaluation, Setting, Work, evaluate, make_member
 from benchmarks.command import timed_command
 from benchmarks.frameworks import fit_template
 from benchmarks.markdown import Section, number, table
@@ -142,10 +142,14 @@ def independent_scores(
     settings: dict[int, Setting], configuration: Configuration, is_smoke: bool = False
 ) -> list[float]:
     """Mean test score of each search's best setting on new splits and seeds, all trained as one population."""
-    protocol = replace(configuration.compare, folds=2 if is_smoke else 5, inner=1 if is_smoke else 2)
+    protocol = replace(
+        configuration.compare.splitting("search"), folds=2 if is_smoke else 5, inner=1 if is_smoke else 2
+    )
     options = {**configuration.trainer, "accelerator": "cpu"}
     evaluation = Evaluation(configuration.data, protocol, configuration.optimizer, options, configuration.seed + 1)
-    results = evaluate(settings, evaluation, read_table(configuration.data))
+    results = evaluate(
+        {number: Work(own) for number, own in settings.items()}, evaluation, read_table(configuration.data)
+    )
     return [fmean(outcome.test_score for outcome in result.outcomes) for result in results]
 
 

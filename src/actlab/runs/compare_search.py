@@ -221,7 +221,7 @@ class Compare(Experiment):
         if self.configuration.compare.protocol == "grid" or self._is_done():
             return len(cells)
         n_swept = sum(json.loads(cell.key)["repeat"] == 0 for cell in cells)
-        return max(len(cells), n_swept + self.terms.budget // self.n_networks)
+        return int(max(len(cells), n_swept + self.terms.budget // self.n_networks))
 
     def work_of(self, key: str, params: Mapping[str, Any]) -> Work:
         own = json.loads(key)

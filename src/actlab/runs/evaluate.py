@@ -165,7 +165,8 @@ class Evaluation:
     """Everything a trial is evaluated with besides its setting: equal for all trials of a run.
 
     `protocol` says how rows are split. Learning rate and weight decay are the setting's, not those of `optimizer`.
-    `trainer` has arguments of Lightning's Trainer, `max_epochs` among them. Splits, initial weights and batch orders are each derived from `seed` on their own.
+    `trainer` has arguments of Lightning's Trainer, `max_epochs` among them. Splits, initial
+    weights and batch orders are each derived from `seed` on their own.
     """
 
     data: DataSettings

@@ -128,7 +128,8 @@ def check_same_run(
 def _other_accelerator(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """`auto` is whatever the machine has; two that were named differ if their numbers do."""
     named = [config["trainer"].get("accelerator", "auto") for config in (stored, asked)]
-    return [] if "auto" in named else differences(*({"trainer.accelerator": name} for name in named))
+    stored_there, asked_here = ({"trainer.accelerator": name} for name in named)
+    return [] if "auto" in named else differences(stored_there, asked_here)
 
 
 class Experiment(ABC):

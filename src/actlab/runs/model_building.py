@@ -31,7 +31,7 @@ from actlab.model.ensemble import Ensemble, FoldResiduals, fold_prediction, save
 from actlab.networks.population import Outcome
 from actlab.networks.trained import TrainedNetwork
 from actlab.run_files import RunDirectory, write_frame
-from actlab.runs.evaluate import Evaluation, Setting, evaluate, make_member, snapshots_in, train_in_waves
+from actlab.runs.evaluate import Evaluation, Setting, Work, evaluate, make_member, snapshots_in, train_in_waves
 from actlab.settings import CompareSettings, ProtocolSettings
 from actlab.verdict.summary import PAIR
 
@@ -80,7 +80,7 @@ class RunNetworks:
         """The networks of a trial; trained again where the files are on another machine."""
         file = self.directory / f"{number}.pt"
         if not file.exists():
-            (result,) = evaluate({number: setting}, self.evaluation, self.table)
+            (result,) = evaluate({number: Work(setting, (1,))}, self.evaluation, self.table)
             self.save(number, result.outcomes)
         found = torch.load(file, weights_only=True)
         return [TrainedNetwork.from_dict(one, *self._fit(Split(**one["member"]["split"]))) for one in found]

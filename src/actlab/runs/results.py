@@ -32,12 +32,23 @@ from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
-from actlab.runs.evaluate import CURVES, MEMBERS, Setting, TrialResult, baseline_of, evaluate, snapshots_in, variants
+from actlab.runs.evaluate import (
+    CURVES,
+    MEMBERS,
+    Setting,
+    TrialResult,
+    Work,
+    baseline_of,
+    evaluate,
+    snapshots_in,
+    variants,
+)
 from actlab.runs.model_building import RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import mean_scores, reference_predictions
-from actlab.settings import ALPHA, ProtocolSettings
+from actlab.settings import ALPHA, CompareSettings, ProtocolSettings
 from actlab.verdict.claims import Measurements, claims
+from actlab.verdict.race import Terms, default_budget, look_reached
 from actlab.verdict.significance import compare_all, ranking
 from actlab.verdict.summary import choose, comparison_of, fold_ratio, scores_of, summarise
 
@@ -53,6 +64,32 @@ RECORDS: dict[str, type[Any]] = {
 MAX_RIVALS = 3
 # Networks whose pre-activations are looked at.
 MAX_NETWORKS = 6
+
+
+def terms_of(asked: CompareSettings, n_settings: int) -> Terms:
+    """What the race of so many settings is held under."""
+    protocol = asked.splitting("compare")
+    n_networks, n_repeats = protocol.folds * protocol.inner, protocol.repeats - 1
+    if asked.protocol == "grid":
+        return Terms.grid(n_networks, asked.rope, n_repeats)
+    budget = asked.budget or default_budget(n_networks, n_settings)
+    terms = Terms.race(n_networks, budget, asked.rope, n_repeats)
+    if asked.confirm:
+        reached = (look_reached(terms, n_settings) or (0, 0.0))[0]
+        further = min((look for look, _ in terms.looks if look > reached), default=reached)
+        terms = replace(terms, budget=max(budget, further * n_networks * n_settings))
+    return terms
+
+
+def score_of(trial: FrozenTrial, fold_sizes: Sequence[int]) -> float:
+    """The root of the mean squared error over all rows that a cell's networks tested; nan where one has no score."""
+    rows = trial.user_attrs[MEMBERS]
+    total, n_inner = 0.0, len(rows) / len(fold_sizes)
+    for row in rows:
+        if row["test_score"] is None:
+            return math.nan
+        total += fold_sizes[row["fold"]] * row["test_score"] ** 2 / n_inner
+    return math.sqrt(total / sum(fold_sizes))
 
 
 def versions() -> dict[str, str]:
@@ -102,7 +139,7 @@ def confirmation(
     names = [str(summary["winner"]), *rivals(summary)]
     chosen = choose(members)
     name_of = dict(zip(chosen.trial.tolist(), chosen.activation.tolist(), strict=True))
-    again = {trial: settings[trial] for trial, name in sorted(name_of.items()) if name in names}
+    again = {trial: Work(settings[trial]) for trial, name in sorted(name_of.items()) if name in names}
     fresh = replace(networks.evaluation, seed=derive_seed(networks.evaluation.seed, "confirm"))
     table, snapshots = networks.table, snapshots_in(networks.directory, fresh, networks.table)
     with PopulationProgress() as progress:

@@ -105,8 +105,8 @@ class Units:
         """Weighted sums (..., G) of values (..., n) over each unit's rows."""
         if self.n == len(self.of_row) and np.array_equal(self.of_row, np.arange(self.n)):
             return values * self.weights
-        flat = np.reshape(values * self.weights, (-1, values.shape[-1]))
-        found = np.stack([np.bincount(self.of_row, row, self.n) for row in flat])
+        flat: FloatArray = np.reshape(values * self.weights, (-1, values.shape[-1]))
+        found: FloatArray = np.stack([np.bincount(self.of_row, row, self.n) for row in flat]).astype(np.float64)
         return found.reshape(*values.shape[:-1], self.n)
 
 
@@ -168,7 +168,7 @@ class RowNoise:
         else:
             centred = mean - self._unit_weights * mean.sum() / total
             spread = scale * float(centred @ centred)
-        return self.n_folds / (self.n_folds - 1) * max(0.0, spread - scale * noise)
+        return float(self.n_folds / (self.n_folds - 1) * max(0.0, spread - scale * noise))
 
 
 def row_sums(
