@@ -1,7 +1,7 @@
 """A search that takes a second, for tests of what is proposed and of what is pruned."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,13 @@ from actlab.engine.storage import open_storage
 from actlab.engine.study import Study
 from actlab.runs import results
 from actlab.runs.compare_search import Search
+from actlab.runs.evaluate import Setting, Work
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
+
+
+def works(settings: Mapping[int, Setting], repeats: tuple[int, ...] = (0,)) -> dict[int, Work]:
+    """What `evaluate` takes: every setting on the splits of these repeats."""
+    return {number: Work(setting, repeats) for number, setting in settings.items()}
 
 
 def short_search(csv: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configuration]:

@@ -11,6 +11,7 @@ from actlab.config import Configuration, DataSets, differences, parse, parse_dat
 from actlab.errors import InputError
 from actlab.run_files import to_yaml
 from actlab.settings import CompareSettings, ModelSettings
+from actlab.verdict.race import default_budget
 
 CSV = ["--data.csv", "some.csv", "--data.target", "y"]
 
@@ -111,7 +112,9 @@ def test_the_default_comparison_is_of_the_size_promised() -> None:
     assert "identity" in grid.activations
     assert len(grid.learning_rates) >= 5
     assert (min(grid.learning_rates), max(grid.learning_rates)) == (3e-4, 3e-2)
-    assert len(grid.activations) * len(grid.learning_rates) * grid.folds * grid.inner >= 650
+    splits = grid.splitting("compare")
+    assert (splits.folds, splits.inner, splits.repeats) == (5, 1, 65)
+    assert default_budget(splits.folds, len(grid.activations)) == 1040
 
 
 @pytest.mark.parametrize("flags", [["--confirm"], ["--compare.confirm", "true"]])

@@ -19,6 +19,7 @@ from actlab.run_files import MemberRecord, to_frame
 from actlab.runs import evaluate as trials
 from actlab.runs.evaluate import Evaluation, Setting, baseline_of, evaluate, n_parameters, variants, widths_for
 from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, ProtocolSettings
+from short_searches import works
 
 HIDDEN = (144, 72, 18)
 SETTINGS = {
@@ -46,7 +47,7 @@ def table(small_csv: str) -> Table:
 
 
 def frame(csv: str, table: Table, settings: dict[int, Setting] | None = None) -> "np.ndarray":
-    results = evaluate(settings or SETTINGS, evaluation(csv), table)
+    results = evaluate(works(settings or SETTINGS), evaluation(csv), table)
     records = [record for result in results for record in result.member_records()]
     return to_frame(records, MemberRecord).drop(columns="seconds")
 
@@ -78,13 +79,13 @@ def test_a_callback_that_outlives_its_population_does_not_keep_the_rows(small_cs
 
     gc.collect()
     before, callback = datamodules(), pl.Callback()
-    evaluate(SETTINGS, evaluation(small_csv), table, [callback])
+    evaluate(works(SETTINGS), evaluation(small_csv), table, [callback])
     assert datamodules() == before
     assert not vars(callback)
 
 
 def test_the_test_score_is_the_rmse_of_the_log_predictions(small_csv: str, table: Table) -> None:
-    (result,) = evaluate({0: SETTINGS[0]}, evaluation(small_csv), table)
+    (result,) = evaluate(works({0: SETTINGS[0]}), evaluation(small_csv), table)
     splits = make_splits(table.n_rows, ProtocolSettings(folds=3, inner=2), 0)
     assert table.target is not None
     for outcome in result.outcomes:
@@ -97,14 +98,14 @@ def test_the_test_score_is_the_rmse_of_the_log_predictions(small_csv: str, table
 
 def test_a_trial_with_a_diverged_member_keeps_its_row_and_has_no_value(small_csv: str, table: Table) -> None:
     wild = Setting("relu_squared", 1e25, 0.0, (16, 8), 0.0, "auto")
-    results = evaluate({0: wild, 1: SETTINGS[1]}, evaluation(small_csv), table)
+    results = evaluate(works({0: wild, 1: SETTINGS[1]}), evaluation(small_csv), table)
     assert results[0].value == math.inf
     assert all(record.diverged for record in results[0].member_records())
     assert math.isfinite(results[1].value)
 
 
 def test_curves_have_a_row_an_epoch_with_the_members_still_in_training(small_csv: str, table: Table) -> None:
-    (result,) = evaluate({0: SETTINGS[0]}, evaluation(small_csv), table)
+    (result,) = evaluate(works({0: SETTINGS[0]}), evaluation(small_csv), table)
     curves = result.curve_records()
     assert [row.epoch for row in curves] == list(range(1, max(o.epochs for o in result.outcomes) + 1))
     assert curves[0].members == 6

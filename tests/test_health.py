@@ -16,6 +16,7 @@ from actlab.networks.module import PopulationModule
 from actlab.networks.network import Regressor, gather
 from actlab.runs.evaluate import Evaluation, Setting, evaluate
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+from short_searches import works
 
 N_MEMBERS, N_ROWS, N_FEATURES = 3, 16, 5
 HIDDEN = (6, 4)
@@ -213,8 +214,8 @@ def test_a_training_is_watched_at_three_moments(small_csv: str) -> None:
     evaluation = Evaluation(data, ProtocolSettings(2, 1), OptimizerSettings(patience=2), {"max_epochs": 6})
     settings = {n: Setting(name, 0.01, 0.0, (8, 4), 0.1, "auto") for n, name in enumerate(("relu", "swiglu", "snake"))}
     monitor = HealthMonitor()
-    watched = evaluate(settings, evaluation, read_table(data), [monitor])
-    plain = evaluate(settings, evaluation, read_table(data))
+    watched = evaluate(works(settings), evaluation, read_table(data), [monitor])
+    plain = evaluate(works(settings), evaluation, read_table(data))
     assert [o.test_score for r in watched for o in r.outcomes] == [o.test_score for r in plain for o in r.outcomes]
     assert len(monitor.records) == 3 * 2 * 2 * 3
     own = monitor.of(1)
@@ -245,7 +246,7 @@ def test_what_waits_is_measured_once_there_is_work_for_every_thread(
         monkeypatch.setattr(PopulationModule, "n_side_by_side", n_threads)
         measured.clear()
         monitor = HealthMonitor()
-        evaluate(settings, evaluation, read_table(data), [monitor])
+        evaluate(works(settings), evaluation, read_table(data), [monitor])
         found[n_threads] = [monitor.of(trial) for trial in settings]
         # between the initial weights and the last members' last ones
         assert measured[1:-1]
@@ -261,7 +262,7 @@ def test_best_and_end_are_measured_with_the_weights_of_these_epochs(small_csv: s
     for epochs in (1, 8):
         evaluation = Evaluation(data, ProtocolSettings(2, 1), OptimizerSettings(), {"max_epochs": epochs})
         monitor = HealthMonitor()
-        results = evaluate(setting, evaluation, read_table(data), [monitor])
+        results = evaluate(works(setting), evaluation, read_table(data), [monitor])
         for result in results:
             for outcome in result.outcomes:
                 split = outcome.member.split
@@ -280,5 +281,5 @@ def test_watching_costs_under_five_per_cent_of_training(concrete_csv: str) -> No
     }
     monitor = HealthMonitor()
     started = time.perf_counter()
-    evaluate(settings, evaluation, read_table(data), [monitor])
+    evaluate(works(settings), evaluation, read_table(data), [monitor])
     assert monitor.seconds < 0.05 * (time.perf_counter() - started)

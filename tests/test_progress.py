@@ -33,6 +33,7 @@ from actlab.runs.progress import (
 )
 from actlab.runs.progress_bar import Leader, RowProgress
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+from short_searches import works
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def train(data: DataSettings, progress: PopulationProgress, trials: dict[int, st
     trainer = {"max_epochs": 4, "accelerator": "cpu"}
     evaluation = Evaluation(data, ProtocolSettings(folds=2, inner=1), OptimizerSettings(patience=2), trainer)
     settings = {n: Setting(name, 0.01, 0.0, (4,), 0.0, "auto") for n, name in trials.items()}
-    return evaluate(settings, evaluation, table, [progress])
+    return evaluate(works(settings), evaluation, table, [progress])
 
 
 @pytest.fixture
@@ -189,7 +190,10 @@ def tell(study: Study, number: int, value: float, n_epochs: int) -> None:
 def queue(study: Study) -> None:
     space = {"activation": CategoricalDistribution(["relu", "tanh"]), "learning_rate": FloatDistribution(1e-3, 1e-1)}
     study.enqueue_missing(
-        [Cell(f"{n}", n, {"activation": ["relu", "tanh"][n % 2], "learning_rate": 0.01}, space) for n in range(6)]
+        [
+            Cell(f"{n}", n, n, "", {"activation": ["relu", "tanh"][n % 2], "learning_rate": 0.01}, space)
+            for n in range(6)
+        ]
     )
 
 
@@ -249,7 +253,7 @@ def train_with_curves(tmp_path: Path, callback: LiveCurves, rates: list[float]) 
     trainer = {"max_epochs": 4, "accelerator": "cpu"}
     evaluation = Evaluation(data, ProtocolSettings(folds=2, inner=1), OptimizerSettings(patience=9), trainer)
     settings = {n: Setting("relu", rate, 0.0, (4,), 0.0, "auto") for n, rate in enumerate(rates)}
-    return evaluate(settings, evaluation, read_table(data), [callback])
+    return evaluate(works(settings), evaluation, read_table(data), [callback])
 
 
 def read(path: Path) -> dict[str, dict[int, float]]:

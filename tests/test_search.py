@@ -34,8 +34,8 @@ def test_a_search_begins_at_powers_of_ten_near_the_middle_of_the_range() -> None
 def test_every_activation_is_tried_before_the_sampler_proposes(
     asked: Configuration, n_trials: int, n_swept: int
 ) -> None:
-    cells = Search(replace(asked, search=replace(asked.search, n_trials=n_trials))).cells
-    assert [cell.place for cell in cells] == list(range(n_trials))
+    cells = Search(replace(asked, search=replace(asked.search, n_trials=n_trials))).plan()
+    assert [cell.number for cell in cells] == list(range(n_trials))
     assert [cell.key for cell in cells] == [f"trial {number}" for number in range(n_trials)]
     swept = [(cell.params["activation"], cell.params["learning_rate"]) for cell in cells if cell.params]
     assert swept == [("relu", 1e-2), ("tanh", 1e-2), ("relu", 1e-3), ("tanh", 1e-3)][:n_swept]
@@ -47,16 +47,16 @@ def test_the_sweep_is_one_population_and_workers_share_it(
 ) -> None:
     wide = replace(asked, search=replace(asked.search, n_trials=12, batch=1))
     begun = Search(wide)
-    assert begun.batch == 4
-    assert Search(wide, Worker(0, 1, 2)).batch == 2
-    assert Search(replace(wide, search=replace(wide.search, batch=8), out=f"{asked.out}-8")).batch == 8
-    begun.study.enqueue_missing(begun.cells, 3)
+    assert begun.batch(0) == 4
+    assert Search(wide, Worker(0, 1, 2)).batch(0) == 2
+    assert Search(replace(wide, search=replace(wide.search, batch=8), out=f"{asked.out}-8")).batch(0) == 8
+    begun.study.enqueue_missing(begun.plan(), 3)
     for trial in begun.study.claim(3).values():
         trial.set_user_attr("members", [])
         begun.study.optuna.tell(trial, 0.5)
-    assert begun.batch == 1
+    assert begun.batch(0) == 1
     monkeypatch.setattr(experiments, "POPULATION_MEMBERS", 4)
-    assert Search(replace(wide, out=f"{asked.out}-4")).batch == 2
+    assert Search(replace(wide, out=f"{asked.out}-4")).batch(0) == 2
 
 
 def test_what_the_sweep_leaves_open_is_drawn_and_what_it_fixes_stays(asked: Configuration) -> None:

@@ -18,6 +18,7 @@ from actlab.networks.machine import is_accelerated
 from actlab.networks.module import PopulationModule
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, evaluate, snapshots_in
 from actlab.settings import DataSettings, OptimizerSettings, ProtocolSettings
+from short_searches import works
 
 # compiled and by autograd (rrelu), with and without dropout and learned numbers, some that stop early
 SETTINGS = {
@@ -78,7 +79,7 @@ def table(evaluation: Evaluation) -> Table:
 def whole(evaluation: Evaluation, table: Table) -> tuple[list[TrialResult], HealthMonitor]:
     """What training gives that nothing interrupts."""
     monitor = HealthMonitor()
-    return evaluate(SETTINGS, evaluation, table, [monitor]), monitor
+    return evaluate(works(SETTINGS), evaluation, table, [monitor]), monitor
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,11 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def interrupt(directory: Path, evaluation: Evaluation, table: Table, epoch: int) -> None:
     with pytest.raises(InterruptedError):
         evaluate(
-            SETTINGS, evaluation, table, [HealthMonitor(), Stop(epoch)], snapshots_in(directory, evaluation, table)
+            works(SETTINGS),
+            evaluation,
+            table,
+            [HealthMonitor(), Stop(epoch)],
+            snapshots_in(directory, evaluation, table),
         )
 
 
@@ -111,7 +116,7 @@ def test_an_interrupted_population_goes_on_to_the_last_bit(
 ) -> None:
     interrupt(tmp_path, evaluation, table, epoch)
     monitor, epochs, again = HealthMonitor(), Epochs(), snapshots_in(tmp_path, evaluation, table)
-    found = evaluate(SETTINGS, evaluation, table, [monitor, epochs], again)
+    found = evaluate(works(SETTINGS), evaluation, table, [monitor, epochs], again)
     assert_same(found, whole[0])
     longest = max(outcome.epochs for result in found for outcome in result.outcomes)
     assert epochs.n_trained == longest - epoch
@@ -129,9 +134,9 @@ def test_a_population_on_an_accelerator_goes_on_to_the_last_bit(
     tmp_path: Path, evaluation: Evaluation, table: Table, epoch: int
 ) -> None:
     there = replace(evaluation, trainer={**evaluation.trainer, "accelerator": "auto"})
-    undisturbed = evaluate(SETTINGS, there, table)
+    undisturbed = evaluate(works(SETTINGS), there, table)
     interrupt(tmp_path, there, table, epoch)
-    assert_same(evaluate(SETTINGS, there, table, (), snapshots_in(tmp_path, there, table)), undisturbed)
+    assert_same(evaluate(works(SETTINGS), there, table, (), snapshots_in(tmp_path, there, table)), undisturbed)
 
 
 def test_what_another_process_took_over_is_left_out(
@@ -140,7 +145,7 @@ def test_what_another_process_took_over_is_left_out(
     interrupt(tmp_path, evaluation, table, 9)
     some = {number: SETTINGS[number] for number in (0, 2, 5)} | {7: SETTINGS[3]}
     monitor = HealthMonitor()
-    found = evaluate(some, evaluation, table, [monitor], snapshots_in(tmp_path, evaluation, table))
+    found = evaluate(works(some), evaluation, table, [monitor], snapshots_in(tmp_path, evaluation, table))
     assert_same(found[:3], [whole[0][number] for number in (0, 2, 5)])
     assert {record.trial for record in monitor.records} == set(some)
 
@@ -151,9 +156,9 @@ def test_results_of_a_population_that_another_one_follows_are_kept(
     first = {number: SETTINGS[number] for number in (0, 1)}
     members = [outcome.member for number in first for outcome in whole[0][number].outcomes]
     kept = snapshots_in(tmp_path, evaluation, table)
-    evaluate(first, evaluation, table, [kept.callback(members, is_last=False)])
+    evaluate(works(first), evaluation, table, [kept.callback(members, is_last=False)])
     epochs = Epochs()
-    found = evaluate(first, evaluation, table, [epochs], snapshots_in(tmp_path, evaluation, table))
+    found = evaluate(works(first), evaluation, table, [epochs], snapshots_in(tmp_path, evaluation, table))
     assert_same(found, whole[0][:2])
     assert epochs.n_trained == 0
 
@@ -188,7 +193,7 @@ def test_a_full_disk_does_not_stop_training(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    found = evaluate({0: SETTINGS[0]}, evaluation, table, [], snapshots_in(tmp_path, evaluation, table))
+    found = evaluate(works({0: SETTINGS[0]}), evaluation, table, [], snapshots_in(tmp_path, evaluation, table))
     assert_same(found, whole[0][:1])
     # once: to try again and again would cost as much as to succeed
     assert len(tried) == 1
@@ -199,7 +204,7 @@ def test_snapshots_wait_for_their_time(
     tmp_path: Path, evaluation: Evaluation, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "INTERVAL_S", 3600.0)
-    evaluate({0: SETTINGS[0]}, evaluation, table, [], snapshots_in(tmp_path, evaluation, table))
+    evaluate(works({0: SETTINGS[0]}), evaluation, table, [], snapshots_in(tmp_path, evaluation, table))
     assert list(tmp_path.iterdir()) == []
 
 

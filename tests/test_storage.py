@@ -24,7 +24,7 @@ from actlab.engine.storage import FileLock, open_storage, retrying
 from actlab.engine.study import CELL, Cell, Study
 from actlab.errors import InputError
 
-CELLS = [Cell(f"cell {number}", number) for number in range(6)]
+CELLS = [Cell(f"cell {number}", number, number) for number in range(6)]
 
 
 def open_study(journal: Path) -> Study:
@@ -116,7 +116,7 @@ from pathlib import Path
 from actlab.engine.storage import open_storage
 from actlab.engine.study import Cell, Study
 study = Study(open_storage(Path(sys.argv[1])), "actlab")
-study.enqueue_missing([Cell("cell 0", 0)])
+study.enqueue_missing([Cell("cell 0", 0, 0)])
 (trial,) = study.claim(1).values()
 study.complete(trial, 1.0, {})
 study.close()

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from actlab.engine.optuna_private import trial_id
 from actlab.engine.storage import open_storage
-from actlab.engine.study import PLACE, Cell, Study
+from actlab.engine.study import NUMBER, Cell, Study
 
-CELLS = [Cell(f"cell {number}", number) for number in range(6)]
+CELLS = [Cell(f"cell {number}", number, number) for number in range(6)]
 
 
 def open_study(journal: Path) -> Study:
@@ -26,7 +26,7 @@ def journal(tmp_path: Path) -> Path:
 
 
 def numbers(study: Study, *states: TrialState) -> list[int]:
-    return [trial.user_attrs[PLACE] for trial in study.trials(*states)]
+    return [trial.user_attrs[NUMBER] for trial in study.trials(*states)]
 
 
 def test_a_queued_cell_is_claimed_once_and_in_the_order_of_the_results(journal: Path) -> None:

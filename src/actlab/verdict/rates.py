@@ -17,6 +17,8 @@ STEPS = 2
 MOST_FURTHER = 3
 # A parabola has three parameters; with fewer points than this it says no more than they do.
 FEWEST_FITTED = 4
+# It describes the valley and not the cliff beyond: learning rates this much worse (in logarithms) are not fitted.
+CLIFF = 0.2
 
 
 def kept(scores: Mapping[float, float]) -> set[float]:
@@ -40,25 +42,25 @@ def lowest(tried: Tried) -> float | None:
 
 def best_rate(tried: Tried) -> float | None:
     """The finished learning rate with the lowest value of a parabola in log rate, fitted by least squares to the
-    finished ones within two steps of the lowest mean; that with the lowest mean where the parabola is not convex or
-    fewer than four are finished. None where all diverged.
+    finished ones within two steps of the lowest mean and not far worse; that with the lowest mean where the parabola is
+    not convex or fewer than four are left. None where all diverged.
 
     True curves are flat, and the lowest mean of a few noisy ones is lower by luck.
     """
     finished, start = _finished(tried), lowest(tried)
-    if start is None or len(finished) < FEWEST_FITTED:
-        return start
+    if start is None:
+        return None
     rates = list(finished)
     place = rates.index(start)
     near = rates[max(0, place - STEPS) : place + STEPS + 1]
-    if len(near) < 3:
+    near = [rate for rate in near if finished[rate] <= finished[start] + CLIFF]
+    if len(near) < FEWEST_FITTED:
         return start
     x = np.log(near) - math.log(start)
     curvature, slope, _ = np.polyfit(x, [finished[rate] for rate in near], 2)
     if not curvature > 0:
         return start
-    fitted = curvature * x**2 + slope * x
-    return near[int(np.argmin(fitted))]
+    return near[int(np.argmin(curvature * x**2 + slope * x))]
 
 
 def _ends(tried: Tried) -> list[int]:
