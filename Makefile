@@ -65,7 +65,7 @@ bench: $(STAMP) ## measure against what people would use instead, and against th
 	@$(BIN)/python -m pip show --quiet skorch 2>/dev/null || $(PIP_INSTALL) -e '.[bench]'
 	$(BIN)/python scripts/bench.py $(ARGS)
 
-calibrate: $(STAMP) ## count false alarms of the statistics on data without a difference
+calibrate: $(STAMP) ## count wrong verdicts where the truth is known, and what is found
 	$(BIN)/python scripts/calibrate.py $(ARGS)
 
 dashboard: need-RUN $(STAMP) ## show the study of RUN=runs/NAME in Optuna's dashboard on 127.0.0.1

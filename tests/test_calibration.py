@@ -1,81 +1,227 @@
-"""The statistics tested as a whole: what they say where nothing is to be found."""
+"""The verdict as a whole, on networks that are trained: what it says where the truth is known."""
 
-import importlib.util
+import importlib
+import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
+from torch import nn
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "calibrate.py"
+ROOT = Path(__file__).parents[1]
+MODULES = ("bank", "document", "mirrored", "scenarios", "training")
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("calibrate", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["calibrate"] = module
-    spec.loader.exec_module(module)
-    return module
+def scripts() -> Iterator[Any]:
+    """The calibration's modules, which lie beside the scripts and are not installed."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    loaded = {name: importlib.import_module(f"calibration.{name}") for name in MODULES}
+    yield SimpleNamespace(calibrate=importlib.import_module("calibrate"), **loaded)
+    sys.path.remove(str(ROOT / "scripts"))
+    for name in ("calibrate", "calibration", *(f"calibration.{name}" for name in MODULES)):
+        sys.modules.pop(name, None)
 
 
-def test_names_are_exchangeable_and_differ_in_their_seeds_only(script: ModuleType) -> None:
-    (members,) = script.same_under_several_names(1, 60, seed=3)
-    assert members.activation.nunique() == script.N_NAMES
-    assert members.groupby("activation").seed.nunique().tolist() == [1] * script.N_NAMES
-    assert members.seed.nunique() == script.N_NAMES
-    one = members[members.learning_rate == script.RATES[0]].groupby("activation").test_score
-    assert one.first().nunique() == script.N_NAMES
-    assert one.size().tolist() == [script.FOLDS * script.REPEATS] * script.N_NAMES
+def test_a_mirrored_activation_makes_the_same_networks(scripts: Any) -> None:
+    torch.manual_seed(0)
+    inputs, first, second = torch.randn(20, 3), nn.Linear(3, 5), nn.Linear(5, 1)
+    plain = second(nn.ELU()(first(inputs)))
+    with torch.no_grad():
+        for parameter in (first.weight, first.bias, second.weight):
+            parameter.neg_()
+    torch.testing.assert_close(second(scripts.mirrored.MirroredElu()(first(inputs))), plain)
 
 
-def test_a_planted_difference_is_found_the_more_often_the_larger_it_is(script: ModuleType) -> None:
-    families = [fake_family(script, seed) for seed in range(12)]
-    found = script.power(families)
-    assert [p.effect for p in found] == list(script.PLANTED)
-    powers = [p.baseline for p in found]
-    assert powers == sorted(powers)
-    assert powers[-1] == 1.0
+def test_a_race_is_the_same_alone_and_beside_others(scripts: Any) -> None:
+    tables = {run: [scripts.training.read(scripts.training.generated_table(60, run))] for run in (3, 8)}
+    arms, how = scripts.scenarios.KINDS["copies"].arms[:2], scripts.training.Training(max_epochs=3)
+    together = scripts.training.trained(tables, arms, range(1, 3), how)
+    alone = scripts.training.trained({8: tables[8]}, arms, range(1, 3), how)
+    for name, errors in alone[8].items():
+        np.testing.assert_array_equal(errors, together[8][name])
+    # every row is tested in every repeat, and seeds and repeats differ
+    scores = np.stack([np.sqrt(errors.mean(1)) for errors in alone[8].values()])
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) == scores.size
 
 
-def fake_family(script: ModuleType, seed: int) -> pd.DataFrame:
-    """Names without any difference, as a training would leave them."""
-    generator = np.random.default_rng(seed)
-    rows = []
-    for k in range(script.N_NAMES):
-        for at, rate in enumerate(script.RATES):
-            for repeat in range(script.REPEATS):
-                for fold in range(script.FOLDS):
-                    val, test = (1 + generator.normal(0, 0.05, 2)).tolist()
-                    rows.append((script.N_NAMES * at + k, f"name {k}", rate, repeat, fold, 0, k, val, test))
-    columns = ["trial", "activation", "learning_rate", "repeat", "fold", "inner", "seed", "val_score", "test_score"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(diverged=False, pruned=False, n_parameters=1, seconds=1.0, epochs=1, best_epoch=1)
+def test_a_banks_score_is_the_root_over_all_rows(scripts: Any) -> None:
+    how = scripts.training.Training(folds=scripts.bank.FOLDS, max_epochs=2)
+    table = scripts.training.read(scripts.training.generated_table(60, 0))
+    arms = scripts.scenarios.KINDS["copies"].arms[:1]
+    errors = scripts.training.trained({0: [table]}, arms, [1], how)[0]
+    scores = scripts.bank.fold_scores(errors, 60, [1]) if how.folds == scripts.bank.FOLDS else None
+    five = scripts.training.trained({0: [table]}, arms, [1], replace(how, folds=scripts.bank.FOLDS))[0]
+    scores = scripts.bank.fold_scores(five, 60, [1])
+    folds = scores[scripts.bank.FOLD_COLUMNS].to_numpy()
+    assert scores["score"].item() == pytest.approx(np.sqrt((folds**2).mean()))
 
 
-def test_the_document_holds_every_count(script: ModuleType) -> None:
-    families = [fake_family(script, seed) for seed in range(4)]
-    counts = [script.count("same activation", families), script.twin_columns(20, 60, 0)]
-    text = script.document(counts, script.power(families), "settings", 1.0)
-    assert "| same activation | 4 | 12 |" in text
-    assert "| twin columns | 20 | 20 |" in text
-    assert script.COMMAND in text
+@pytest.mark.parametrize("kind", ["copies", "noise", "tables", "mirror", "noisy", "broken"])
+def test_races_of_every_kind_are_seldom_wrong(scripts: Any, kind: str) -> None:
+    """Four races of each: two wrong ones happen in 1 % of all choices of seeds, and these are fixed."""
+    scenario = replace(scripts.scenarios.SCENARIOS[f"{kind}-100"], n_rows=60)
+    judged = list(scripts.scenarios.races(scenario, range(4)))
+    assert [one.seed for one in judged] == [0, 1, 2, 3]
+    assert all(set(one.scores) == set(scenario.kind.raced) for one in judged)
+    assert sum(bool(one.wrong) for one in judged) <= 1
 
 
-def test_the_naive_test_is_fooled_by_overlapping_folds_and_ours_is_not(script: ModuleType) -> None:
-    found = script.twin_columns(200, 60, seed=1)
-    assert found.share <= 0.05
-    assert found.naive_share > 0.2
+def judged_scores(scripts: Any, kind: str, shift: float) -> Any:
+    """A race whose first arm's squared errors are enlarged by a share."""
+    generator = np.random.default_rng(0)
+    scenario = scripts.scenarios.SCENARIOS[f"{kind}-100"]
+    common = generator.chisquare(1, size=400)
+    errors = {arm.name: common * generator.uniform(0.8, 1.2, (16, 400)) for arm in scenario.kind.arms}
+    first = next(iter(errors))
+    return scripts.scenarios.judge(scenario, 7, errors | {first: errors[first] * (1 + shift)}, 0.0)
+
+
+def test_what_is_said_of_an_arm_that_is_as_good_counts_as_wrong(scripts: Any) -> None:
+    assert judged_scores(scripts, "copies", 0.0).wrong == []
+    found = judged_scores(scripts, "copies", 0.1)
+    assert found.here == found.worse == found.wrong == ["first"]
+
+
+def test_of_new_tables_only_what_is_said_of_new_rows_is_wrong(scripts: Any) -> None:
+    scenario = scripts.scenarios.SCENARIOS["tables-100"]
+    generator = np.random.default_rng(0)
+    # one arm is worse on a few rows only: sure for these rows, luck for new ones
+    errors = {arm.name: generator.uniform(0.9, 1.1, (16, 400)) for arm in scenario.kind.arms}
+    errors["first"][:, :2] *= 40
+    found = scripts.scenarios.judge(scenario, 0, errors, 0.0)
+    assert found.here == ["first"]
+    assert found.worse == found.wrong == []
+
+
+def test_nothing_is_wrong_of_the_arm_that_falls_apart(scripts: Any) -> None:
+    found = judged_scores(scripts, "broken", 0.0)
+    assert found.wrong == []
+    scenario = scripts.scenarios.SCENARIOS["broken-100"]
+    errors = {arm.name: np.full((16, 50), 1.0 + place) for place, arm in enumerate(scenario.kind.arms)}
+    errors = {name: own * np.random.default_rng(0).uniform(0.9, 1.1, own.shape) for name, own in errors.items()}
+    assert scripts.scenarios.judge(scenario, 0, errors, 0.0).wrong == ["second", "third"]
+
+
+def test_an_arm_falls_apart_in_a_tenth_of_its_repeats(scripts: Any) -> None:
+    arm = scripts.scenarios.KINDS["broken"].arms[-1]
+    rates = [arm.rate_in(run, repeat, 0.03) for run in range(100) for repeat in range(1, 17)]
+    assert np.mean([rate == scripts.training.BROKEN_RATE for rate in rates]) == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_noisy_arm_is_three_times_as_noisy_and_no_worse(scripts: Any) -> None:
+    scenario = scripts.scenarios.SCENARIOS["noisy-100"]
+    generator = np.random.default_rng(0)
+    errors = {arm.name: generator.uniform(0.9, 1.1, (4000, 20)) for arm in scenario.kind.arms}
+    scores = scripts.scenarios.judge(scenario, 0, errors, 0.0).scores
+    assert len(scores) == 4
+    spread = [np.std(own) for own in scores.values()]
+    assert spread[-1] / np.mean(spread[:3]) == pytest.approx(3, rel=0.05)
+    assert np.mean(scores["fourth"]) == pytest.approx(np.mean(scores["first"]), abs=4 * spread[-1] / 4000**0.5)
+
+
+def test_copies_on_the_same_seeds_are_as_good_and_cost_nothing(scripts: Any) -> None:
+    assert scripts.scenarios.copies_on_the_same_seeds(60, 1) == {"verdict": "as good", "cost_at_most": 0.0}
+
+
+def test_a_calibration_goes_on_where_it_stopped(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = scripts.scenarios.SCENARIOS["mirror-100"]
+    asked: list[int] = []
+
+    def races(_: Any, seeds: list[int]) -> Iterator[Any]:
+        for seed in seeds:
+            asked.append(seed)
+            yield scripts.scenarios.Judged(seed, [], [], [], {"elu": [1.0]}, 0.1)
+
+    monkeypatch.setattr(scripts.scenarios, "races", races)
+    assert len(scripts.scenarios.complete(tmp_path, scenario, 3)) == 3
+    with (tmp_path / "mirror-100.jsonl").open("a") as file:
+        file.write(json.dumps(asdict(scripts.scenarios.Judged(9, [], [], [], {}, 0.1)))[:20] + "\n")
+    assert [one.seed for one in scripts.scenarios.complete(tmp_path, scenario, 5)] == [0, 1, 2, 3, 4]
+    assert asked == [0, 1, 2, 3, 4]
+
+
+def generated_bank(scripts: Any, k: int = 4, n_repeats: int = 100, sd: float = 0.02) -> Any:
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, sd * 5**0.5, (k, n_repeats, 5))
+    # equal to the digit, as in a bank that is read
+    folds = 1 + noise - noise.mean((1, 2), keepdims=True) + generator.normal(0, 0.1, (n_repeats, 5))
+    return scripts.bank.Bank(folds.mean(2), folds)
+
+
+def test_power_grows_with_what_is_planted_and_is_above_the_corrected_tests(scripts: Any) -> None:
+    bank = generated_bank(scripts)
+    found = [scripts.bank.power(bank, planted, 200, is_unlimited=False) for planted in (0.0, 0.02, 0.05, 0.1)]
+    assert [one.found for one in found] == sorted(one.found for one in found)
+    assert found[0].wrong <= 0.05
+    assert found[2].found >= 0.8
+    assert found[2].found_by_t <= found[2].found - 0.3
+    assert found[3].found == 1
+    # 16 repeats of 5 networks each at most
+    assert max(one.networks for one in found) <= 16 * 5 * 4
+
+
+def test_a_difference_of_one_and_a_half_regions_is_not_called_as_good(scripts: Any) -> None:
+    bank = generated_bank(scripts, sd=0.01)
+    equal, apart = (scripts.bank.power(bank, planted, 60, is_unlimited=True) for planted in (0.0, 0.03))
+    assert equal.as_good >= 0.8
+    assert apart.as_good <= 0.05
+
+
+def test_without_scores_of_folds_the_corrected_test_takes_them_as_uncorrelated(scripts: Any) -> None:
+    bank = generated_bank(scripts, n_repeats=2000)
+    drawn, shift = np.arange(2000), np.zeros(4)
+    for other in (1, 2, 3):
+        known = scripts.bank._p_value(bank, drawn, 0, other, 0.03)
+        assert scripts.bank._p_value(replace(bank, folds=None), drawn, 0, other, 0.03) == pytest.approx(known, rel=0.1)
+    assert scripts.bank.worse_by_t(bank, drawn, shift) == set()
+
+
+def test_a_bank_is_filled_piece_by_piece(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(tables: Any, arms: Any, repeats: Any, how: Any) -> Any:
+        (((table,),)) = tables.values()
+        value = {arm.name: 1.0 + place for place, arm in enumerate(arms)}
+        return {0: {name: np.full((len(repeats), table.n_rows), own) for name, own in value.items()}}
+
+    monkeypatch.setattr(scripts.bank, "trained", trained)
+    path, source = tmp_path / "bank.csv", scripts.bank.SOURCES["concrete"]
+    monkeypatch.chdir(ROOT)
+    for n_repeats in (3, 5):
+        scripts.bank.fill(path, source.config, source.settings, n_repeats)
+        bank = scripts.bank.read_bank(path)
+        assert bank.scores.shape == (4, n_repeats)
+        assert bank.folds.shape == (4, n_repeats, 5)
+    # their differences are taken out
+    np.testing.assert_allclose(bank.scores, 1.0)
+
+
+def test_the_document_holds_every_count_and_the_seeds_of_what_is_wrong(scripts: Any) -> None:
+    scenarios = scripts.scenarios.SCENARIOS
+    fair = [scripts.scenarios.Judged(seed, [], [], [], {"first": [1.0, 1.1]}, 0.1) for seed in range(98)]
+    wrong = [scripts.scenarios.Judged(seed, ["first"], [], ["first"], {}, 0.1) for seed in (98, 99)]
+    lucky = [scripts.scenarios.Judged(seed, ["first"], [], [], {}, 0.1) for seed in range(50)]
+    judged = {scenarios["copies-200"]: [*fair, *wrong], scenarios["tables-100"]: [*fair[:50], *lucky]}
+    power = scripts.bank.Power(0.05, 0.9, 0.02, 0.0, 640.0, 0.1, 0.03)
+    as_good = {"copies-200": [scripts.scenarios.SaidAsGood(0.1, 100, 40, 1)]}
+    bank = generated_bank(scripts)
+    text = scripts.document.document(judged, as_good, 20, {"house_prices": (bank, [("default", power)])}, 500)
+    assert "| the same activation under four names | 200 | 100 | 2 | 2.0% | 6.2% | 98, 99 |" in text
+    assert "2 of 200 races are wrong, 1.0%" in text
+    assert "`worse here` is said in 50% of the races" in text
+    assert "| copies-200 | 10% | 100 | 40.0% | 1.0% |" in text
+    assert "| 5% | default | 640 | 90.0% | 2.0% | 0.0% | 10.0% | 3.0% |" in text
+    assert "--scenario copies-200 --seed 0" in text
 
 
 @pytest.mark.slow
-def test_at_most_one_comparison_in_twenty_is_wrongly_called_better(script: ModuleType) -> None:
-    counts, powers = script.calibrate(70, 200, seed=1)
-    for found in counts:
-        assert found.comparisons >= 200
-        assert found.share <= 0.05, found
-    assert powers[-1].baseline > 0.9
+@pytest.mark.parametrize("kind", ["copies", "noise", "tables", "mirror", "noisy", "broken"])
+def test_at_most_one_race_in_fourteen_is_wrong(scripts: Any, kind: str) -> None:
+    judged = list(scripts.scenarios.races(scripts.scenarios.SCENARIOS[f"{kind}-200"], range(1000, 1200)))
+    assert sum(bool(one.wrong) for one in judged) <= scripts.scenarios.MOST_WRONG, [one.seed for one in judged]
