@@ -16,6 +16,7 @@ from torch import nn
 
 ROOT = Path(__file__).parents[1]
 MODULES = ("bank", "document", "mirrored", "scenarios", "training")
+PROGRAMS = ("agreement", "barrier", "calibrate")
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,9 @@ def scripts() -> Iterator[Any]:
     """The calibration's modules, which lie beside the scripts and are not installed."""
     sys.path.insert(0, str(ROOT / "scripts"))
     loaded = {name: importlib.import_module(f"calibration.{name}") for name in MODULES}
-    yield SimpleNamespace(calibrate=importlib.import_module("calibrate"), **loaded)
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in PROGRAMS}, **loaded)
     sys.path.remove(str(ROOT / "scripts"))
-    for name in ("calibrate", "calibration", *(f"calibration.{name}" for name in MODULES)):
+    for name in (*PROGRAMS, "calibration", *(f"calibration.{name}" for name in MODULES)):
         sys.modules.pop(name, None)
 
 
@@ -218,6 +219,54 @@ def test_the_document_holds_every_count_and_the_seeds_of_what_is_wrong(scripts: 
     assert "| copies-200 | 10% | 100 | 40.0% | 1.0% |" in text
     assert "| 5% | default | 640 | 90.0% | 2.0% | 0.0% | 10.0% | 3.0% |" in text
     assert "--scenario copies-200 --seed 0" in text
+
+
+def summary(winner: str, cost_at_most: float | None, **verdicts: str) -> dict[str, Any]:
+    rows = [{"against": "best", "a": winner, "b": name, "verdict": verdict} for name, verdict in verdicts.items()]
+    others = [{"against": "baseline", "a": "relu", "b": winner, "verdict": "better"}]
+    ranking = [{"activation": winner, "cost_at_most": cost_at_most}]
+    protocol = {"rope": 0.02, "n_networks": 80}
+    return {"winner": winner, "ranking": ranking, "comparisons": [*rows, *others], "protocol": protocol}
+
+
+def test_what_is_settled_and_contradicted_is_counted_for_every_two_runs(scripts: Any) -> None:
+    first = summary("elu", 0.05, relu="worse here", tanh="as good", softplus="not settled", identity="diverged")
+    second = summary("relu", 0.01, elu="not settled", tanh="worse", softplus="as good")
+    assert scripts.agreement.settled(first) == {"relu": "worse", "tanh": "as good"}
+    assert scripts.agreement.settled(second) == {"relu": "as good", "tanh": "worse", "softplus": "as good"}
+    found = scripts.agreement.agreement([scripts.agreement.settled(one) for one in (first, second)])
+    # relu and tanh, both ways round; of softplus the first run says nothing
+    assert (found.settled, found.confirmed, found.contradicted) == (5, 0, 4)
+    same = scripts.agreement.agreement([scripts.agreement.settled(first)] * 3)
+    assert (same.settled, same.confirmed, same.contradicted) == (12, 12, 0)
+    text = scripts.agreement.page([first, second], 400, "python scripts/agreement.py")
+    assert "**4 the other way (80.0%)**" in text
+
+
+def test_workers_without_a_cell_wait_until_the_look(scripts: Any) -> None:
+    cells = [("relu", repeat) for repeat in range(1, 6)]
+    seconds_of = dict(zip(cells, [4.0, 1.0, 1.0, 1.0, 3.0], strict=True))
+    # the other worker takes the next three, and then the last
+    assert scripts.barrier.worked_off(cells, seconds_of, 2, lambda n_missing: 1, 0.0) == (6.0, 10.0, 5)
+    assert scripts.barrier.worked_off(cells, seconds_of, 1, lambda n_missing: 1, 0.0) == (10.0, 10.0, 5)
+    assert scripts.barrier.worked_off(cells, seconds_of, 2, lambda n_missing: 5, 0.5) == (10.5, 10.5, 1)
+    found = scripts.barrier.Segment(4, 5, 5, 6.0, 10.0)
+    assert found.idle(2) == pytest.approx(1 / 6)
+
+
+def test_the_cells_of_a_simulated_race_are_those_of_the_race(scripts: Any) -> None:
+    generator = np.random.default_rng(0)
+    scores = {name: (1 + generator.normal(0, 0.01, 16)).tolist() for name in ("a", "b", "c")}
+    scores["c"] = [2 * score for score in scores["c"]]
+    seconds_of = scripts.barrier.lognormal_seconds(list(scores), 30.0, generator)
+    assert np.mean(list(seconds_of.values())) == pytest.approx(30)
+    terms = scripts.barrier.Terms.race(5, 16 * 5 * 3, 1e-6, 16)
+    found = list(scripts.barrier.segments(scores, terms, seconds_of, 4, lambda n_missing: 1))
+    # c leaves at the first look
+    assert [(part.n_repeats, part.n_cells) for part in found] == [(4, 12), (8, 8), (16, 16)]
+    assert all(0 <= part.idle(4) < 1 for part in found)
+    batches = [scripts.barrier.engine_batch(20, is_database)(52) for is_database in (False, True)]
+    assert all(1 <= batch <= 52 for batch in batches)
 
 
 @pytest.mark.slow
