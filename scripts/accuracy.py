@@ -175,7 +175,7 @@ def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None
     settings = {cell.number: experiment.work_of(cell.key, {}).setting for cell in cells}
     experiment.study.close()
     chosen, networks, grid = (
-        choose(frames(trial.user_attrs for trial in trials)["members"]),
+        choose(frames(trial.user_attrs for trial in trials)["members"], is_comparison=True),
         experiment.networks,
         configuration.compare,
     )

@@ -91,7 +91,7 @@ def comparisons(found: Sequence[Mapping[str, Any]], decimals: int) -> list[str]:
 
 def against_identity(run: RunDirectory, summary: Mapping[str, Any]) -> list[str]:
     """identity against every other activation: whether a non-linearity is worth having on these data."""
-    scores = scores_of(choose(run.read_members()))
+    scores = scores_of(choose(run.read_members(), is_comparison=True))
     if "identity" not in scores:
         return []
     protocol = summary["protocol"]

@@ -71,8 +71,8 @@ class FinishedRun:
 
     @cached_property
     def chosen(self) -> pd.DataFrame:
-        """The trial that inner validation chose for each activation and (repeat, fold)."""
-        return choose(self.members)
+        """The rows of the setting that inner validation chose for each activation."""
+        return choose(self.members, self.command == "compare")
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -263,7 +263,9 @@ def _histogram(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _chosen(members: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     """The networks that the ranking rests on: of the trials that validation chose; all of a fit."""
-    return members.merge(choose(members)[KEYS], on=KEYS) if summary.get("ranking") else members
+    if not summary.get("ranking"):
+        return members
+    return members.merge(choose(members, summary["command"] == "compare")[KEYS], on=KEYS)
 
 
 def _layout(activations: list[str], metric: str) -> Entry:

@@ -1,10 +1,4 @@
-"""From a finished study to the files of the run directory.
-
-With `--confirm` the winner is trained again, with fresh seeds and folds, beside the rivals close to it. The first
-comparison picks its winner by the scores it then reports, so its differences are too good on average; the second names
-it before a single score is seen, so they are unbiased for these rows. What the data set itself happens to favour only
-new data can remove.
-"""
+"""From a finished study to the files of the run directory."""
 
 import math
 import platform
@@ -22,11 +16,11 @@ import torch
 from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
+from actlab.data.splits import fold_sizes
 from actlab.data.target import Target
 from actlab.diagnostics import measures
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.diagnostics.measures import BinRecord, ConvergenceRecord, StepCost
-from actlab.members import derive_seed
 from actlab.networks.trained import TrainedNetwork
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
@@ -37,20 +31,16 @@ from actlab.runs.evaluate import (
     MEMBERS,
     Setting,
     TrialResult,
-    Work,
     baseline_of,
-    evaluate,
-    snapshots_in,
     variants,
 )
 from actlab.runs.model_building import RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import mean_scores, reference_predictions
-from actlab.settings import ALPHA, CompareSettings, ProtocolSettings
+from actlab.settings import CompareSettings, ProtocolSettings
 from actlab.verdict.claims import Measurements, claims
-from actlab.verdict.race import Terms, default_budget, look_reached
-from actlab.verdict.significance import compare_all, ranking
-from actlab.verdict.summary import choose, comparison_of, fold_ratio, scores_of, summarise
+from actlab.verdict.race import Terms, default_budget, look_reached, run
+from actlab.verdict.summary import choose, fold_ratio, repeat_scores, summarise
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
 # user attributes of a trial, which are also files of the run, and what their rows are
@@ -61,7 +51,6 @@ RECORDS: dict[str, type[Any]] = {
     HEALTH: HealthRecord,
     CONVERGENCE: ConvergenceRecord,
 }
-MAX_RIVALS = 3
 # Networks whose pre-activations are looked at.
 MAX_NETWORKS = 6
 
@@ -123,57 +112,6 @@ def _record(kind: type[Any], row: Any) -> Any:
     return kind(**{name: math.nan if value is None else value for name, value in values.items()})
 
 
-def confirmation(
-    networks: RunNetworks, members: pd.DataFrame, summary: Mapping[str, Any], settings: Mapping[int, Setting]
-) -> dict[str, Any]:
-    """Train winner and rivals again and compare them, as summary.json holds it under `confirmation`.
-
-    Only settings that inner validation chose in at least one fold before are trained again; among them the choice per
-    fold is made anew, on the fresh folds' inner validation. Comparisons are two-sided corrected resampled t-tests with
-    the winner, paired by the fresh (repeat, fold), Holm-adjusted over the rivals.
-
-    `networks`, `members` (members.csv, whose names of activations are kept) and `summary` are those of the first look;
-    `settings` has those of all trials by number.
-    """
-    print("training the winner and its rivals again, with fresh seeds and folds", file=sys.stderr)
-    names = [str(summary["winner"]), *rivals(summary)]
-    chosen = choose(members)
-    name_of = dict(zip(chosen.trial.tolist(), chosen.activation.tolist(), strict=True))
-    again = {trial: Work(settings[trial]) for trial, name in sorted(name_of.items()) if name in names}
-    fresh = replace(networks.evaluation, seed=derive_seed(networks.evaluation.seed, "confirm"))
-    table, snapshots = networks.table, snapshots_in(networks.directory, fresh, networks.table)
-    with PopulationProgress() as progress:
-        results = evaluate(again, fresh, table, [progress], snapshots)
-    records = [replace(r, activation=name_of[result.number]) for result in results for r in result.member_records()]
-    every = scores_of(choose(to_frame(records, MemberRecord)))
-    scores = {name: every[name] for name in names}
-    # a fold has as many rows as before
-    comparisons = compare_all(scores, names[0], fold_ratio(summary), summary["rope"]) if len(names) > 1 else ()
-    return {
-        "seed": fresh.seed,
-        "winner": names[0],
-        "rivals": names[1:],
-        "means": {name: float(scores[name].mean()) for name in ranking(scores)},
-        "comparisons": [c.to_dict() | first_look(summary, names[0], c.b) for c in comparisons],
-        "n_members": len(records),
-    }
-
-
-def rivals(summary: Mapping[str, Any]) -> list[str]:
-    """Who is trained again beside the winner: those not shown to differ, or no longer if the choice of the winner
-    were paid for too, best first; else the runner-up."""
-    unpaid = {comparison["b"] for comparison in summary["comparisons"] if (comparison["p_all_pairs"] or 0.0) >= ALPHA}
-    order = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != summary["winner"]]
-    close = [name for name in order if name in unpaid.union(summary["indistinguishable_from_winner"])]
-    return (close or order[:1])[:MAX_RIVALS]
-
-
-def first_look(summary: Mapping[str, Any], winner: str, rival: str) -> dict[str, Any]:
-    """Difference and verdict that the first comparison gave the same pair, seen from the winner."""
-    first = comparison_of(summary["comparisons"], winner, rival) or {"difference": None, "verdict": None}
-    return {"first_difference": first["difference"], "first_verdict": first["verdict"]}
-
-
 def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
     """The name of each activation's first variant, to the activation itself."""
     # later ones are overwritten by earlier ones
@@ -220,11 +158,11 @@ class ResultFiles:
             write_frame(getattr(self.run, key), frame)
         members, asked, summary = records[MEMBERS], self.configuration, self._header()
         baseline, ratio = baseline_of(asked.compare.baseline, variants(asked)), fold_ratio(summary)
-        # only then were all activations given the same trials
-        is_comparison = self.command == "compare"
-        rates = asked.compare.learning_rates if is_comparison else asked.search.learning_rate
-        summary |= summarise(members, ratio, baseline, rates, is_comparison, asked.compare.rope)
-        chosen = choose(members)
+        is_comparison, sizes = self.command == "compare", fold_sizes(self.networks.table.n_rows, asked.compare.folds)
+        terms = terms_of(asked.compare, members.activation.nunique())
+        race = run(repeat_scores(members, sizes), terms) if is_comparison else None
+        summary |= summarise(members, sizes, race, baseline, [] if is_comparison else asked.search.learning_rate)
+        chosen = choose(members, is_comparison)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
             networks, summary["ensemble"] = ship(self.networks, chosen, self.settings, asked.compare, [progress])
@@ -232,9 +170,7 @@ class ResultFiles:
         summary["references"] = mean_scores(references)
         if is_comparison:
             ridge = {(one.repeat, one.fold): one.score for one in references if one.name == "ridge"}
-            summary |= self._claims(records, ratio, summary["rope"], ridge)
-            if asked.compare.confirm:
-                summary["confirmation"] = confirmation(self.networks, members, summary, self.settings)
+            summary |= self._claims(records, ratio, asked.compare.rope, ridge)
         else:
             scores = members.groupby("trial").val_score.mean()
             summary["trials"] = [
@@ -268,7 +204,7 @@ class ResultFiles:
             for frame in (records[MEMBERS], records[HEALTH], records[CONVERGENCE])
         )
         costs = self._costs(members)
-        chosen = choose(members)
+        chosen = choose(members, is_comparison=True)
         linear = self.networks.load_chosen(chosen[chosen.activation == "identity"], self.settings)
         measured = Measurements(
             members,

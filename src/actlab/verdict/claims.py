@@ -155,7 +155,7 @@ class Measurements:
     @cached_property
     def _chosen(self) -> dict[str, pd.DataFrame]:
         # once for all activations: every measure of every claim asks for it
-        return {str(name): rows for name, rows in choose(self.members).groupby("activation")}
+        return {str(name): rows for name, rows in choose(self.members, is_comparison=True).groupby("activation")}
 
     def by_pair(self, rows: pd.DataFrame, column: str) -> "pd.Series[float]":
         """Means by pair of rows that have one a member, or several (layers, say) that are averaged first."""

@@ -1,38 +1,22 @@
-"""From the members of a run to its answer: learning rates chosen on validation, ranking, comparisons.
+"""From the members of a run and its race to the answer: what summary.json says of every activation.
 
-Members are frames of `MemberRecord` rows. Scores are paired as `paired_tests` says. Test scores enter nowhere but in
-`score`: what is chosen is chosen by inner validation.
+Members are frames of `MemberRecord` rows. Test scores enter nowhere but in `score`: what is chosen is chosen by inner
+validation. In a comparison repeats from 1 on count; repeat 0, where there is one, was trained to find learning rates.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from actlab.verdict.paired_tests import corrected_interval
-from actlab.verdict.significance import (
-    Comparison,
-    compare_all,
-    default_rope,
-    expected_best_after,
-    indistinguishable,
-    interquartile_mean,
-    ranking,
-)
+from actlab.verdict.paired_tests import corrected_resampled_t, holm
+from actlab.verdict.race import Comparison, Look, Race, compared_with_baseline, compared_with_best, ranked_means
 
 PAIR = ["repeat", "fold"]
-TURNED_ROUND = {"better": "worse", "worse": "better"}
-# what changes places when a comparison is seen from its other activation
-SIDES = {
-    "a": "b",
-    "ci_low": "ci_high",
-    "p_better_low": "p_better_high",
-    "p_rope_better": "p_rope_worse",
-    "n_diverged_a": "n_diverged_b",
-}
 # A rate within this share of the (logarithmic) range from one of its ends counts as lying at the edge.
 EDGE_SHARE = 0.05
 
@@ -43,135 +27,239 @@ def per_pair(members: pd.DataFrame) -> pd.DataFrame:
     Plain means: a member without a finite score makes its trial's mean nan, because leaving it out would reward the
     trial whose worse member diverged. A pruned member has no validation score that could be compared.
     """
-    return (
-        members.assign(val_score=members.val_score.where(~members.pruned.astype(bool)))
-        .groupby(["activation", *PAIR, "trial"], sort=True)
+    rows = members.assign(val_score=members.val_score.where(~members.pruned.astype(bool)))
+    scores = ["val_score", "test_score"]
+    # an infinite member makes its mean infinite, which is then no score
+    rows[scores] = rows[scores].where(np.isfinite(rows[scores]), math.inf)
+    means = (
+        rows.groupby(["activation", *PAIR, "trial"], sort=True)
         .agg(
             learning_rate=("learning_rate", "first"),
-            val=("val_score", lambda scores: scores.mean(skipna=False)),
-            score=("test_score", lambda scores: scores.mean(skipna=False)),
+            val=("val_score", "mean"),
+            score=("test_score", "mean"),
             best_epoch=("best_epoch", "mean"),
         )
         .reset_index()
     )
+    return means.replace({"val": {math.inf: math.nan}, "score": {math.inf: math.nan}})
 
 
-def choose(members: pd.DataFrame) -> pd.DataFrame:
-    """The trial chosen for each activation and (repeat, fold): the best mean over its inner-validation scores.
+def choose(members: pd.DataFrame, is_comparison: bool) -> pd.DataFrame:
+    """The one setting of each activation, as its rows of `per_pair`: the lowest mean validation score over all of them.
 
-    A trial with a member that has no finite score, or that was pruned, in that fold is not chosen there while another
-    is left. Of equals, the lowest trial number. Rows are those of `per_pair`; `score` is nan when none of the
-    activation's trials has finite scores.
+    In a comparison that is one of the activation's learning rates, and repeats from 1 on count; an activation without
+    any (each of its rates diverged in repeat 0) has no row. In a search it is one of its trials. A setting with a
+    member that has no finite validation score, or that was pruned, is not chosen while another is left; of equals, the
+    one with the lowest trial number. `score` is nan where the validation score is not finite.
     """
-    tried = per_pair(members)
-    tried["order"] = tried.val.where(np.isfinite(tried.val), math.inf)
-    best = tried.sort_values(["activation", *PAIR, "order", "trial"]).groupby(["activation", *PAIR]).head(1)
-    best.loc[~np.isfinite(best.val), "score"] = math.nan
-    return best.drop(columns="order").reset_index(drop=True)
+    tried = per_pair(members[members.repeat >= 1] if is_comparison else members)
+    tried.loc[~np.isfinite(tried.val), "score"] = math.nan
+    setting = ["activation", "learning_rate"] if is_comparison else ["activation", "trial"]
+    settings = tried.assign(val=tried.val.where(np.isfinite(tried.val), math.inf), first=tried.trial).groupby(setting)
+    means = settings.agg(mean=("val", "mean"), first=("first", "min")).reset_index()
+    best = means.sort_values(["activation", "mean", "first"]).groupby("activation").head(1)
+    return tried.merge(best[setting], on=setting).sort_values(["activation", *PAIR], ignore_index=True)
+
+
+def members_of(chosen: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `members` that belong to the rows of `choose`."""
+    return members.merge(chosen[["trial", *PAIR]], on=["trial", *PAIR])
 
 
 def scores_of(chosen: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
-    """Activation to its test scores (n_pairs,), in the order of (repeat, fold)."""
+    """Activation to the test scores of its folds (n_pairs,), in the order of (repeat, fold)."""
     return {
         str(name): rows.sort_values(PAIR).score.to_numpy(dtype=np.float64)
         for name, rows in chosen.groupby("activation", sort=False)
     }
 
 
+def repeat_scores(
+    members: pd.DataFrame, fold_sizes: Sequence[int], is_comparison: bool = True
+) -> dict[str, list[float]]:
+    """Activation to the scores of its repeats, as far as they follow one another without a gap.
+
+    A repeat's score is the root of the mean squared error over all rows, sqrt(sum_f n_f mean_inner(score^2) / n), with
+    n_f of `fold_sizes` (folds,): not the mean of its folds' roots, which is lower. nan where a network has no score. In
+    a search the repeats begin at 0.
+    """
+    chosen = choose(members, is_comparison)
+    own = members_of(chosen, members)
+    squares = own.assign(square=own.test_score.where(np.isfinite(own.test_score), math.inf) ** 2)
+    of_folds = squares.groupby(["activation", *PAIR])["square"].mean().reset_index()
+    of_folds["square"] *= np.asarray(fold_sizes)[of_folds.fold] / sum(fold_sizes)
+    of_repeats = of_folds.groupby(["activation", "repeat"])["square"].agg(["sum", "size"])
+    roots = np.sqrt(of_repeats["sum"].where((of_repeats["size"] == len(fold_sizes)) & np.isfinite(of_repeats["sum"])))
+    by_repeat: dict[Any, float] = roots.to_dict()
+    scores: dict[str, list[float]] = {}
+    for name in dict.fromkeys(map(str, members.activation)):
+        last = next(repeat for repeat in count(int(is_comparison)) if (name, repeat) not in by_repeat)
+        scores[name] = [by_repeat[name, repeat] for repeat in range(int(is_comparison), last)]
+    return {name: own for name, own in scores.items() if own}
+
+
 def summarise(
     members: pd.DataFrame,
-    test_train_ratio: float,
+    fold_sizes: Sequence[int],
+    race: Race | None,
     baseline: str,
-    learning_rates_tried: list[float],
-    is_equal_budget: bool,
-    rope_share: float = 0.01,
+    searched: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Ranking, comparisons and winner, as summary.json holds them.
+    """`ranking`, `comparisons`, `winner` and what belongs to them, as summary.json holds them.
 
-    `comparisons` are with the winner, `baseline_comparisons` with the baseline (see `significance.compare_all`); there
-    are none unless every activation was given the same trials (`is_equal_budget`). The region of practical equivalence
-    has a half-width of `rope_share` of the baseline's score, or of the winner's where the baseline is not in the run.
-    `learning_rates_tried` may be the two ends of a searched range.
+    `race` is that of the `repeat_scores` of these members; None for a search, whose activations have unequal budgets,
+    so that nothing is compared. `searched` are the ends of a search's range of learning rates. Differences, intervals
+    and what a choice can cost at most are shares of the mean that they are stated against.
     """
-    frames = members, choose(members), per_pair(members)
-    unordered = scores_of(frames[1])
-    scores = {name: unordered[name] for name in ranking(unordered)}
-    winner = next(iter(scores))
-    rope = default_rope(scores[baseline if baseline in scores else winner], rope_share)
-
-    def with_reference(reference: str) -> tuple[Comparison, ...]:
-        is_compared = is_equal_budget and reference in scores
-        return compare_all(scores, reference, test_train_ratio, rope) if is_compared else ()
-
-    comparisons = with_reference(winner)
-    return {
-        "ranking": [_ranking_row(name, frames, test_train_ratio, learning_rates_tried) for name in scores],
-        "rope": rope,
-        "comparisons": [comparison.to_dict() for comparison in comparisons],
+    is_comparison = race is not None
+    chosen, scores = choose(members, is_comparison), repeat_scores(members, fold_sizes, is_comparison)
+    compared = [] if race is None else _compared(race, members, baseline)
+    with_best = {one.b: one for one in compared if one.against == "best"}
+    means = _means(scores, race, members)
+    rows = [
+        _ranking_row(members[members.activation == name], chosen[chosen.activation == name], searched)
+        | _scores_row(scores.get(name, []), mean, _n_repeats(name, scores, race))
+        | _verdict_row(name, with_best, race)
+        for name, mean in means.items()
+    ]
+    seconds = seconds_per_network(members, chosen)
+    found = {
+        "ranking": [{"activation": name} | row for name, row in zip(means, rows, strict=True)],
+        "comparisons": [_comparison_row(one, race, seconds) for one in compared],
+        "winner": next(iter(means)),
+        "indistinguishable_from_winner": [
+            name for name in means if name in with_best and with_best[name].verdict in ("as good", "not settled")
+        ],
         "baseline": baseline,
-        "baseline_comparisons": [comparison.to_dict() for comparison in with_reference(baseline)],
-        "winner": winner,
-        "indistinguishable_from_winner": list(indistinguishable(comparisons)),
     }
+    return found | ({"appendix": _appendix(chosen, means, len(fold_sizes))} if compared else {})
 
 
-def _ranking_row(
-    activation: str, frames: Iterable[pd.DataFrame], test_train_ratio: float, learning_rates_tried: list[float]
-) -> dict[str, Any]:
-    """From the frames of members, of chosen trials and of all trials."""
-    members, chosen, tried = (frame[frame.activation == activation] for frame in frames)
-    scores = chosen.score.to_numpy(dtype=np.float64)
-    interval = corrected_interval(scores, test_train_ratio)
-    counts = chosen.learning_rate.value_counts().sort_index()
+def _compared(race: Race, members: pd.DataFrame, baseline: str) -> list[Comparison]:
+    """With the best and with the baseline; an activation that never entered the race diverged before it."""
+    if not race.looks:
+        return []
+    best, names = race.looks[-1].best, list(dict.fromkeys(map(str, members.activation)))
+    absent = [name for name in names if name not in race.same_as]
+    compared = compared_with_best(race) + [Comparison("best", best, name, "diverged") for name in absent]
+    if baseline not in names:
+        return compared
+    lost = [name for name in (names if baseline in absent else absent) if name != baseline]
+    compared += compared_with_baseline(race, baseline)
+    return compared + [Comparison("baseline", baseline, name, "diverged") for name in lost]
+
+
+def _means(scores: Mapping[str, Sequence[float]], race: Race | None, members: pd.DataFrame) -> dict[str, float]:
+    """Activation to its mean score, best first, those without one last; plain means where there was no look."""
+    plain = {name: float(np.mean(values)) for name, values in scores.items()}
+    means = ranked_means(race) if race is not None and race.looks else plain
+    every = {str(name): means.get(str(name), math.nan) for name in [*means, *dict.fromkeys(members.activation)]}
+    # nan compares false with everything
+    return dict(sorted(every.items(), key=lambda item: (math.isnan(item[1]), item[1])))
+
+
+def _n_repeats(name: str, scores: Mapping[str, Sequence[float]], race: Race | None) -> int:
+    """Repeats behind what is said of an activation: those up to the look at which it left."""
+    if race is None or not race.looks:
+        return len(scores.get(name, []))
+    return race.diverged.get(name) or race.looks[-1].counts.get(race.same_as.get(name, name), 0)
+
+
+def _scores_row(scores: Sequence[float], mean: float, n_repeats: int) -> dict[str, Any]:
+    own = np.asarray(scores[:n_repeats], dtype=np.float64)
+    return {"mean": mean, "sd": float(own.std(ddof=1)) if n_repeats > 1 else math.nan, "n": n_repeats}
+
+
+def _verdict_row(name: str, with_best: Mapping[str, Comparison], race: Race | None) -> dict[str, Any]:
+    """What choosing the activation costs at most, and what it is against the best; the best has no verdict."""
+    if name in with_best:
+        return {"cost_at_most": with_best[name].cost_at_most, "verdict": with_best[name].verdict}
+    if race is None or not race.looks or len(race.looks[-1].still_in) < 2:
+        return {"cost_at_most": math.nan, "verdict": None}
+    last = race.looks[-1]
+    return {"cost_at_most": last.cost_at_most(last.best) / last.mean(last.best, last.n_repeats), "verdict": None}
+
+
+def _ranking_row(members: pd.DataFrame, chosen: pd.DataFrame, searched: Sequence[float]) -> dict[str, Any]:
+    """From the members of one activation and the rows chosen of it."""
+    tried = sorted(set(members.learning_rate.tolist()))
+    # none was chosen of an activation that diverged at several
+    rate = float(chosen.learning_rate.iloc[0]) if len(chosen) else tried[0] if len(tried) == 1 else math.nan
     return {
-        "activation": activation,
-        "learning_rate": favourite_learning_rate(chosen),
-        "mean": interval.mean,
-        "sd": interval.sd,
-        "ci_low": interval.ci_low,
-        "ci_high": interval.ci_high,
-        "interquartile_mean": interquartile_mean(scores),
-        "n": interval.n,
+        "learning_rate": rate,
         "diverged": int(members.diverged.sum()),
         "n_members": len(members),
         "n_parameters": int(members.n_parameters.max()),
         "seconds": float(members.seconds.sum()),
         "member_epochs": int(members.epochs.sum()),
-        "learning_rates_chosen": {f"{rate:g}": int(count) for rate, count in counts.items()},
-        "edge_of_range": is_at_edge(chosen, learning_rates_tried),
-        "expected_best": expected_best(tried),
+        "edge_of_range": is_at_edge(rate, searched or tried),
+        "learning_rates_tried": tried,
     }
 
 
-def expected_best(tried: pd.DataFrame) -> list[float]:
-    """Expected test score of one activation after n of its settings were tried and the best by validation kept.
-
-    Entry n - 1 is the mean over (repeat, fold) of `significance.expected_best_after`; the last entry is the
-    activation's mean score. An activation whose first entries are little worse is easy to tune.
-    """
-    folds = [expected_best_after(rows.val.to_numpy(), rows.score.to_numpy()) for _, rows in tried.groupby(PAIR)]
-    return [float(np.mean(after_n)) for after_n in zip(*folds, strict=False)]
+def is_at_edge(rate: float, tried: Sequence[float]) -> bool:
+    """Whether a rate is (nearly) the lowest or highest of several, so that a better one may lie outside."""
+    low, high = math.log(min(tried)), math.log(max(tried))
+    margin = EDGE_SHARE * (high - low) + 1e-9
+    position = math.log(rate)
+    return high > low and (position <= low + margin or position >= high - margin)
 
 
-def favourite_learning_rate(chosen: pd.DataFrame) -> float:
-    """The learning rate chosen in most folds; of equals, the one with the better validation score."""
-    tally = chosen.groupby("learning_rate").agg(count=("val", "size"), val=("val", "mean"))
-    return float(tally.sort_values(["count", "val"], ascending=[False, True]).index[0])
+def _comparison_row(comparison: Comparison, race: Race | None, seconds: float) -> dict[str, Any]:
+    """With the seconds that the repeats needed would take, in which everybody still in is trained."""
+    assert race is not None
+    last, needed = race.looks[-1], comparison.repeats_needed
+    n_in = sum(own in last.still_in for own in race.same_as.values())
+    return vars(comparison) | {
+        "seconds_needed": None if needed is None else needed * n_in * race.terms.n_folds * seconds
+    }
 
 
-def is_at_edge(chosen: pd.DataFrame, learning_rates_tried: list[float]) -> bool:
-    """Whether the favourite rate is (nearly) the lowest or highest tried, so that a better one may lie outside."""
-    low, high = math.log(min(learning_rates_tried)), math.log(max(learning_rates_tried))
-    position, margin = math.log(favourite_learning_rate(chosen)), EDGE_SHARE * (high - low) + 1e-9
-    return position <= low + margin or position >= high - margin
+def _appendix(chosen: pd.DataFrame, order: Mapping[str, float], n_folds: int) -> dict[str, Any]:
+    """The corrected resampled t-test of the best against each, over the folds of the repeats that both have, for
+    readers who know it. Its differences are those of mean scores of folds, in the unit of the score."""
+    by_name = {str(name): rows.set_index(PAIR).score for name, rows in chosen.groupby("activation")}
+    best, *others = [name for name in order if name in by_name]
+    pairs = {name: by_name[best].to_frame("a").join(by_name[name].rename("b"), how="inner") for name in others}
+    tests = {name: corrected_resampled_t(pair.b, pair.a, 1 / (n_folds - 1)) for name, pair in pairs.items()}
+    adjusted = holm([test.p for test in tests.values()]).tolist()
+    rows = [
+        {"a": best, "b": name} | vars(test) | {"p_holm": p, "n": len(pairs[name])}
+        for (name, test), p in zip(tests.items(), adjusted, strict=True)
+    ]
+    return {"corrected_resampled_t": rows}
 
 
-def fold_ratio(summary: Mapping[str, Any]) -> float:
-    """The `test_train_ratio` of `paired_tests`, from a summary; one that states no counts has its number of folds."""
-    protocol, n_rows = summary.get("protocol") or {}, (summary.get("data") or {}).get("n_rows")
-    if n_rows is None or protocol.get("n_test") is None:
-        return 1 / (int(protocol.get("folds", 5)) - 1)
-    return float(protocol["n_test"] / (n_rows - protocol["n_test"]))
+def race_record(race: Race | None, members: pd.DataFrame) -> dict[str, Any]:
+    """How the run went: the part of summary.json's `protocol` that says what was looked at and why it ended."""
+    chosen = choose(members, race is not None)
+    own = members_of(chosen, members)
+    looks = race.looks if race is not None else ()
+    return {
+        "looks": [_look_row(race, look) for look in looks] if race is not None else [],
+        "ending": race.ending if race is not None else None,
+        "n_networks": race.n_networks if race is not None and looks else len(own),
+        "n_networks_swept": len(members) - len(own),
+        "seconds_per_network": seconds_per_network(members, chosen),
+        "repeats_done": looks[-1].n_repeats if looks else int(chosen.groupby("activation").repeat.nunique().max()),
+    }
+
+
+def _look_row(race: Race, look: Look) -> dict[str, Any]:
+    """Equal settings stand for themselves here."""
+    names = {name: own for name, own in race.same_as.items() if name not in race.diverged}
+    return {
+        "n_repeats": look.n_repeats,
+        "alpha": look.alpha,
+        "entered": sum(own in look.entered for own in names.values()),
+        "left": [name for name, own in names.items() if own in look.left],
+        "leader": look.best,
+    }
+
+
+def seconds_per_network(members: pd.DataFrame, chosen: pd.DataFrame) -> float:
+    """Mean over the networks that count; nan without any."""
+    return float(members_of(chosen, members).seconds.mean())
 
 
 def winner_row(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -186,32 +274,30 @@ def rows_by_activation(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any
 
 
 def comparison_with_winner(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    return comparison_of(summary.get("comparisons"), name, summary.get("winner"))
+    """What an activation is against the best; None for the best itself, and where nothing was compared."""
+    return _comparison_of(summary, "best", name)
 
 
-def comparison_of(
-    comparisons: Iterable[Mapping[str, Any]] | None, name: str, other: str | None
+def baseline_comparison(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """What an activation is against the baseline; None for the baseline itself, and where nothing was compared."""
+    return _comparison_of(summary, "baseline", name)
+
+
+def _comparison_of(
+    summary: Mapping[str, Any], against: Literal["best", "baseline"], name: str
 ) -> dict[str, Any] | None:
-    """The comparison of two activations seen from `name`: a positive difference means that it scores worse.
+    rows = summary.get("comparisons") or []
+    return next((dict(row) for row in rows if row.get("against") == against and row["b"] == name), None)
 
-    None where there is no such comparison. Summaries may state a pair either way round.
-    """
-    for found in comparisons or []:
-        if (found["a"], found["b"]) == (name, other):
-            return dict(found)
-        if (found["a"], found["b"]) == (other, name):
-            return turned_round(found)
-    return None
+
+def fold_ratio(summary: Mapping[str, Any]) -> float:
+    """The `test_train_ratio` of `paired_tests`."""
+    return 1 / (int((summary.get("protocol") or {}).get("folds", 5)) - 1)
+
+
+def comparison_of(comparisons: Any, name: str, other: str | None) -> dict[str, Any] | None:
+    return next((dict(row) for row in comparisons or [] if {row["a"], row["b"]} == {name, other}), None)
 
 
 def turned_round(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """A comparison as summary.json holds it, seen from its other activation."""
-    turned = dict(comparison)
-    for one, other in SIDES.items():
-        turned[one], turned[other] = comparison.get(other), comparison.get(one)
-    for key in ("difference", "ci_low", "ci_high"):
-        turned[key] = None if turned.get(key) is None else -turned[key]
-    for key in ("p_better", "p_better_low", "p_better_high"):
-        turned[key] = None if turned.get(key) is None else 1 - turned[key]
-    turned["verdict"] = TURNED_ROUND.get(comparison["verdict"], comparison["verdict"])
-    return turned
+    return dict(comparison)
