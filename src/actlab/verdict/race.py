@@ -7,7 +7,7 @@ Scores, noise and quantiles are as `simultaneous` has them; a score that is not 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -19,6 +19,8 @@ from actlab.verdict.simultaneous import FloatArray, RowNoise, noise_of_training,
 Verdict = Literal["better", "better here", "as good", "not settled", "worse here", "worse", "diverged"]
 Covers = Literal["new rows", "these rows"]
 Ending = Literal["settled", "alone", "budget", "repeats"]
+HERE: Covers = "these rows"
+WORDS_HERE: tuple[Verdict, Verdict] = ("worse here", "better here")
 
 # Repeats at which a race is looked at, and the share of the error that each look may spend, for each of two questions.
 LOOKS, SHARES = (4, 8, 16, 32, 64), (0.1, 0.2, 0.4, 0.2, 0.1)
@@ -27,6 +29,8 @@ DEFAULT_LOOK = 16
 # Standard deviation over repeats of the difference of two settings, as a share of the score, for one network a fold in
 # FOLDS_OF_SPREAD folds: between those of House Prices (2.2 %) and Concrete (3.0 %).
 TYPICAL_SPREAD, FOLDS_OF_SPREAD = 0.025, 5
+# A standard error below this share of the mean is rounding, not noise.
+SMALLEST = 1e-12
 # of the standard normal: what a difference must exceed besides the quantile to be found four times in five
 POWER_QUANTILE = 0.84
 
@@ -117,7 +121,10 @@ class Look:
         entered: Settings in the race when it began, finite in every repeat so far, equal ones once.
         counts: Repeats of every setting that is or was in the race, equal ones once, those that diverged left out.
         scores: Setting to its scores, at least so many.
+        same_as: Setting to the one that stands for it among those, equal to the bit in every repeat so far.
         rows: Noise of rows; None where only these rows are spoken of.
+
+    Methods take any setting that was finite so far; what they return names those that stand for others.
     """
 
     n_repeats: int
@@ -126,13 +133,16 @@ class Look:
     entered: tuple[str, ...]
     counts: Mapping[str, int]
     scores: Mapping[str, FloatArray]
+    same_as: Mapping[str, str]
     rows: RowNoise | None = None
     _noise: dict[int, tuple[dict[str, int], FloatArray, float]] = field(default_factory=dict)
+    _pairs: dict[tuple[str, str, Covers], Pair] = field(default_factory=dict)
 
     def _noise_at(self, n_repeats: int) -> tuple[dict[str, int], FloatArray, float]:
         """Places of the settings that have so many repeats, squared standard errors of their pairs, and df."""
         if n_repeats not in self._noise:
-            names = [name for name, count in self.counts.items() if count >= n_repeats]
+            # in an order of their own: sums of floats must not depend on the order of the settings
+            names = sorted(name for name, count in self.counts.items() if count >= n_repeats)
             found = noise_of_training(np.stack([self.scores[name][:n_repeats] for name in names]))
             self._noise[n_repeats] = {name: place for place, name in enumerate(names)}, *found
         return self._noise[n_repeats]
@@ -142,6 +152,7 @@ class Look:
 
     def standard_error(self, a: str, b: str, covers: Covers = "these rows") -> tuple[float, float]:
         """Of the difference of two settings on the repeats that both have, and its degrees of freedom."""
+        a, b = self.same_as[a], self.same_as[b]
         n_repeats = min(self.counts[a], self.counts[b])
         places, squared, df = self._noise_at(n_repeats)
         training = float(squared[places[a], places[b]])
@@ -157,26 +168,40 @@ class Look:
     def variance_of_rows(self, a: str, b: str) -> float:
         if self.rows is None:
             return math.nan
+        a, b = self.same_as[a], self.same_as[b]
         n_repeats = min(self.counts[a], self.counts[b])
         return self.rows.variance(a, b, n_repeats, {name: self.mean(name, n_repeats) for name in (a, b)})
 
     def pair(self, a: str, b: str, covers: Covers = "these rows") -> Pair:
         """b against a; the quantile answers for all that entered where both did and these rows are asked about, else
-        for all settings."""
+        for all settings.
+
+        What holds for new rows holds for these: that interval is never the narrower one, as it could be by the degrees
+        of freedom alone, which the noise of rows adds to those of training.
+        """
+        low, high = sorted((self.same_as[a], self.same_as[b]))
+        if (low, high, covers) not in self._pairs:
+            self._pairs[low, high, covers] = self._pair(low, high, covers)
+        found = self._pairs[low, high, covers]
+        return found if low == self.same_as[a] else replace(found, difference=-found.difference)
+
+    def _pair(self, a: str, b: str, covers: Covers) -> Pair:
         n_repeats = min(self.counts[a], self.counts[b])
+        if a == b:
+            return Pair(0.0, 0.0, n_repeats)
         difference = self.mean(b, n_repeats) - self.mean(a, n_repeats)
         se, df = self.standard_error(a, b, covers)
-        if not se > 0:
+        if not se > SMALLEST * abs(self.mean(a, n_repeats)):
             return Pair(difference, math.nan, n_repeats)
         are_in = covers == "these rows" and a in self.entered and b in self.entered
-        family = len(self.entered) if are_in else len(self.counts)
-        return Pair(difference, se * float(quantile(self.alpha, family, df)), n_repeats)
+        half = se * float(quantile(self.alpha, len(self.entered if are_in else self.counts), df))
+        return Pair(difference, half if covers == "these rows" else max(half, self.pair(a, b).half), n_repeats)
 
     def _worst(self, name: str, others: Sequence[str], covers: Covers) -> str | None:
         """Whom `name` is shown to be worse than, by the widest margin."""
         margins = {other: self.pair(other, name, covers).low for other in others if other != name}
         shown = {other: low for other, low in margins.items() if low > 0}
-        return max(shown, key=lambda other: shown[other]) if shown else None
+        return max(sorted(shown), key=lambda other: shown[other]) if shown else None
 
     @cached_property
     def left(self) -> dict[str, str]:
@@ -188,7 +213,7 @@ class Look:
     def still_in(self) -> tuple[str, ...]:
         """Best mean first."""
         names = [name for name in self.entered if name not in self.left]
-        return tuple(sorted(names, key=lambda name: self.mean(name, self.n_repeats)))
+        return tuple(sorted(names, key=lambda name: (self.mean(name, self.n_repeats), name)))
 
     @property
     def best(self) -> str:
@@ -202,16 +227,26 @@ class Look:
         found = {name: self._worst(name, list(self.counts), "new rows") for name in self.counts}
         return {name: other for name, other in found.items() if other is not None}
 
+    def worse_than(self, covers: Covers) -> dict[str, str]:
+        """`left` or `worse`."""
+        return self.left if covers == "these rows" else self.worse
+
     @property
     def region(self) -> float:
         """Half-width of the region of practical equivalence."""
         return self.rope * self.mean(self.best, self.n_repeats)
 
+    def region_of(self, a: str, pair: Pair) -> float:
+        """The same beside a difference from `a` on the repeats of this pair, whose folds may be easier or harder: the
+        share of the best's mean there, or of that of `a`, which the difference is printed as a share of, where lower.
+        """
+        return self.rope * min(self.mean(name, pair.n_repeats) for name in (a, self.best))
+
     def cost_at_most(self, name: str, covers: Covers = "these rows") -> float:
         """U: what choosing `name`, still in, can cost at most against any other that is in (for new rows: any other),
         at least 0."""
         others = self.still_in if covers == "these rows" else tuple(self.counts)
-        highs = [self.pair(other, name, covers).high for other in others if other != name]
+        highs = [self.pair(other, name, covers).high for other in others if other != self.same_as[name]]
         return math.nan if any(map(math.isnan, highs)) else max([0.0, *highs])
 
     def is_as_good(self, name: str, covers: Covers = "these rows") -> bool:
@@ -223,11 +258,11 @@ class Race:
     """A race as far as its scores go.
 
     Args:
-        looks: Those that were taken.
+        looks: Those that were taken; none where all that were still in diverged, and nobody is left to compare with.
         missing: Setting to the repeats, from 1 on, that the next look needs and that are not there; empty at the end.
         ending: Why it ended; None while repeats are missing.
         n_networks: That count for its looks.
-        same_as: Setting to the one that stands for it, equal to the bit in every repeat.
+        same_as: Setting to the one that stands for it, equal to the bit up to the last look that it was in.
         diverged: Setting to the repeats after which it left because one of them was not finite.
         used: Setting to the repeats that its looks have read.
     """
@@ -275,13 +310,13 @@ def run(scores: Mapping[str, Sequence[float]], terms: Terms, rows: RowNoise | No
         still_in = [name for name in still_in if is_finite[name]]
         counts |= dict.fromkeys(still_in, n_repeats)
         first: dict[bytes, str] = {}
-        for name in still_in:
+        for name in sorted(still_in):
             same_as[name] = first.setdefault(known[name][:n_repeats].tobytes(), name)
         shown = {name: count for name, count in counts.items() if name not in diverged and same_as[name] == name}
         if not still_in:
-            ending = "alone"
+            looks, ending = [], "alone"
             break
-        look = Look(n_repeats, alpha, terms.rope, tuple(first.values()), shown, known, rows)
+        look = Look(n_repeats, alpha, terms.rope, tuple(first.values()), shown, known, dict(same_as), rows)
         looks.append(look)
         still_in = [name for name in still_in if same_as[name] in look.still_in]
         if len(look.still_in) < 2:
@@ -337,34 +372,39 @@ def _against_best(race: Race, best: str, name: str) -> Comparison:
         return Comparison("best", best, name, "diverged", n_repeats=race.diverged[name])
     own, last = race.same_as[name], race.looks[-1]
     if own == best:
-        same = {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "cost_at_most": 0.0, "n_repeats": last.n_repeats}
-        return Comparison("best", best, name, "as good", "new rows", **same)  # type: ignore[arg-type]
-    if (look := _first_look(race, own, "new rows")) is not None:
-        return _stated(look, last, best, name, own, "worse", "new rows")
-    if (look := _first_look(race, own, "these rows")) is not None:
-        return _stated(look, last, best, name, own, "worse here", "these rows")
-    if last.is_as_good(own):
-        covers: Covers = "new rows" if last.is_as_good(own, "new rows") else "these rows"
-        return _stated(last, last, best, name, own, "as good", covers)
-    return _stated(last, last, best, name, own, "not settled", "these rows")
+        return _same("best", last, best, name)
+    kinds: tuple[tuple[Covers, Verdict], ...] = (("new rows", "worse"), (HERE, "worse here"))
+    for covers, verdict in kinds:
+        if (look := _first_look(race, name, covers)) is not None:
+            return _stated(look, last, best, name, verdict, covers)
+    if last.is_as_good(name):
+        return _stated(last, last, best, name, "as good", "new rows" if last.is_as_good(name, "new rows") else HERE)
+    return _stated(last, last, best, name, "not settled", HERE)
+
+
+def _same(against: Literal["best", "baseline"], look: Look, a: str, b: str) -> Comparison:
+    """Of settings that are equal to the bit."""
+    covers: Covers = HERE if look.rows is None else "new rows"
+    return Comparison(against, a, b, "as good", covers, 0.0, 0.0, 0.0, 0.0, look.pair(a, b).n_repeats)
 
 
 def _first_look(race: Race, name: str, covers: Covers) -> Look | None:
     """The look at which a word was earned that stays."""
-    shown = (look for look in race.looks if name in (look.worse if covers == "new rows" else look.left))
-    return next(shown, None)
+    return next((look for look in race.looks if look.same_as[name] in look.worse_than(covers)), None)
 
 
-def _stated(look: Look, last: Look, best: str, name: str, own: str, verdict: Verdict, covers: Covers) -> Comparison:
+def _stated(look: Look, last: Look, best: str, name: str, verdict: Verdict, covers: Covers) -> Comparison:
     """With the numbers of the look that decided."""
-    pair = look.pair(best, own, covers)
+    pair = look.pair(best, name, covers)
     scale = 1 / look.mean(best, pair.n_repeats)
     shown_against, low, high = None, math.nan, math.nan
     if verdict in ("worse", "worse here") and not pair.low > 0:
-        shown_against = (look.worse if covers == "new rows" else look.left)[own]
-        other = look.pair(shown_against, own, covers)
+        shown_against = look.worse_than(covers)[look.same_as[name]]
+        other = look.pair(shown_against, name, covers)
         to_other = 1 / look.mean(shown_against, other.n_repeats)
         low, high = other.low * to_other, other.high * to_other
+    is_in = last.same_as[name] in last.still_in
+    cost = last.cost_at_most(name, covers if verdict == "as good" else HERE) if is_in else math.nan
     return Comparison(
         "best",
         best,
@@ -374,39 +414,50 @@ def _stated(look: Look, last: Look, best: str, name: str, own: str, verdict: Ver
         pair.difference * scale,
         pair.low * scale,
         pair.high * scale,
-        last.cost_at_most(own) / last.mean(best, last.n_repeats) if own in last.still_in else math.nan,
+        cost / last.mean(best, last.n_repeats),
         pair.n_repeats,
         shown_against,
         low,
         high,
-        repeats_needed(last, best, own) if verdict == "not settled" else None,
-        rows_needed(look, best, own) if verdict == "worse here" else None,
+        repeats_needed(last, best, name) if verdict == "not settled" else None,
+        rows_needed(look, best, name) if verdict == "worse here" else None,
     )
 
 
 def repeats_needed(look: Look, a: str, b: str) -> int | None:
     """More repeats, up to the first look at which the present estimate of b against a would be settled: its difference
-    as large as it is now and its noise smaller by the root of the repeats; None where no look would."""
+    as large as it is now and its noise smaller by the root of the repeats; None where no look would, or where one of
+    them left and gets no more repeats."""
+    if not {look.same_as[a], look.same_as[b]} <= set(look.still_in):
+        return None
     pair, (se, _) = look.pair(a, b), look.standard_error(a, b)
-    k, region = len(look.still_in), look.region
-    for n_repeats, share in zip(LOOKS, SHARES, strict=True):
-        if n_repeats <= look.n_repeats or not se > 0:
-            continue
-        q = float(quantile(ALPHA * share, k, degrees(k, n_repeats)))
+    k, region = len(look.still_in), look.region_of(a, pair)
+    for n_repeats, alpha in _looks_to_come(look):
+        q = float(quantile(alpha, k, degrees(k, n_repeats)))
         half = q * se * math.sqrt(look.n_repeats / n_repeats)
-        if half < pair.difference or pair.difference + half <= region:
+        if half < abs(pair.difference) or pair.difference + half <= region:
             return n_repeats - look.n_repeats
     return None
 
 
+def _looks_to_come(look: Look) -> list[tuple[int, float]]:
+    """Repeats and alpha. A grid has one look with all of alpha, at any number of repeats."""
+    is_grid = look.alpha == ALPHA
+    every = [(n_repeats, ALPHA) for n_repeats in range(LOOKS[0], LOOKS[-1] + 1)]
+    planned = every if is_grid else [(of, ALPHA * share) for of, share in zip(LOOKS, SHARES, strict=True)]
+    return [(n_repeats, alpha) for n_repeats, alpha in planned if n_repeats > look.n_repeats]
+
+
 def rows_needed(look: Look, a: str, b: str) -> int | None:
     """Rows of this kind at which the difference would be shown for new rows, trained to where only their noise is left;
-    None where the estimate does not say b is worse, or nothing is known of rows."""
+    None where the estimate does not say b is worse, where no more rows are needed than there are, or where nothing is
+    known of rows."""
     variance, difference = look.variance_of_rows(a, b), look.pair(a, b).difference
     if look.rows is None or not variance > 0 or not difference > 0:
         return None
-    q = float(quantile(look.alpha, len(look.counts), look.rows.df))
-    return math.ceil(look.rows.units.n * variance * q**2 / difference**2)
+    q, n_rows = float(quantile(look.alpha, len(look.counts), look.rows.df)), look.rows.units.n
+    needed = math.ceil(n_rows * variance * q**2 / difference**2)
+    return needed if needed > n_rows else None
 
 
 def compared_with_baseline(race: Race, baseline: str) -> list[Comparison]:
@@ -419,33 +470,37 @@ def compared_with_baseline(race: Race, baseline: str) -> list[Comparison]:
 def _against_baseline(race: Race, baseline: str, name: str) -> Comparison:
     if gone := [race.diverged[one] for one in (name, baseline) if one in race.diverged]:
         return Comparison("baseline", baseline, name, "diverged", n_repeats=min(gone))
-    a, b, last = race.same_as[baseline], race.same_as[name], race.looks[-1]
-    if a == b:
-        same = {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "cost_at_most": 0.0, "n_repeats": last.n_repeats}
-        return Comparison("baseline", baseline, name, "as good", "new rows", **same)  # type: ignore[arg-type]
-    kinds: tuple[tuple[Covers, Verdict, Verdict], ...] = (
-        ("new rows", "worse", "better"),
-        ("these rows", "worse here", "better here"),
-    )
+    last = race.looks[-1]
+    if race.same_as[baseline] == race.same_as[name]:
+        return _same("baseline", last, baseline, name)
+    kinds: tuple[tuple[Covers, Verdict, Verdict], ...] = (("new rows", "worse", "better"), (HERE, *WORDS_HERE))
     for covers, worse, better in kinds:
         for look in race.looks:
-            pair = look.pair(a, b, covers)
+            pair = look.pair(baseline, name, covers)
             if pair.low > 0 or pair.high < 0:
-                return _with_baseline(look, baseline, name, pair, worse if pair.low > 0 else better, covers, a)
-    here, anew = last.pair(a, b), last.pair(a, b, "new rows")
-    if here.high <= last.region:
-        is_general = anew.high <= last.region
-        pair, covers = (anew, "new rows") if is_general else (here, "these rows")
-        return _with_baseline(last, baseline, name, pair, "as good", covers, a)
-    return _with_baseline(last, baseline, name, here, "not settled", "these rows", a)
+                return _with_baseline(look, baseline, name, worse if pair.low > 0 else better, covers)
+    here, anew = last.pair(baseline, name), last.pair(baseline, name, "new rows")
+    if here.high <= (region := last.region_of(baseline, here)):
+        return _with_baseline(last, baseline, name, "as good", "new rows" if anew.high <= region else HERE)
+    return _with_baseline(last, baseline, name, "not settled", HERE)
 
 
-def _with_baseline(
-    look: Look, baseline: str, name: str, pair: Pair, verdict: Verdict, covers: Covers, a: str
-) -> Comparison:
-    scale = 1 / look.mean(a, pair.n_repeats)
+def _with_baseline(look: Look, baseline: str, name: str, verdict: Verdict, covers: Covers) -> Comparison:
+    pair = look.pair(baseline, name, covers)
+    scale = 1 / look.mean(baseline, pair.n_repeats)
     numbers = (pair.difference * scale, pair.low * scale, pair.high * scale, max(0.0, pair.high * scale))
-    return Comparison("baseline", baseline, name, verdict, covers, *numbers, pair.n_repeats)
+    a, b = (name, baseline) if verdict == "better here" else (baseline, name)
+    return Comparison(
+        "baseline",
+        baseline,
+        name,
+        verdict,
+        covers,
+        *numbers,
+        pair.n_repeats,
+        repeats_needed=repeats_needed(look, a, b) if verdict == "not settled" else None,
+        rows_needed=rows_needed(look, a, b) if verdict in WORDS_HERE else None,
+    )
 
 
 def ranked_means(race: Race) -> dict[str, float]:
@@ -456,9 +511,9 @@ def ranked_means(race: Race) -> dict[str, float]:
     last = race.looks[-1]
     best = last.best
     known = {
-        name: last.mean(best, last.n_repeats) + (0.0 if own == best else last.pair(best, own).difference)
-        for name, own in race.same_as.items()
+        name: last.mean(best, last.n_repeats) + last.pair(best, name).difference
+        for name in race.same_as
         if name not in race.diverged
     }
-    order = sorted(known, key=lambda name: known[name])
+    order = sorted(known, key=lambda name: (known[name], name != best, name))
     return {name: known[name] for name in order} | dict.fromkeys(race.diverged, math.nan)

@@ -32,10 +32,9 @@ def quantile(alpha: float, k: int, df: npt.ArrayLike) -> FloatArray:
     For k = 2 that is the two-sided quantile of Student's t. `scipy.stats.studentized_range.isf` gives the same numbers,
     a hundred times more slowly.
     """
-    wanted = np.minimum(np.atleast_1d(np.asarray(df, dtype=np.float64)), MOST_DF)
-    distinct, place = np.unique(wanted, return_inverse=True)
-    found = np.array([_quantile(alpha, k, float(one)) for one in distinct])
-    return np.asarray(found[place].reshape(np.shape(df)) / np.sqrt(2))
+    wanted: FloatArray = np.minimum(df, MOST_DF)
+    found = [_quantile(alpha, k, one) for one in np.ravel(wanted).tolist()]
+    return np.asarray(np.reshape(found, np.shape(df)) / np.sqrt(2), dtype=np.float64)
 
 
 @lru_cache(maxsize=10_000)
@@ -52,7 +51,8 @@ def _quantile(alpha: float, k: int, df: float) -> float:
     def excess(q: float) -> float:
         return float(weights @ distribution(np.minimum(q * scales, WIDEST))) - (1 - alpha)
 
-    return float(optimize.brentq(excess, 0.0, 1e4, xtol=1e-10))
+    high = next(high for high in (8.0, 32.0, 1e4) if excess(high) > 0)
+    return float(optimize.brentq(excess, 0.0, high, xtol=1e-10))
 
 
 @lru_cache(maxsize=100)
@@ -101,6 +101,11 @@ class Units:
         """G."""
         return int(self.of_row.max()) + 1
 
+    @property
+    def weight(self) -> float:
+        """Of all rows together."""
+        return float(self.weights.sum())
+
     def sums(self, values: FloatArray) -> FloatArray:
         """Weighted sums (..., G) of values (..., n) over each unit's rows."""
         if self.n == len(self.of_row) and np.array_equal(self.of_row, np.arange(self.n)):
@@ -114,15 +119,18 @@ class Units:
 class RowSums:
     """What the errors of rows in repeats 1 to `n_repeats` say of new rows, for all settings that have so many.
 
+    With u (G,) the weighted sum of a unit's squared errors in one repeat, less what a unit of its weight has on average
+    there:
+
     Args:
-        sums: Setting to (G,) the sum over the repeats of the unit's weighted squared errors.
-        products: Pair of settings to the sum over repeats and units of the product of these squared errors.
-        roots: Setting to (n_repeats, N_BOOTSTRAP) scores on resampled units; empty where there are many units.
+        of_means: Pair of settings (in order of their names) to the sum over units of the product of their mean u.
+        of_repeats: The same pair to the mean over repeats of the sum over units of the product of their u.
+        roots: Setting to (N_BOOTSTRAP,) mean scores on resampled units; empty where there are many units.
     """
 
     n_repeats: int
-    sums: Mapping[str, FloatArray]
-    products: Mapping[tuple[str, str], float]
+    of_means: Mapping[tuple[str, str], float]
+    of_repeats: Mapping[tuple[str, str], float]
     roots: Mapping[str, FloatArray]
 
 
@@ -133,11 +141,11 @@ class RowNoise:
     difference of its psi, and V = K / (K - 1) (var over units of the mean over repeats of delta, less what of it is
     noise of training) / n: the infinitesimal jackknife (Efron 1982) with random effects of trainings and of rows kept
     apart (Obuchowski & Rockette 1995, Gallas 2006). Where rows belong together, sums over units take the place of rows.
+    K / (K - 1), because the networks were trained on these rows, too.
     """
 
     def __init__(self, units: Units, n_folds: int, of_look: Mapping[int, RowSums]) -> None:
         self.units, self.n_folds, self._of_look = units, n_folds, dict(of_look)
-        self._unit_weights = units.sums(np.ones(len(units.of_row)))
 
     @property
     def df(self) -> float:
@@ -147,28 +155,21 @@ class RowNoise:
     def variance(self, a: str, b: str, n_repeats: int, scores: Mapping[str, float]) -> float:
         """V of the difference between two settings' mean scores over repeats 1 to `n_repeats`; at least 0.
 
-        `scores` are these means. nan where squared errors of the repeats are not there.
+        `scores` are these means. nan where squared errors of the repeats are not there. A single repeat cannot tell
+        noise of training from that of rows: nothing is taken off.
         """
         found = self._of_look.get(n_repeats)
-        if found is None or a not in found.sums or b not in found.sums:
+        if found is None or (a, a) not in found.of_means or (b, b) not in found.of_means:
             return float("nan")
-        factors = 1 / (2 * scores[a]), 1 / (2 * scores[b])
-        n_units, total = self.units.n, self._unit_weights.sum()
-        mean = (found.sums[a] * factors[0] - found.sums[b] * factors[1]) / n_repeats
-        squares = (
-            found.products[a, a] * factors[0] ** 2
-            + found.products[b, b] * factors[1] ** 2
-            - 2 * found.products[min(a, b), max(a, b)] * factors[0] * factors[1]
-        )
-        # over repeats, the part of the units' differences that another training would change
-        noise = max(0.0, squares - n_repeats * float(mean @ mean)) / (n_repeats * (n_repeats - 1))
-        scale = n_units / (n_units - 1) / total**2
+        factors = {name: 1 / (2 * scores[name]) for name in (a, b)}
+        scale = self.units.n / (self.units.n - 1)
+        of_means, of_repeats = (_squares(products, factors) for products in (found.of_means, found.of_repeats))
+        # over repeats, the part of the mean's squares that another training would change
+        noise = max(0.0, of_repeats - of_means) / max(1, n_repeats - 1)
+        spread, noise = of_means / self.units.weight**2, noise / self.units.weight**2
         if found.roots:
-            spread = float((found.roots[a] - found.roots[b]).mean(0).var(ddof=1))
-        else:
-            centred = mean - self._unit_weights * mean.sum() / total
-            spread = scale * float(centred @ centred)
-        return float(self.n_folds / (self.n_folds - 1) * max(0.0, spread - scale * noise))
+            spread = float((found.roots[a] - found.roots[b]).var(ddof=1))
+        return self.n_folds / (self.n_folds - 1) * scale * max(0.0, spread - noise)
 
 
 def row_sums(
@@ -179,23 +180,47 @@ def row_sums(
     `squared_errors` has repeat after repeat, from 1 on, setting to its (n,) squared errors; a setting that is not in a
     repeat is in no later look. They are read once, so that they need not be in memory together.
     """
-    is_few, last = units.n < FEW_UNITS, max(looks)
-    counts = np.random.default_rng(seed).multinomial(units.n, np.full(units.n, 1 / units.n), N_BOOTSTRAP)
-    weights = counts @ units.sums(np.ones(len(units.of_row))) if is_few else None
+    weights = units.sums(np.ones(len(units.of_row)))
+    counts: FloatArray | None = None
+    if units.n < FEW_UNITS:
+        drawn = np.random.default_rng(seed).multinomial(units.n, np.full(units.n, 1 / units.n), N_BOOTSTRAP)
+        counts = drawn.astype(np.float64)
     sums: dict[str, FloatArray] = {}
-    products: dict[tuple[str, str], float] = {}
-    roots: dict[str, list[FloatArray]] = {}
+    roots: dict[str, FloatArray] = {}
+    products: FloatArray = np.zeros((0, 0))
     found: dict[int, RowSums] = {}
     for repeat, errors in enumerate(squared_errors, 1):
-        own = {name: units.sums(values) for name, values in sorted(errors.items()) if repeat == 1 or name in sums}
-        sums = {name: values + sums.get(name, 0.0) for name, values in own.items()}
-        pairs = [(a, b) for a in own for b in own if a <= b]
-        products = {(a, b): float(own[a] @ own[b]) + products.get((a, b), 0.0) for a, b in pairs}
-        if weights is not None:
-            roots = {name: [*roots.get(name, []), np.sqrt(counts @ own[name] / weights)] for name in own}
+        names = sorted(name for name in errors if repeat == 1 or name in sums)
+        own = {name: units.sums(errors[name]) for name in names}
+        if counts is not None:
+            roots = {name: roots.get(name, 0.0) + np.sqrt(counts @ own[name] / (counts @ weights)) for name in names}
+        centred = [values - weights * values.sum() / weights.sum() for values in own.values()]
+        stayed = [place for place, name in enumerate(sums) if name in own]
+        before = products[np.ix_(stayed, stayed)] if repeat > 1 else 0.0
+        sums = {name: sums.get(name, 0.0) + values for name, values in zip(names, centred, strict=True)}
+        if not names:
+            break
+        products = before + _products(centred)
         if repeat in looks:
-            stacked = {name: np.stack(values) for name, values in roots.items()}
-            found[repeat] = RowSums(repeat, sums, products, stacked)
-        if repeat == last:
+            means = _products([values / repeat for values in sums.values()])
+            pairs = [(i, j) for i in range(len(names)) for j in range(i, len(names))]
+            of_means, of_repeats = (
+                {(names[i], names[j]): float(matrix[i, j]) for i, j in pairs} for matrix in (means, products / repeat)
+            )
+            mean_roots = {name: values / repeat for name, values in roots.items()}
+            found[repeat] = RowSums(repeat, of_means, of_repeats, mean_roots)
+        if repeat == max(looks):
             break
     return found
+
+
+def _products(values: Sequence[FloatArray]) -> FloatArray:
+    """Products (k, k) of k vectors with each other."""
+    stacked = np.stack(values)
+    return np.asarray(stacked @ stacked.T, dtype=np.float64)
+
+
+def _squares(products: Mapping[tuple[str, str], float], factors: Mapping[str, float]) -> float:
+    """Sum of squares of the difference of two vectors, each times its factor, from their products."""
+    (a, of_a), (b, of_b) = sorted(factors.items())
+    return products[a, a] * of_a**2 + products[b, b] * of_b**2 - 2 * products[a, b] * of_a * of_b
