@@ -128,3 +128,16 @@ def test_trials_of_another_tool_are_left_alone(journal: Path) -> None:
     study.optuna.enqueue_trial({"x": 1})
     assert study.claim(5) == {}
     assert len(study.trials(TrialState.WAITING)) == 1
+
+
+def test_a_group_is_claimed_whole_and_cells_in_their_order(journal: Path) -> None:
+    study = Study(open_storage(journal), "groups")
+    cells = [Cell(f"{name} {k}", 10 * place + k, place, name) for place, name in enumerate("ba") for k in range(3)]
+    study.enqueue_missing([*reversed(cells), Cell("alone", 7, 2)])
+    first = study.claim(2)
+    assert sorted(first) == [0, 1, 2]
+    assert sorted(study.claim(1)) == [10, 11, 12]
+    assert sorted(study.claim(2)) == [7]
+    study.release(list(first.values()))
+    study.enqueue_missing(cells)
+    assert sorted(study.claim(1)) == [0, 1, 2]

@@ -102,6 +102,7 @@ run_workers(sleep, Path(sys.argv[1]), 1, Path(sys.argv[1]) / "logs", lambda: Non
 def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)]) as parent:
         while not list(tmp_path.glob("0-*")):
+            assert parent.poll() is None
             time.sleep(0.05)
         parent.kill()
     (pid,) = [int(file.name.split("-")[1]) for file in tmp_path.glob("0-*")]

@@ -66,6 +66,7 @@ class RunDirectory:
         self.summary = self.path / "summary.json"
         self.checkpoint = self.path / "best.ckpt"
         self.predictions = self.path / "predictions.csv"
+        self.out_of_fold = self.path / "out_of_fold.npz"
         self.tensorboard = self.path / "tensorboard"
         self.weights = self.path / "weights"
         self.figures = self.path / "figures"
@@ -195,6 +196,13 @@ def write_text(path: Path, text: str) -> None:
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """A CSV with every digit of its numbers."""
     write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+
+
+def write_arrays(path: Path, content: Mapping[str, Any]) -> None:
+    """An .npz file, compressed."""
+    import numpy as np
+
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **content))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

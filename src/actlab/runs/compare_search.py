@@ -25,10 +25,11 @@ from actlab.members import derive_seed
 from actlab.run_files import RunDirectory
 from actlab.runs.evaluate import MEMBERS, Setting, Work, level_text, setting_of, variants
 from actlab.runs.experiment import Experiment
-from actlab.runs.results import score_of, terms_of
+from actlab.runs.results import MANY_ROWS, frames, terms_of
 from actlab.settings import RACE_REPEATS
 from actlab.verdict.race import LOOKS, Terms, least_budget, run
 from actlab.verdict.rates import best_rate, further_rates, kept
+from actlab.verdict.summary import repeat_scores
 
 # What the key of a comparison's cell names besides the repeat.
 VARIED = ("activation", "learning_rate")
@@ -203,17 +204,12 @@ class Compare(Experiment):
             # sure to be needed, whatever the rates of the others turn out to be
             counts = dict.fromkeys(rates, self.terms.looks[0][0])
         else:
-            race = run({name: self._scores(name, rate, done) for name, rate in rates.items()}, self.terms)
+            counting = [trial for key, trial in done.items() if json.loads(key)["repeat"] >= 1]
+            own = repeat_scores(frames(counting)[MEMBERS], self.fold_sizes)
+            race = run({name: own.get(name, []) for name in rates}, self.terms)
             counts = {name: max([race.used[name], *race.missing.get(name, ())]) for name in rates}
         most = max(counts.values(), default=0)
         return [(name, rates[name], r) for r in range(1, most + 1) for name, count in counts.items() if r <= count]
-
-    def _scores(self, name: str, learning_rate: float, done: Mapping[str, FrozenTrial]) -> list[float]:
-        """Of repeats 1, 2, ... as far as they are done one after the other."""
-        scores: list[float] = []
-        while (trial := done.get(cell_key(name, learning_rate, len(scores) + 1))) is not None:
-            scores.append(score_of(trial, self.fold_sizes))
-        return scores
 
     @property
     def n_trials_at_most(self) -> int:
@@ -232,6 +228,9 @@ class Compare(Experiment):
     def keeps_networks(self, work: Work) -> bool:
         # those of the model's folds, which the report looks into; all others only predict, and that is kept
         return work.repeats == (1,)
+
+    def keeps_predictions(self, work: Work) -> bool:
+        return work.repeats != (0,) and self.table.n_rows <= MANY_ROWS
 
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         steps = rungs(self.configuration.trainer["max_epochs"])

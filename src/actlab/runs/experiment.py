@@ -220,6 +220,10 @@ class Experiment(ABC):
         """Whether networks of a trial are kept on disk until the results are written."""
         return True
 
+    def keeps_predictions(self, work: Work) -> bool:
+        """Whether what a trial's networks predict for rows that they never saw is kept in the study."""
+        return False
+
     def callbacks(self, claimed: Mapping[int, optuna.Trial]) -> list[pl.Callback]:
         """What goes along with the training of a population."""
         return [self.progress, self.live] if self.progress is not None else [self.live]
@@ -273,13 +277,15 @@ class Experiment(ABC):
         return False
 
     def _write(self) -> dict[str, Any]:
-        done = self.study.done()
-        trials = {cell.number: done[cell.key] for cell in self.plan()}
+        done, cells = self.study.done(), self.plan()
+        trials = [done[cell.key] for cell in cells]
         settings = {
-            number: self.work_of(trial.user_attrs[CELL], trial.params).setting for number, trial in trials.items()
+            place: self.work_of(cell.key, trial.params).setting
+            for place, (cell, trial) in enumerate(zip(cells, trials, strict=True))
         }
+        self.networks.numbers = {place: cell.number for place, cell in enumerate(cells)}
         own = (self.command, self.configuration, self.run, self.networks, self.study.optuna)
-        return ResultFiles(*own, list(trials.values()), settings).write()
+        return ResultFiles(*own, trials, settings).write()
 
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)
@@ -327,10 +333,12 @@ class Experiment(ABC):
             assert self.table.target is not None
             target_sd = float(np.std(self.networks.target.forward(self.table.target)))
             for result in evaluate(work, self.evaluation, self.table, callbacks, snapshots):
-                if self.keeps_networks(work[result.number]):
+                own = work[result.number]
+                if self.keeps_networks(own):
                     self.networks.save(result.number, result.outcomes)
                 pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
-                attributes = attributes_of(result, monitor, target_sd)
+                predictions = self.networks.out_of_fold(result.outcomes) if self.keeps_predictions(own) else None
+                attributes = attributes_of(result, monitor, target_sd, predictions)
                 self.study.complete(claimed[result.number], result.value, attributes, pruned)
             snapshots.clear()
         except BaseException:

@@ -5,11 +5,10 @@ is about single networks, does not say whose mean is best. So activations are sc
 networks, and the best few go into the model in equal parts. In nested cross-validation that beat the winner alone, and
 weights fitted on out-of-fold predictions were no better than equal ones (docs/accuracy.md).
 
-What is shipped are new networks of these settings. Those of the comparison gave up rows to stop early and to choose
-the learning rate; both are known now, and the model trains on all rows outside a fold.
+What is shipped are new networks of these settings, in the folds of the first repeat that counts. Those of the
+comparison gave up rows to stop early; how long to train is known now, and the model trains on all rows outside a fold.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -33,7 +33,10 @@ from actlab.networks.trained import TrainedNetwork
 from actlab.run_files import RunDirectory, write_frame
 from actlab.runs.evaluate import Evaluation, Setting, Work, evaluate, make_member, snapshots_in, train_in_waves
 from actlab.settings import CompareSettings, ProtocolSettings
+from actlab.verdict.simultaneous import FloatArray
 from actlab.verdict.summary import PAIR
+
+Float32Array = npt.NDArray[np.float32]
 
 # Of the shipped networks' training in best epochs of those that stopped early: an annealed training gains from more
 # (Concrete: 0.1538 at 1, 0.1489 at 1.5, 0.1458 at 2; docs/accuracy.md).
@@ -63,6 +66,8 @@ class RunNetworks:
     ) -> None:
         self.directory, self.evaluation, self.table, self.splits = directory, evaluation, table, splits
         self.target = Target.of(evaluation.data.target_transform)
+        # trial of the results to the number that its networks were saved under, where these differ
+        self.numbers: Mapping[int, int] = {}
         self._fitted: dict[Split, tuple[Preprocessor, TargetScaler]] = {}
         assert table.target is not None
         self._actual, truth = table.target, torch.from_numpy(table.target)
@@ -76,14 +81,25 @@ class RunNetworks:
             self._fitted.setdefault(network.member.split, (network.preprocessor, network.scaler))
         write_checkpoint(self.directory / f"{number}.pt", [network.to_dict() for network in networks])
 
-    def load(self, number: int, setting: Setting) -> list[TrainedNetwork]:
-        """The networks of a trial; trained again where the files are on another machine."""
-        file = self.directory / f"{number}.pt"
+    def load(self, number: int, setting: Setting, repeats: Sequence[int] = (0,)) -> list[TrainedNetwork]:
+        """The networks of a trial; trained again where they were not kept, or the files are on another machine."""
+        kept = self.numbers.get(number, number)
+        file = self.directory / f"{kept}.pt"
         if not file.exists():
-            (result,) = evaluate({number: Work(setting, (1,))}, self.evaluation, self.table)
-            self.save(number, result.outcomes)
+            (result,) = evaluate({kept: Work(setting, tuple(repeats))}, self.evaluation, self.table)
+            self.save(kept, result.outcomes)
         found = torch.load(file, weights_only=True)
         return [TrainedNetwork.from_dict(one, *self._fit(Split(**one["member"]["split"]))) for one in found]
+
+    def predict_again(self, number: int, setting: Setting, repeats: Sequence[int]) -> Float32Array:
+        """`out_of_fold` of a trial whose predictions were not kept, by training it again."""
+        (result,) = evaluate({number: Work(setting, tuple(repeats))}, self.evaluation, self.table)
+        return self.out_of_fold(result.outcomes)
+
+    @property
+    def truth(self) -> FloatArray:
+        """(n,) target of all rows, on the scale trained on."""
+        return self._truth.numpy()
 
     def _fit(self, split: Split) -> tuple[Preprocessor, TargetScaler]:
         """What the training rows of a split say; fitted once, and not at all where a network brought it."""
@@ -94,28 +110,31 @@ class RunNetworks:
         return self._fitted[split]
 
     def load_chosen(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[TrainedNetwork]:
-        """The networks of the rows of `summary.choose`: for each (repeat, fold) those of its chosen trial."""
-        # the folds of an activation mostly choose the same few trials
-        found = {trial: self.load(trial, settings[trial]) for trial in dict.fromkeys(chosen.trial.tolist())}
-        rows = chosen[["trial", *PAIR]].itertuples(index=False, name=None)
+        """The networks of the rows of `summary.choose`, in the folds of the first repeat that counts."""
+        first = first_repeat(chosen)
+        repeats = {trial: sorted(set(rows.repeat)) for trial, rows in first.groupby("trial")}
+        found = {trial: self.load(trial, settings[trial], own) for trial, own in repeats.items()}  # type: ignore[index,arg-type]
+        rows = first[["trial", *PAIR]].itertuples(index=False, name=None)
         return [network for trial, *fold in rows for network in found[trial] if network.fold == tuple(fold)]
 
     def train_again(
-        self, chosen: pd.DataFrame, settings: Mapping[int, Setting], size: int, callbacks: Sequence[pl.Callback] = ()
+        self,
+        rows: pd.DataFrame,
+        epochs: Mapping[str, int],
+        settings: Mapping[int, Setting],
+        size: int,
+        callbacks: Sequence[pl.Callback] = (),
     ) -> list[TrainedNetwork]:
-        """New networks of the rows of `summary.choose`, `size` each, on all rows outside their folds.
+        """New networks of some rows of `summary.choose`, `size` each, on all rows of the table outside their folds.
 
-        Nothing is held back to stop them: each trains for `LENGTH` times the mean best epoch of the networks that
-        stopped early in its fold, its learning rate falling to zero. None of them saw the fold's test rows, so their
-        mean on these is scored as honestly as that of the first ones.
+        Nothing is held back to stop them: each trains for the `epochs` of its activation, its learning rate falling to
+        zero. None of them saw the fold's test rows, so their mean on these is scored as honestly as that of the first
+        ones.
         """
         evaluation = self.evaluation
-        usable = chosen.loc[np.isfinite(chosen.val), ["trial", *PAIR, "best_epoch"]]
         members = [
-            make_member(
-                trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, max(1, round(LENGTH * best_epoch))
-            )
-            for trial, repeat, fold, best_epoch in usable.itertuples(index=False, name=None)
+            make_member(trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, epochs[name])
+            for name, trial, repeat, fold in rows[["activation", "trial", *PAIR]].itertuples(index=False, name=None)
             for inner in range(size)
         ]
         wider = replace(evaluation, protocol=replace(evaluation.protocol, inner=max(size, evaluation.protocol.inner)))
@@ -123,7 +142,7 @@ class RunNetworks:
         snapshots = snapshots_in(self.directory, wider, self.table, keeps_results=True)
         return networks_of(train_in_waves(members, wider, self.table, callbacks, snapshots)) if members else []
 
-    def _test_rows(self, fold: FoldKey) -> Rows:
+    def test_rows(self, fold: FoldKey) -> Rows:
         return self.splits[Split(*fold, 0)].test
 
     def _errors(self, networks: Sequence[TrainedNetwork]) -> dict[FoldKey, Tensor]:
@@ -132,31 +151,52 @@ class RunNetworks:
         for network in networks:
             assert network.test_predictions is not None
             predictions.setdefault(network.fold, []).append(network.test_predictions)
-        return {fold: self._truth[self._test_rows(fold)] - torch.stack(own) for fold, own in predictions.items()}
+        return {fold: self._truth[self.test_rows(fold)] - torch.stack(own) for fold, own in predictions.items()}
 
     def residuals(self, networks: Sequence[TrainedNetwork]) -> tuple[FoldResiduals, ...]:
         """Errors, means and spreads of each fold's networks on its test rows."""
         parts = []
         for fold, errors in self._errors(networks).items():
-            found = fold_prediction((self._truth[self._test_rows(fold)] - errors).numpy())
+            found = fold_prediction((self._truth[self.test_rows(fold)] - errors).numpy())
             parts.append(FoldResiduals(*fold, errors.mean(0), *map(torch.from_numpy, found)))
         return tuple(parts)
 
-    def infinite_ensemble_scores(self, networks: Sequence[TrainedNetwork]) -> dict[FoldKey, float]:
-        """The score on the test rows of each (repeat, fold) that the mean of infinitely many such networks would have.
+    def out_of_fold(self, outcomes: Sequence[Outcome]) -> Float32Array:
+        """(draws, n) what the networks of one setting predict for rows that they never saw, on the scale trained on.
 
-        The squared error of a mean of n networks is that of an infinite mean plus their variance over n. Taken off, it
-        is estimated without bias (the score, its root, nearly so); of a single network it is not known and stays in.
+        A draw is an inner split of a repeat, in order. nan where a network diverged.
         """
-        scores = {}
-        for fold, errors in self._errors(networks).items():
-            noise = errors.var(0).mean() / len(errors) if len(errors) > 1 else torch.zeros(())
-            scores[fold] = (errors.mean(0).square().mean() - noise).clamp_min(0).sqrt().item()
-        return scores
+        draws = sorted({(o.member.split.repeat, o.member.split.inner) for o in outcomes})
+        found = np.full((len(draws), self.table.n_rows), np.nan, dtype=np.float32)
+        for outcome in outcomes:
+            split, network = outcome.member.split, outcome.network
+            if network is not None and network.test_predictions is not None:
+                rows = self.test_rows((split.repeat, split.fold))
+                found[draws.index((split.repeat, split.inner)), rows] = network.test_predictions.numpy()
+        return found
+
+    def squared_errors(self, predictions: npt.NDArray[np.floating[Any]]) -> FloatArray:
+        """(n,) of predictions (draws, n) on the scale trained on, averaged over the draws."""
+        return np.asarray(np.square(predictions.astype(np.float64) - self._truth.numpy()).mean(0))
+
+    def endless_errors(self, predictions: npt.NDArray[np.floating[Any]]) -> FloatArray:
+        """(n,) squared errors of all rows that the mean of infinitely many networks would have, estimated.
+
+        `predictions` is (draws, n), on the scale trained on: of each row by several networks that never saw it. The
+        squared error of a mean of n networks is that of an infinite mean plus their variance over n. Taken off, it is
+        estimated without bias, and may be below zero for a row; of a single network it is not known and stays in.
+        """
+        errors = np.asarray(predictions, dtype=np.float64) - self._truth.numpy()
+        noise = errors.var(0, ddof=1) / len(errors) if len(errors) > 1 else 0.0
+        return np.asarray(np.square(errors.mean(0)) - noise)
 
     def score(self, networks: Sequence[TrainedNetwork]) -> float:
-        """Mean over (repeat, fold) of the score of the fold's averaged networks on rows none of them saw."""
-        scores = [part.residuals.square().mean().sqrt().item() for part in self.residuals(networks)]
+        """The root of the mean squared error over all rows, each by the averaged networks of the fold that tests it;
+        the mean over repeats."""
+        squares: dict[int, list[Tensor]] = {}
+        for part in self.residuals(networks):
+            squares.setdefault(part.repeat, []).append(part.residuals.square())
+        scores = [torch.cat(own).mean().sqrt().item() for own in squares.values()]
         return float(np.mean(scores)) if scores else float("nan")
 
     def predictions(self, networks: Sequence[TrainedNetwork]) -> pd.DataFrame:
@@ -166,7 +206,7 @@ class RunNetworks:
         """
         frames = []
         for part in self.residuals(networks):
-            rows = self._test_rows((part.repeat, part.fold))
+            rows = self.test_rows((part.repeat, part.fold))
             actual, ids = self._actual[rows], self.table.ids
             own_ids = {"id": ids.iloc[rows].to_numpy()} if ids is not None else {}
             predicted = self.target.predicted(actual, part.residuals.numpy())
@@ -186,29 +226,39 @@ class RunNetworks:
         return scores
 
 
+def first_repeat(chosen: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the first repeat that counts; an activation's own first one would pair it with other folds."""
+    rows: pd.DataFrame = chosen[chosen.repeat == chosen.repeat.min()]
+    return rows
+
+
 def ship(
     networks: RunNetworks,
     chosen: pd.DataFrame,
+    out_of_fold: Mapping[str, Float32Array],
     settings: Mapping[int, Setting],
     grid: CompareSettings,
     callbacks: Sequence[pl.Callback] = (),
 ) -> tuple[list[TrainedNetwork], dict[str, Any]]:
     """The networks of the model, and what summary.json says about it.
 
-    `test_score` is the mean over (repeat, fold) of the score of the fold's own networks on its test rows. Which
-    activations go in was decided by these rows too; in `test_score_chosen_on_other_folds` the other folds of the
-    repeat decide for each fold, and in `test_score_chosen_on_validation` it has the one activation and rate with the
-    best inner-validation score. `chosen` is what `summary.choose` returns, `settings` those of its trials by number.
+    `test_score` is the root of the mean squared error over all rows, each by the networks of the fold that tests it.
+    Which activations go in was decided by these rows too; in `test_score_chosen_on_other_folds` the other folds decide
+    for each fold, and in `test_score_chosen_on_validation` it has the one activation with the best inner-validation
+    score. `chosen` is what `summary.choose` returns, `out_of_fold` activation to (draws, n) predictions on the scale
+    trained on, `settings` those of its trials by number.
     """
-    scores = scores_by_activation(networks, chosen, settings)
-    keys = fold_keys(chosen)
-    inside = best_activations(scores, keys, grid.ensemble)
-    others = {key: [other for other in keys if other[0] == key[0] and other != key] for key in keys}
-    outside = {key: best_activations(scores, others[key], grid.ensemble) for key in keys}
-    own, elsewhere = (rows_of(chosen, names) for names in (dict.fromkeys(keys, inside), outside))
-    on_validation = chosen.sort_values("val").groupby(PAIR).head(1)
+    usable = first_repeat(chosen[np.isfinite(chosen.val)])
+    squares = squares_by_activation(networks, usable, out_of_fold)
+    keys: list[FoldKey] = squares.columns.to_list()  # type: ignore[assignment]
+    inside = best_activations(squares, keys, grid.ensemble)
+    outside = {key: best_activations(squares, [k for k in keys if k != key], grid.ensemble) for key in keys}
+    own, elsewhere = (rows_of(usable, names) for names in (dict.fromkeys(keys, inside), outside))
+    on_validation = usable.sort_values("val").groupby(PAIR).head(1)
     wanted = pd.concat([own, elsewhere, on_validation]).drop_duplicates(["trial", *PAIR])
-    trained = networks.train_again(wanted, settings, grid.bag, callbacks)
+    best_epochs = chosen[np.isfinite(chosen.val)].groupby("activation").best_epoch.mean()
+    epochs = {str(name): max(1, round(LENGTH * float(mean))) for name, mean in best_epochs.items()}
+    trained = networks.train_again(wanted, epochs, settings, grid.bag, callbacks)
     shipped = networks_of_rows(trained, own)
     label = dict(zip(own.trial, own.activation, strict=True))
     names = [label[network.member.trial] for network in shipped]
@@ -221,29 +271,22 @@ def ship(
     }
 
 
-def scores_by_activation(networks: RunNetworks, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> pd.DataFrame:
-    """Test score of infinitely many networks of each activation, by (repeat, fold); nan where there is none."""
-    found = {
-        name: networks.infinite_ensemble_scores(networks.load_chosen(rows[rows.score.notna()], settings))
-        for name, rows in chosen.groupby("activation")
-    }
-    keys = fold_keys(chosen)
-    table = [[own.get(key, math.nan) for key in keys] for own in found.values()]
-    return pd.DataFrame(table, index=list(found), columns=pd.MultiIndex.from_tuples(keys), dtype=float)
+def squares_by_activation(
+    networks: RunNetworks, usable: pd.DataFrame, out_of_fold: Mapping[str, Float32Array]
+) -> pd.DataFrame:
+    """Sums of the squared errors of infinitely many averaged networks, one row an activation, one column each (repeat,
+    fold) of the model, whose test rows they are summed over."""
+    keys = sorted(set(usable[PAIR].itertuples(index=False, name=None)))
+    rows = {key: networks.test_rows(key) for key in keys}
+    names = [str(name) for name in dict.fromkeys(usable.activation) if name in out_of_fold]
+    errors = {name: networks.endless_errors(out_of_fold[name]) for name in names}
+    table = [[float(errors[name][rows[key]].sum()) for key in keys] for name in names]
+    return pd.DataFrame(table, index=names, columns=pd.MultiIndex.from_tuples(keys), dtype=float)
 
 
-def fold_keys(chosen: pd.DataFrame) -> list[FoldKey]:
-    return sorted(set(chosen[PAIR].itertuples(index=False, name=None)))
-
-
-def best_activations(scores: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:
-    """The activations with the lowest mean over some folds, best first, that are close to the best of them.
-
-    One that has no score in more of these folds than others is left out.
-    """
-    own = scores[list(keys)]
-    n_missing = own.isna().sum(axis=1)
-    order = own[n_missing == n_missing.min()].mean(axis=1).dropna().sort_values(kind="stable")
+def best_activations(squares: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:
+    """The activations with the lowest score over the rows of some folds, best first, that are close to the best."""
+    order = squares[list(keys)].sum(axis=1).clip(lower=0).pow(0.5).dropna().sort_values(kind="stable")
     return [str(name) for name in order[order <= (1 + CLOSE) * order.min()].index[:at_most]]
 
 

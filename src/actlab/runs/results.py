@@ -4,8 +4,10 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -16,31 +18,37 @@ import torch
 from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
-from actlab.data.splits import fold_sizes
+from actlab.data.splits import fold_sizes, splits_of
 from actlab.data.target import Target
 from actlab.diagnostics import measures
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.diagnostics.measures import BinRecord, ConvergenceRecord, StepCost
+from actlab.members import Split
+from actlab.model.checkpoint import config_hash
 from actlab.networks.trained import TrainedNetwork
 from actlab.report.optuna_figures import draw_study, importance_shares
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
-from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
-from actlab.runs.evaluate import (
-    CURVES,
-    MEMBERS,
-    Setting,
-    TrialResult,
-    baseline_of,
-    variants,
+from actlab.run_files import (
+    CurveRecord,
+    MemberRecord,
+    RunDirectory,
+    jsonable,
+    to_frame,
+    write_arrays,
+    write_frame,
+    write_json,
 )
-from actlab.runs.model_building import RunNetworks, ship
+from actlab.runs.evaluate import CURVES, MEMBERS, Setting, TrialResult, baseline_of, variants
+from actlab.runs.model_building import Float32Array, RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
 from actlab.runs.references import mean_scores, reference_predictions
 from actlab.settings import CompareSettings, ProtocolSettings
 from actlab.verdict.claims import Measurements, claims
-from actlab.verdict.race import Terms, default_budget, look_reached, run
-from actlab.verdict.summary import choose, fold_ratio, repeat_scores, summarise
+from actlab.verdict.race import Race, Terms, default_budget, look_reached
+from actlab.verdict.race import run as run_race
+from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, row_sums
+from actlab.verdict.summary import choose, repeat_scores, summarise
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
 # user attributes of a trial, which are also files of the run, and what their rows are
@@ -51,6 +59,10 @@ RECORDS: dict[str, type[Any]] = {
     HEALTH: HealthRecord,
     CONVERGENCE: ConvergenceRecord,
 }
+# user attribute of a trial that counts: what its networks predict for rows that they never saw
+PREDICTIONS = "predictions"
+# Rows beyond which predictions are not kept for each network.
+MANY_ROWS = 200_000
 # Networks whose pre-activations are looked at.
 MAX_NETWORKS = 6
 
@@ -70,24 +82,18 @@ def terms_of(asked: CompareSettings, n_settings: int) -> Terms:
     return terms
 
 
-def score_of(trial: FrozenTrial, fold_sizes: Sequence[int]) -> float:
-    """The root of the mean squared error over all rows that a cell's networks tested; nan where one has no score."""
-    rows = trial.user_attrs[MEMBERS]
-    total, n_inner = 0.0, len(rows) / len(fold_sizes)
-    for row in rows:
-        if row["test_score"] is None:
-            return math.nan
-        total += fold_sizes[row["fold"]] * row["test_score"] ** 2 / n_inner
-    return math.sqrt(total / sum(fold_sizes))
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of what the numbers depend on."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
-def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float) -> dict[str, list[Any]]:
-    """A trial's records as its study keeps them: without names of columns, most of the room (members have them)."""
+def attributes_of(
+    result: TrialResult, monitor: HealthMonitor, target_sd: float, predictions: Float32Array | None = None
+) -> dict[str, Any]:
+    """A trial's records as its study keeps them: without names of columns, most of the room (members have them).
+
+    `predictions` (draws, n) are those of rows that its networks never saw; they are what later looks need.
+    """
     records: dict[str, list[Any]] = {
         CURVES: result.curve_records(),
         HEALTH: monitor.of(result.number),
@@ -95,21 +101,28 @@ def attributes_of(result: TrialResult, monitor: HealthMonitor, target_sd: float)
     }
     named = {key: [vars(one) | {"activation": result.setting.label} for one in own] for key, own in records.items()}
     rows = {key: [jsonable(list(record.values())) for record in own] for key, own in named.items()}
-    return {MEMBERS: [jsonable(vars(record)) for record in result.member_records()], **rows}
+    kept = {} if predictions is None else {PREDICTIONS: b64encode(predictions.tobytes()).decode()}
+    return {MEMBERS: [jsonable(vars(record)) for record in result.member_records()], **rows, **kept}
 
 
-def frames(attributes: Iterable[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Key of `RECORDS` to its frame, from the user attributes of finished trials."""
-    kept = list(attributes)
+def predictions_of(trial: FrozenTrial, n_rows: int) -> Float32Array | None:
+    """What `attributes_of` kept; None where there are too many rows, or the trial does not count."""
+    text = trial.user_attrs.get(PREDICTIONS)
+    return None if text is None else np.frombuffer(b64decode(text), dtype=np.float32).reshape(-1, n_rows)
+
+
+def frames(trials: Iterable[FrozenTrial]) -> dict[str, pd.DataFrame]:
+    """Key of `RECORDS` to its frame, from finished trials; `trial` is their place among these."""
+    kept = [trial.user_attrs for trial in trials]
     return {
-        key: to_frame([_record(kind, row) for own in kept for row in own.get(key, [])], kind)
+        key: to_frame([_record(kind, row, place) for place, own in enumerate(kept) for row in own.get(key, [])], kind)
         for key, kind in RECORDS.items()
     }
 
 
-def _record(kind: type[Any], row: Any) -> Any:
+def _record(kind: type[Any], row: Any, place: int) -> Any:
     values = row if isinstance(row, dict) else dict(zip([c.name for c in fields(kind)], row, strict=True))
-    return kind(**{name: math.nan if value is None else value for name, value in values.items()})
+    return kind(**{name: math.nan if value is None else value for name, value in values.items()} | {"trial": place})
 
 
 def first_variants(settings: Mapping[int, Setting]) -> dict[str, str]:
@@ -150,27 +163,40 @@ class ResultFiles:
     trials: Sequence[FrozenTrial]
     settings: Mapping[int, Setting]
 
+    @property
+    def is_comparison(self) -> bool:
+        return self.command == "compare"
+
+    @cached_property
+    def fold_sizes(self) -> list[int]:
+        return fold_sizes(self.networks.table.n_rows, self.configuration.compare.folds)
+
     def write(self) -> dict[str, Any]:
         """Every file of the run directory; returns the summary, which is written last."""
         self.run.sweep()
-        records = frames(trial.user_attrs for trial in self.trials)
+        records = frames(self.trials)
         for key, frame in records.items():
             write_frame(getattr(self.run, key), frame)
         members, asked, summary = records[MEMBERS], self.configuration, self._header()
-        baseline, ratio = baseline_of(asked.compare.baseline, variants(asked)), fold_ratio(summary)
-        is_comparison, sizes = self.command == "compare", fold_sizes(self.networks.table.n_rows, asked.compare.folds)
-        terms = terms_of(asked.compare, members.activation.nunique())
-        race = run(repeat_scores(members, sizes), terms) if is_comparison else None
-        summary |= summarise(members, sizes, race, baseline, [] if is_comparison else asked.search.learning_rate)
-        chosen = choose(members, is_comparison)
+        chosen = choose(members, self.is_comparison)
+        predictions = self._predictions(chosen)
+        race = self._race(members, predictions) if self.is_comparison else None
+        baseline = baseline_of(asked.compare.baseline, variants(asked))
+        summary |= summarise(members, self.fold_sizes, race, baseline, asked.search.learning_rate)
+        self._write_out_of_fold(chosen, predictions)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
-            networks, summary["ensemble"] = ship(self.networks, chosen, self.settings, asked.compare, [progress])
-        references = list(reference_predictions(self.networks.table, self.networks.splits, asked.data))
+            own = {name: np.concatenate(list(repeats.values())) for name, repeats in predictions.items()}
+            networks, summary["ensemble"] = ship(
+                self.networks, chosen, own, self.settings, asked.compare, [progress]
+            )
+        rows = {split: self.networks.splits[split] for split in splits_of([self.first_repeat], self._once)}
+        references = list(reference_predictions(self.networks.table, rows, asked.data))
         summary["references"] = mean_scores(references)
-        if is_comparison:
+        if race is not None:
             ridge = {(one.repeat, one.fold): one.score for one in references if one.name == "ridge"}
-            summary |= self._claims(records, ratio, asked.compare.rope, ridge)
+            summary |= self._claims(records, race, ridge)
+            summary["protocol"] |= self._protocol_of(race, members)
         else:
             scores = members.groupby("trial").val_score.mean()
             summary["trials"] = [
@@ -194,8 +220,91 @@ class ResultFiles:
         shutil.rmtree(self.run.weights, ignore_errors=True)
         return dict(jsonable(summary))
 
+    @property
+    def first_repeat(self) -> int:
+        """That counts: a comparison's 0 is its sweep."""
+        return int(self.is_comparison)
+
+    @property
+    def _once(self) -> ProtocolSettings:
+        """The protocol without inner parts."""
+        return replace(self.networks.evaluation.protocol, inner=1)
+
+    def _predictions(self, chosen: pd.DataFrame) -> dict[str, dict[int, Float32Array]]:
+        """Activation to repeat to (inner, n) predictions of rows by networks that never saw them, on the scale trained
+        on, as far as all networks of the repeat have some."""
+        found: dict[str, dict[int, Float32Array]] = {}
+        for name, trial in chosen[["activation", "trial"]].drop_duplicates().itertuples(index=False, name=None):
+            repeats = sorted(set(chosen[chosen.trial == trial].repeat))
+            kept = predictions_of(self.trials[trial], self.networks.table.n_rows)
+            if kept is None:
+                kept = self.networks.predict_again(trial, self.settings[trial], repeats)
+            for repeat, own in zip(repeats, np.split(kept, len(repeats)), strict=True):
+                if np.isfinite(own).all():
+                    found.setdefault(str(name), {})[repeat] = own
+        return found
+
+    def _race(self, members: pd.DataFrame, predictions: Mapping[str, Mapping[int, Float32Array]]) -> Race:
+        """With what the errors of rows say of new ones."""
+        scores = repeat_scores(members, self.fold_sizes)
+        entered = {name: scores.get(name, []) for name in dict.fromkeys(members.activation) if name in scores}
+        terms = terms_of(self.configuration.compare, len(set(members.activation)))
+        n_repeats = max(map(len, entered.values()), default=0)
+
+        def squared_errors() -> Iterator[dict[str, FloatArray]]:
+            for repeat in range(1, n_repeats + 1):
+                own = {name: repeats[repeat] for name, repeats in predictions.items() if repeat in repeats}
+                yield {name: self.networks.squared_errors(values) for name, values in own.items()}
+
+        units = Units.rows(self.networks.table.n_rows)
+        looks = [look for look, _ in terms.looks if look <= n_repeats]
+        sums = row_sums(squared_errors(), units, looks) if looks else {}
+        return run_race(entered, terms, RowNoise(units, self.configuration.compare.folds, sums))
+
+    def _write_out_of_fold(self, chosen: pd.DataFrame, predictions: Mapping[str, Mapping[int, Float32Array]]) -> None:
+        rates = chosen.groupby("activation").learning_rate.first()
+        names = [str(name) for name in dict.fromkeys(chosen.activation) if name in predictions]
+        content: dict[str, Any] = {
+            "activations": np.array(names),
+            "learning_rates": np.array([rates[name] for name in names]),
+            "actual": self.networks.truth,
+        }
+        is_large = self.networks.table.n_rows > MANY_ROWS
+        for place, name in enumerate(names):
+            repeats = predictions[name]
+            content[f"repeats_{place}"] = np.array(list(repeats))
+            if is_large:
+                squares = (self.networks.squared_errors(own) for own in repeats.values())
+                content[f"squared_errors_{place}"] = np.sum(list(squares), axis=0, dtype=np.float32)
+            else:
+                content[f"predictions_{place}"] = np.stack(list(repeats.values()))
+        write_arrays(self.run.out_of_fold, content)
+
+    def _protocol_of(self, race: Race, members: pd.DataFrame) -> dict[str, Any]:
+        """What the race did, for `protocol` of summary.json."""
+        swept = members[members.repeat == 0]
+        return {
+            "rope": race.terms.rope,
+            "looks": [
+                {
+                    "n_repeats": look.n_repeats,
+                    "alpha": look.alpha,
+                    "entered": len(look.entered),
+                    "left": list(look.left),
+                    "leader": look.best,
+                }
+                for look in race.looks
+            ],
+            "ending": race.ending,
+            "budget": race.terms.budget if self.configuration.compare.protocol == "race" else None,
+            "n_networks": race.n_networks,
+            "n_networks_swept": len(swept),
+            "seconds_per_network": float(members.seconds.mean()),
+            "repeats_done": race.looks[-1].n_repeats if race.looks else 0,
+        }
+
     def _claims(
-        self, records: Mapping[str, pd.DataFrame], ratio: float, rope: float, ridge: Mapping[tuple[int, int], float]
+        self, records: Mapping[str, pd.DataFrame], race: Race, ridge: Mapping[tuple[int, int], float]
     ) -> dict[str, Any]:
         """`claims`, `health` and `costs` of summary.json; with factors, about the variants of the first levels."""
         name_of = first_variants(self.settings)
@@ -230,7 +339,7 @@ class ResultFiles:
 
     def _header(self) -> dict[str, Any]:
         configuration, table = self.configuration, self.networks.table
-        some = next(iter(self.networks.splits.values()))
+        some, protocol = self.networks.splits[Split(self.first_repeat, 0, 0)], self.networks.evaluation.protocol
         return {
             "metric": Target.of(configuration.data.target_transform).metric,
             "command": self.command,
@@ -242,8 +351,10 @@ class ResultFiles:
                 "sha256": table.content_hash,
             },
             "protocol": {
-                **{column.name: getattr(configuration.compare, column.name) for column in fields(ProtocolSettings)},
+                "protocol": configuration.compare.protocol if self.is_comparison else "search",
+                **vars(protocol),
                 **{f"n_{part}": len(rows) for part, rows in vars(some).items()},
+                "configuration": config_hash(jsonable(configuration.compared())),
                 "n_trials": len(self.trials),
                 "max_epochs": configuration.trainer["max_epochs"],
                 "patience": configuration.optimizer.patience,
