@@ -41,7 +41,7 @@ python scripts/bad_inputs.py
 BUDGET = (
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.hidden", "[4]", "--model.n_members", "1"),
     *("--compare.activations", "[identity, relu]", "--compare.learning_rates", "[0.01]", "--compare.folds", "2"),
-    *("--compare.inner", "1", "--search.n_trials", "1", "--out", "out"),
+    *("--compare.repeats", "4", "--search.n_trials", "1", "--out", "out"),
 )
 
 

@@ -15,7 +15,8 @@ TEXT = """## A large CSV
 A comparison as a command, one round; peak memory is that of the process.
 """
 LARGE = ["--compare.activations", "[relu, tanh]", "--compare.learning_rates", "[1.0e-3]", "--compare.folds", "2"]
-LARGE += ["--compare.inner", "1", "--trainer.max_epochs", "1", "--data.batch_size", "1024"]
+LARGE += ["--compare.protocol", "grid", "--compare.inner", "1", "--compare.repeats", "1"]
+LARGE += ["--trainer.max_epochs", "1", "--data.batch_size", "1024"]
 
 
 def large_comparison(n_rows: int, n_columns: int) -> dict[str, Any]:

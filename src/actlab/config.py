@@ -172,7 +172,7 @@ def _training_options(command: str, description: str) -> Options:
     options.add("--ckpt_path", type=str | None, default=None, help="A checkpoint, for validate and test.")
     if command == "compare":
         options.parser.epilog = "--data a.yaml b.yaml (in YAML data: [a.yaml, b.yaml]) compares on several data sets."
-        text = "Train winner and close rivals again: short for --compare.confirm true."
+        text = "Take one look more: short for --compare.confirm true."
         options.add("--confirm", type=bool, help=text)
     if command in CKPT_COMMANDS:
         options.add("--allow_code", type=bool, help="Import activation classes that the checkpoint names.")
