@@ -48,12 +48,13 @@ from actlab.data import splits
 from actlab.data.datamodule import prepare
 from actlab.data.table import Table, read_rows, read_table
 from actlab.data.target import Target
+from actlab.members import FoldKey
 from actlab.model.ensemble import Ensemble, load
 from actlab.networks.module import predict
 from actlab.runs import model_building as assembly
 from actlab.runs.compare_search import Compare, compare
 from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of, variants
-from actlab.runs.model_building import best_activations, fold_keys, rows_of, scores_by_activation, ship
+from actlab.runs.model_building import best_activations, first_repeat, rows_of, ship, squares_by_activation
 from actlab.runs.results import frames
 from actlab.verdict.summary import choose
 
@@ -169,23 +170,18 @@ def refit(configuration: Configuration, out: Path, lengths: list[float]) -> None
     """Train a comparison, then the networks of its model for several lengths, and print their scores."""
     experiment = Compare(replace(configuration, out=str(out)))
     experiment.train()
-    done = experiment.study.done()
-    cells = experiment.plan()
-    trials = [done[cell.key] for cell in cells]
-    settings = {cell.number: experiment.work_of(cell.key, {}).setting for cell in cells}
+    files, networks, grid = experiment.result_files(), experiment.networks, configuration.compare
+    chosen = choose(frames(files.trials)["members"], is_comparison=True)
+    out_of_fold = {name: np.concatenate(list(own.values())) for name, own in files.predictions(chosen).items()}
     experiment.study.close()
-    chosen, networks, grid = (
-        choose(frames(trial.user_attrs for trial in trials)["members"], is_comparison=True),
-        experiment.networks,
-        configuration.compare,
-    )
-    scores = scores_by_activation(networks, chosen, settings)
-    names = best_activations(scores, fold_keys(chosen), grid.ensemble)
-    early = rows_of(chosen, dict.fromkeys(fold_keys(chosen), names))
-    print(f"networks that stopped early: {networks.score(networks.load_chosen(early, settings)):.4f}")
+    usable = first_repeat(chosen)
+    squares = squares_by_activation(networks, usable, out_of_fold)
+    keys: list[FoldKey] = squares.columns.to_list()  # type: ignore[assignment]
+    early = rows_of(usable, dict.fromkeys(keys, best_activations(squares, keys, grid.ensemble)))
+    print(f"networks that stopped early: {networks.score(networks.load_chosen(early, files.settings)):.4f}")
     for length in lengths:
         with mock.patch.object(assembly, "LENGTH", length):
-            _, found = ship(networks, chosen, settings, grid)
+            _, found = ship(networks, chosen, out_of_fold, files.settings, grid)
         print(
             f"trained again for {length:g} best epochs: {found['test_score']:.4f} "
             f"({found['test_score_chosen_on_other_folds']:.4f}) by {', '.join(found['activations'])}",

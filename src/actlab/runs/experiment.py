@@ -247,7 +247,7 @@ class Experiment(ABC):
                 return self.run, None
             with self.study.coordinator.lock():
                 # several processes on one directory: who comes second finds the files
-                return self.run, self._written() or self._write()
+                return self.run, self._written() or self.result_files().write()
 
     def _is_done(self) -> bool:
         done = self.study.done()
@@ -276,7 +276,8 @@ class Experiment(ABC):
         print(f"all trials are done; the results are in {writer['directory']} on {writer['host']}", file=sys.stderr)
         return False
 
-    def _write(self) -> dict[str, Any]:
+    def result_files(self) -> ResultFiles:
+        """What the files of the run are written from, once everything is done."""
         done, cells = self.study.done(), self.plan()
         trials = [done[cell.key] for cell in cells]
         settings = {
@@ -285,7 +286,7 @@ class Experiment(ABC):
         }
         self.networks.numbers = {place: cell.number for place, cell in enumerate(cells)}
         own = (self.command, self.configuration, self.run, self.networks, self.study.optuna)
-        return ResultFiles(*own, trials, settings).write()
+        return ResultFiles(*own, trials, settings)
 
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)

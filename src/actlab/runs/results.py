@@ -48,7 +48,7 @@ from actlab.verdict.claims import Measurements, claims
 from actlab.verdict.race import Race, Terms, default_budget, look_reached
 from actlab.verdict.race import run as run_race
 from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, row_sums
-from actlab.verdict.summary import choose, repeat_scores, summarise
+from actlab.verdict.summary import choose, fold_ratio, race_record, repeat_scores, summarise
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
 # user attributes of a trial, which are also files of the run, and what their rows are
@@ -179,24 +179,24 @@ class ResultFiles:
             write_frame(getattr(self.run, key), frame)
         members, asked, summary = records[MEMBERS], self.configuration, self._header()
         chosen = choose(members, self.is_comparison)
-        predictions = self._predictions(chosen)
+        predictions = self.predictions(chosen)
         race = self._race(members, predictions) if self.is_comparison else None
         baseline = baseline_of(asked.compare.baseline, variants(asked))
-        summary |= summarise(members, self.fold_sizes, race, baseline, asked.search.learning_rate)
+        summary["protocol"] |= race_record(race, members)
+        summary |= summarise(
+            members, self.fold_sizes, race, baseline, () if self.is_comparison else asked.search.learning_rate
+        )
         self._write_out_of_fold(chosen, predictions)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
             own = {name: np.concatenate(list(repeats.values())) for name, repeats in predictions.items()}
-            networks, summary["ensemble"] = ship(
-                self.networks, chosen, own, self.settings, asked.compare, [progress]
-            )
+            networks, summary["ensemble"] = ship(self.networks, chosen, own, self.settings, asked.compare, [progress])
         rows = {split: self.networks.splits[split] for split in splits_of([self.first_repeat], self._once)}
         references = list(reference_predictions(self.networks.table, rows, asked.data))
         summary["references"] = mean_scores(references)
         if race is not None:
             ridge = {(one.repeat, one.fold): one.score for one in references if one.name == "ridge"}
             summary |= self._claims(records, race, ridge)
-            summary["protocol"] |= self._protocol_of(race, members)
         else:
             scores = members.groupby("trial").val_score.mean()
             summary["trials"] = [
@@ -230,7 +230,7 @@ class ResultFiles:
         """The protocol without inner parts."""
         return replace(self.networks.evaluation.protocol, inner=1)
 
-    def _predictions(self, chosen: pd.DataFrame) -> dict[str, dict[int, Float32Array]]:
+    def predictions(self, chosen: pd.DataFrame) -> dict[str, dict[int, Float32Array]]:
         """Activation to repeat to (inner, n) predictions of rows by networks that never saw them, on the scale trained
         on, as far as all networks of the repeat have some."""
         found: dict[str, dict[int, Float32Array]] = {}
@@ -280,29 +280,6 @@ class ResultFiles:
                 content[f"predictions_{place}"] = np.stack(list(repeats.values()))
         write_arrays(self.run.out_of_fold, content)
 
-    def _protocol_of(self, race: Race, members: pd.DataFrame) -> dict[str, Any]:
-        """What the race did, for `protocol` of summary.json."""
-        swept = members[members.repeat == 0]
-        return {
-            "rope": race.terms.rope,
-            "looks": [
-                {
-                    "n_repeats": look.n_repeats,
-                    "alpha": look.alpha,
-                    "entered": len(look.entered),
-                    "left": list(look.left),
-                    "leader": look.best,
-                }
-                for look in race.looks
-            ],
-            "ending": race.ending,
-            "budget": race.terms.budget if self.configuration.compare.protocol == "race" else None,
-            "n_networks": race.n_networks,
-            "n_networks_swept": len(swept),
-            "seconds_per_network": float(members.seconds.mean()),
-            "repeats_done": race.looks[-1].n_repeats if race.looks else 0,
-        }
-
     def _claims(
         self, records: Mapping[str, pd.DataFrame], race: Race, ridge: Mapping[tuple[int, int], float]
     ) -> dict[str, Any]:
@@ -317,8 +294,8 @@ class ResultFiles:
         linear = self.networks.load_chosen(chosen[chosen.activation == "identity"], self.settings)
         measured = Measurements(
             members,
-            ratio,
-            rope,
+            fold_ratio({"protocol": vars(self.networks.evaluation.protocol)}),
+            self.configuration.compare.rope,
             health=health,
             convergence=convergence,
             costs={name: (cost.activation_us, cost.network_us) for name, cost in costs.items()},
@@ -337,6 +314,14 @@ class ResultFiles:
         n_features = [network.n_features for network in self.networks.load(first, self.settings[first])]
         return measures.step_costs(widths, max(n_features, default=1), self.configuration.data.batch_size)
 
+    def _terms(self) -> dict[str, Any]:
+        """What the race was held under."""
+        if not self.is_comparison:
+            return {}
+        asked = self.configuration.compare
+        budget = terms_of(asked, len(variants(self.configuration))).budget if asked.protocol == "race" else None
+        return {"rope": asked.rope, "budget": budget}
+
     def _header(self) -> dict[str, Any]:
         configuration, table = self.configuration, self.networks.table
         some, protocol = self.networks.splits[Split(self.first_repeat, 0, 0)], self.networks.evaluation.protocol
@@ -354,6 +339,7 @@ class ResultFiles:
                 "protocol": configuration.compare.protocol if self.is_comparison else "search",
                 **vars(protocol),
                 **{f"n_{part}": len(rows) for part, rows in vars(some).items()},
+                **self._terms(),
                 "configuration": config_hash(jsonable(configuration.compared())),
                 "n_trials": len(self.trials),
                 "max_epochs": configuration.trainer["max_epochs"],
