@@ -9,7 +9,7 @@ import pytest
 
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
-from actlab.runs.references import REFERENCES, mean_scores, ordinal_codes, reference_predictions
+from actlab.runs.references import REFERENCES, ReferencePrediction, mean_scores, ordinal_codes, reference_predictions
 from actlab.settings import DataSettings, ProtocolSettings
 
 DATA = Path(__file__).parents[1] / "data"
@@ -40,14 +40,16 @@ def test_the_median_is_scored_by_hand(settings: DataSettings, transform: str) ->
     table = read_table(settings)
     assert table.target is not None
     y = np.log(table.target) if transform == "log" else table.target
-    splits = make_splits(table.n_rows, ProtocolSettings(folds=3, inner=2), seed=0)
-    by_hand = {
-        split.fold: np.sqrt(np.mean((np.median(np.delete(y, rows.test)) - y[rows.test]) ** 2))
-        for split, rows in splits.items()
-    }
+    splits = make_splits(table.n_rows, ProtocolSettings(folds=7, inner=2), seed=0)
+    errors = np.concatenate(
+        [np.median(np.delete(y, s.test)) - y[s.test] for key, s in splits.items() if key.inner == 0]
+    )
     scores = mean_scores(reference_predictions(table, splits, settings))
     assert list(scores) == list(REFERENCES) == ["median", "ridge", "hist_gradient_boosting"]
-    assert scores["median"] == pytest.approx(np.mean(list(by_hand.values())), rel=1e-12)
+    assert scores["median"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-12)
+    # seven folds of 120 rows differ in size, and their mean root is another number
+    folds = [one.score for one in reference_predictions(table, splits, settings) if one.name == "median"]
+    assert scores["median"] > np.mean(folds) * (1 + 1e-6)
 
 
 def test_inner_splits_change_nothing_and_repeats_add_folds(settings: DataSettings) -> None:
@@ -56,6 +58,15 @@ def test_inner_splits_change_nothing_and_repeats_add_folds(settings: DataSetting
     splits = make_splits(table.n_rows, ProtocolSettings(folds=3, inner=2, repeats=2), seed=0)
     found = [(p.repeat, p.fold) for p in reference_predictions(table, splits, settings) if p.name == "ridge"]
     assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+
+
+def test_a_score_is_the_mean_over_repeats_of_roots_over_their_rows() -> None:
+    def of(repeat: int, n_rows: int, score: float) -> list[ReferencePrediction]:
+        return [ReferencePrediction(name, repeat, 0, np.arange(n_rows), np.zeros(n_rows), score) for name in REFERENCES]
+
+    found = mean_scores([*of(1, 3, 2.0), *of(1, 1, 6.0), *of(2, 4, 1.0)])
+    assert found == dict.fromkeys(REFERENCES, pytest.approx((np.sqrt((3 * 4 + 36) / 4) + 1) / 2))
+    assert mean_scores([*of(1, 3, np.nan), *of(1, 1, 6.0)]) == dict.fromkeys(REFERENCES)
 
 
 def test_every_model_beats_the_median_and_predicts_in_the_unit_of_the_target(settings: DataSettings) -> None:

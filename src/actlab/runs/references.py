@@ -6,6 +6,7 @@ what it chooses (ridge's penalty) it chooses on those rows.
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,9 +98,15 @@ def reference_predictions(
 
 
 def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float | None]:
-    """Mean score over the folds of each reference, lower is better; None where a fold has no finite score."""
-    predictions = list(predictions)
-    means = {name: statistics.fmean(one.score for one in predictions if one.name == name) for name in REFERENCES}
+    """Score of each reference, as activations are scored: the root of the mean squared error over all rows of a repeat,
+    and the mean of it over repeats; lower is better. None where a fold has no finite score."""
+    squares: dict[tuple[str, int], float] = defaultdict(float)
+    n_rows: dict[tuple[str, int], int] = defaultdict(int)
+    for one in predictions:
+        squares[one.name, one.repeat] += len(one.rows) * one.score**2
+        n_rows[one.name, one.repeat] += len(one.rows)
+    roots = {key: math.sqrt(square / n_rows[key]) for key, square in squares.items()}
+    means = {name: statistics.fmean(root for key, root in roots.items() if key[0] == name) for name in REFERENCES}
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
