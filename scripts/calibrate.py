@@ -4,8 +4,11 @@ Races that were trained are kept in the directory `--out`, so that an interrupte
 """
 
 import argparse
+import json
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,22 +33,28 @@ OUTPUT = ROOT / "docs" / "calibration.md"
 BANKS = ROOT / "scripts" / "calibration" / "banks"
 REPEATS = ROOT / "tests" / "data"
 ROPES = (0.02, 0.1, 0.2, 0.4)
-N_SAME_SEEDS, N_DRAWN = 20, 500
+N_SAME_SEEDS, N_DRAWN = 20, 400
 
 
 def banks() -> dict[str, Bank]:
     """Those trained by `--bank`, and real repeats without the scores of folds."""
-    own = {f"{name}, bank": BANKS / f"{name}.csv" for name in SOURCES}
+    own = {f"{name}-bank": BANKS / f"{name}.csv" for name in SOURCES}
     found = {name: read_bank(path) for name, path in own.items() if path.is_file()}
     return found | {name: read_repeats(REPEATS / f"repeats_{name}.csv") for name in SOURCES}
 
 
-def powers(bank: Bank, n_drawn: int) -> list[tuple[str, Power]]:
+def powers(name: str, bank: Bank, n_drawn: int, out: Path) -> list[tuple[str, Power]]:
+    """For every budget and planted size; kept in `out` as long as the bank is the same."""
+    path = out / f"power-{'-'.join(map(str, (name, *bank.scores.shape, n_drawn)))}.json"
+    if path.is_file():
+        return [(budget, Power(**own)) for budget, own in json.loads(path.read_text())]
     budgets = (("default", False), ("none", True))
-    return [(name, power(bank, size, n_drawn, unlimited)) for name, unlimited in budgets for size in PLANTED]
+    found = [(budget, power(bank, size, n_drawn, unlimited)) for budget, unlimited in budgets for size in PLANTED]
+    write_text(path, json.dumps([(budget, asdict(own)) for budget, own in found]))
+    return found
 
 
-def written(judged: Mapping[Scenario, Sequence[Judged]], n_same_seeds: int, n_drawn: int) -> str:
+def written(judged: Mapping[Scenario, Sequence[Judged]], n_same_seeds: int, n_drawn: int, out: Path) -> str:
     """The document; an error where copies on the same seeds are anything but as good."""
     copies = {scenario.name: found for scenario, found in judged.items() if scenario.name.startswith("copies")}
     as_good = {name: [said_as_good(found, rope) for rope in ROPES] for name, found in copies.items() if found}
@@ -53,7 +62,8 @@ def written(judged: Mapping[Scenario, Sequence[Judged]], n_same_seeds: int, n_dr
         found = copies_on_the_same_seeds(100, seed)
         if found != {"verdict": "as good", "cost_at_most": 0.0}:
             raise ValueError(f"a copy on the same seeds is {found} in race {seed}")
-    return document(judged, as_good, n_same_seeds, {n: (b, powers(b, n_drawn)) for n, b in banks().items()}, n_drawn)
+    found_powers = {name: (bank, powers(name, bank, n_drawn, out)) for name, bank in banks().items()}
+    return document(judged, as_good, n_same_seeds, found_powers, n_drawn)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,12 +85,15 @@ def main(arguments: Sequence[str]) -> None:
         fill(BANKS / f"{asked.bank}.csv", source.config, source.settings, asked.repeats)
     elif asked.scenario:
         (found,) = races(SCENARIOS[asked.scenario], [asked.seed])
-        print(found)
+        said = {"worse here": found.here, "worse": found.worse, "of these wrong": found.wrong}
+        print("; ".join(f"{word}: {', '.join(names) or 'none'}" for word, names in said.items()))
+        for name, scores in found.scores.items():
+            print(f"{name:10} {statistics.fmean(scores):.4f} (sd {statistics.stdev(scores):.4f})")
     else:
         for name in asked.only:
             complete(asked.out, SCENARIOS[name], asked.runs)
         judged = {scenario: stored(asked.out, scenario) for scenario in SCENARIOS.values()}
-        text = written(judged, N_SAME_SEEDS, asked.drawn)
+        text = written(judged, N_SAME_SEEDS, asked.drawn, asked.out)
         write_text(asked.output, text)
         print(text)
 

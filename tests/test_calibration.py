@@ -144,7 +144,7 @@ def test_a_calibration_goes_on_where_it_stopped(scripts: Any, tmp_path: Path, mo
     monkeypatch.setattr(scripts.scenarios, "races", races)
     assert len(scripts.scenarios.complete(tmp_path, scenario, 3)) == 3
     with (tmp_path / "mirror-100.jsonl").open("a") as file:
-        file.write(json.dumps(asdict(scripts.scenarios.Judged(9, [], [], [], {}, 0.1)))[:20] + "\n")
+        file.write("\n" + json.dumps(asdict(scripts.scenarios.Judged(9, [], [], [], {}, 0.1)))[:20])
     assert [one.seed for one in scripts.scenarios.complete(tmp_path, scenario, 5)] == [0, 1, 2, 3, 4]
     assert asked == [0, 1, 2, 3, 4]
 

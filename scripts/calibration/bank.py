@@ -141,7 +141,8 @@ class Power:
 def power(bank: Bank, planted: float, n_races: int, is_unlimited: bool, seed: int = 0) -> Power:
     """Races with the default budget, or as far as there are looks, of repeats drawn with replacement."""
     generator = np.random.default_rng([seed, round(1e4 * planted)])
-    return Power(planted, *np.mean([_race(bank, planted, is_unlimited, generator) for _ in range(n_races)], axis=0))
+    found = np.mean([_race(bank, planted, is_unlimited, generator) for _ in range(n_races)], axis=0)
+    return Power(planted, *found.tolist())
 
 
 def _race(bank: Bank, planted: float, is_unlimited: bool, generator: np.random.Generator) -> tuple[float, ...]:

@@ -173,6 +173,7 @@ def stored(directory: Path, scenario: Scenario) -> list[Judged]:
     """The races of a scenario that were trained already, in the order of their numbers."""
     path = _file(directory, scenario)
     lines = path.read_text().splitlines() if path.is_file() else []
+    # a line that was being written when the process was ended is not whole
     found = [Judged(**json.loads(line)) for line in lines if line.endswith("}")]
     return sorted(found, key=lambda one: one.seed)
 
@@ -183,7 +184,7 @@ def complete(directory: Path, scenario: Scenario, n_runs: int) -> list[Judged]:
     directory.mkdir(parents=True, exist_ok=True)
     with _file(directory, scenario).open("a") as file:
         for judged in races(scenario, [seed for seed in range(n_runs) if seed not in done]):
-            file.write(json.dumps(asdict(judged)) + "\n")
+            file.write("\n" + json.dumps(asdict(judged)))
             file.flush()
     return stored(directory, scenario)
 
