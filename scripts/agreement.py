@@ -18,7 +18,7 @@ from calibration.training import generated_table
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "agreement.md"
 N_SEEDS, N_ROWS = 10, 400
-ACTIVATIONS = ["identity", "sigmoid", "tanh", "relu", "elu", "softplus"]
+ACTIVATIONS = ["identity", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu"]
 OVERRIDES: dict[str, Any] = {
     "data": {"target_transform": "none", "batch_size": 32},
     "model": {"hidden": [16, 8]},
@@ -31,7 +31,7 @@ GOOD, WORSE = "as good", "worse"
 def settled(summary: Mapping[str, Any]) -> dict[str, str]:
     """What is settled of each activation: as good as the best, or worse; nothing is said of the others.
 
-    The best one itself is as good where it is known to cost nothing that matters against any other.
+    The best one itself is as good where all others are worse, or it is known to cost nothing that matters against them.
     """
     words = {"worse": WORSE, "worse here": WORSE, "as good": GOOD}
     found = {
@@ -39,9 +39,10 @@ def settled(summary: Mapping[str, Any]) -> dict[str, str]:
         for one in summary["comparisons"]
         if one["against"] == "best" and one["verdict"] in words
     }
-    best = next(row for row in summary["ranking"] if row["activation"] == summary["winner"])
-    if best["cost_at_most"] is not None and best["cost_at_most"] <= summary["protocol"]["rope"]:
-        found[best["activation"]] = GOOD
+    costs = {row["activation"]: row["cost_at_most"] for row in summary["ranking"]}
+    cost, best, protocol = costs[summary["winner"]], summary["winner"], summary["protocol"]
+    if protocol["ending"] == "alone" or (cost is not None and cost <= protocol["rope"]):
+        found[best] = GOOD
     return found
 
 

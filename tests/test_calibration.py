@@ -221,19 +221,23 @@ def test_the_document_holds_every_count_and_the_seeds_of_what_is_wrong(scripts: 
     assert "--scenario copies-200 --seed 0" in text
 
 
-def summary(winner: str, cost_at_most: float | None, **verdicts: str) -> dict[str, Any]:
+def summary(winner: str, cost_at_most: float | None, ending: str, **verdicts: str) -> dict[str, Any]:
     rows = [{"against": "best", "a": winner, "b": name, "verdict": verdict} for name, verdict in verdicts.items()]
     others = [{"against": "baseline", "a": "relu", "b": winner, "verdict": "better"}]
     ranking = [{"activation": winner, "cost_at_most": cost_at_most}]
-    protocol = {"rope": 0.02, "n_networks": 80}
+    protocol = {"rope": 0.02, "n_networks": 80, "ending": ending}
     return {"winner": winner, "ranking": ranking, "comparisons": [*rows, *others], "protocol": protocol}
 
 
 def test_what_is_settled_and_contradicted_is_counted_for_every_two_runs(scripts: Any) -> None:
-    first = summary("elu", 0.05, relu="worse here", tanh="as good", softplus="not settled", identity="diverged")
-    second = summary("relu", 0.01, elu="not settled", tanh="worse", softplus="as good")
+    first = summary(
+        "elu", 0.05, "budget", relu="worse here", tanh="as good", softplus="not settled", identity="diverged"
+    )
+    second = summary("relu", 0.01, "budget", elu="not settled", tanh="worse", softplus="as good")
     assert scripts.agreement.settled(first) == {"relu": "worse", "tanh": "as good"}
     assert scripts.agreement.settled(second) == {"relu": "as good", "tanh": "worse", "softplus": "as good"}
+    alone = summary("relu", None, "alone", elu="worse")
+    assert scripts.agreement.settled(alone) == {"relu": "as good", "elu": "worse"}
     found = scripts.agreement.agreement([scripts.agreement.settled(one) for one in (first, second)])
     # relu and tanh, both ways round; of softplus the first run says nothing
     assert (found.settled, found.confirmed, found.contradicted) == (5, 0, 4)
