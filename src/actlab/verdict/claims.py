@@ -1,10 +1,13 @@
 """What textbooks say of activations, tested one claim at a time on the run's own data.
 
-A claim is a sentence with the parts that it stands on: quantities over pairs, and plain facts. Pairs are (repeat, fold)
-with everything but the activation equal and inner splits averaged. Tests are two-sided corrected resampled t-tests of
-the mean against a threshold, Holm-adjusted over all parts of all claims. Quantities that compare by ratio are tested on
-their logarithms, so value and interval are geometric. A pair without a finite value makes the part `cannot tell`:
-leaving it out would hide a training that failed.
+A claim is a sentence with the parts that it stands on: quantities, and plain facts. A quantity has one value a repeat,
+the plain mean over its folds and inner splits, over the repeats that all its activations have. Given the table these
+are independent draws, so its test is an ordinary two-sided t-test of their mean against a threshold. What is known of
+the sweep alone, which is one repeat, has one value a fold and the corrected resampled t-test of `paired_tests`. All are
+Holm-adjusted over all parts of all claims. Quantities that compare by ratio are tested on their logarithms, so value
+and interval are geometric. A value that is not finite makes the part `cannot tell`: leaving it out would hide a
+training that failed. Differences of scores are those of the race, with its simultaneous intervals, so that no claim
+contradicts the verdict beside it.
 """
 
 import math
@@ -18,22 +21,27 @@ import pandas as pd
 
 from actlab.settings import ALPHA
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
-from actlab.verdict.summary import PAIR, choose
+from actlab.verdict.race import LOOKS, Race
+from actlab.verdict.summary import PAIR
 
 Support = Literal["supported", "not supported", "cannot tell"]
 WORST_FIRST: tuple[Support, ...] = ("not supported", "cannot tell", "supported")
 Side = Literal["above", "below", "at"]
 MEMBER = [*PAIR, "inner"]
-PLAIN_MEAN = partial(pd.Series.mean, skipna=False)
+# Fewer values have no test: with three, a t interval is four times as wide as the values' own spread.
+FEWEST = LOOKS[0]
+# A spread under this share of the values is rounding.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Part:
     """One quantity of a claim; nan is what a plain fact, or a quantity that could not be tested, does not have.
 
-    The interval is that of this quantity alone, `p` two-sided against `threshold`. `side` is where the claim puts the
-    quantity, `at` for a fact. One whose whole interval lies short of `refuted_at` is too small to support the claim.
-    `pairs` are (repeat, fold, value), for timings (0, round, value); `reason` says why the verdict is `cannot tell`.
+    The interval is that of this quantity alone, of a score's difference that of the race; `p` is two-sided against
+    `threshold`. `side` is where the claim puts the quantity, `at` for a fact. A score's difference whose whole interval
+    lies short of `refuted_at` is too small to support the claim. `values` are (repeat, value), of the sweep (fold,
+    value), of timings (round, value); `reason` says why the verdict is `cannot tell`.
     """
 
     what: str
@@ -45,37 +53,39 @@ class Part:
     threshold: float = math.nan
     side: Side = "above"
     refuted_at: float = math.nan
-    pairs: tuple[tuple[int, int, float], ...] = ()
+    values: tuple[tuple[int, float], ...] = ()
     verdict: Support = "cannot tell"
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "n": len(self.pairs), "pairs": [list(pair) for pair in self.pairs]}
+        return {**vars(self), "n": len(self.values), "values": [list(one) for one in self.values]}
 
 
-def over_pairs(
+def mean_part(
     what: str,
     values: "pd.Series[float]",
-    test_train_ratio: float,
     side: Side,
     threshold: float,
-    refuted_at: float = math.nan,
     is_ratio: bool = False,
+    test_train_ratio: float = 0.0,
 ) -> Part:
-    """A part that is the mean of `values`: a difference, ratio or plain value a pair, indexed by (repeat, fold).
+    """A part that is the mean of `values`: a difference, ratio or plain value a repeat, indexed by it; not judged yet.
 
-    `test_train_ratio` is as in `paired_tests`, and 0 for rounds of a timing, which share no data. Ratios are tested on
-    logarithms: one that is not > 0 counts as not finite.
+    `test_train_ratio` is that of `paired_tests` where the values are those of folds, which share training rows. Ratios
+    are tested on logarithms: one that is not > 0 counts as not finite. Values without any spread have no test: nothing
+    tells how far they are so by luck.
     """
     plain = values.to_numpy(dtype=np.float64)
-    pairs = tuple((int(r), int(f), float(v)) for (r, f), v in zip(values.index.tolist(), plain.tolist(), strict=True))
-    empty = Part(what, threshold=threshold, side=side, refuted_at=refuted_at, pairs=pairs)
-    if len(pairs) < 2:
-        return replace(empty, reason="a test needs at least two pairs of repeat and fold")
+    pairs = tuple(zip(map(int, values.index.tolist()), plain.tolist(), strict=True))
+    empty = Part(what, threshold=threshold, side=side, values=pairs)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.log(plain) if is_ratio else plain
     if n_missing := int((~np.isfinite(scaled)).sum()):
-        return replace(empty, reason=f"{n_missing} of {len(pairs)} pairs have no finite value")
+        return replace(empty, reason=f"{n_missing} of {len(pairs)} values are not finite")
+    if len(pairs) < FEWEST:
+        return replace(empty, reason=f"a test needs at least {FEWEST} values, and there are {len(pairs)}")
+    if np.ptp(scaled) <= ROUNDING * np.abs(scaled).max():
+        return replace(empty, value=float(plain[0]), reason=f"all {len(pairs)} values are equal: no spread, no test")
     zero, back = (math.log(threshold), math.exp) if is_ratio else (threshold, float)
     test = corrected_resampled_t(scaled - zero, np.zeros_like(scaled), test_train_ratio)
     value, low, high = (back(x + zero) for x in (test.difference, test.ci_low, test.ci_high))
@@ -83,7 +93,10 @@ def over_pairs(
 
 
 def judged(parts: Sequence[Part]) -> list[Part]:
-    """The parts with Holm's p-values over all of them, and verdicts."""
+    """The parts with Holm's p-values over all of them, and verdicts; those without a p-value stay as they are.
+
+    `supported` and `not supported` rest on the same adjusted two-sided p-value, so all of them hold together.
+    """
     adjusted = holm([part.p for part in parts]).tolist()
     return [_judge(replace(part, p_holm=p)) for part, p in zip(parts, adjusted, strict=True)]
 
@@ -91,15 +104,16 @@ def judged(parts: Sequence[Part]) -> list[Part]:
 def _judge(part: Part) -> Part:
     if math.isnan(part.p):
         return part
-    is_above = part.side == "above"
     if part.p_holm < ALPHA:
-        is_supported = part.value > part.threshold if is_above else part.value < part.threshold
+        is_supported = part.value > part.threshold if part.side == "above" else part.value < part.threshold
         return replace(part, verdict="supported" if is_supported else "not supported")
-    if part.ci_high < part.refuted_at if is_above else part.ci_low > part.refuted_at:
-        return replace(part, verdict="not supported")
     if part.ci_low <= part.threshold <= part.ci_high:
-        return replace(part, reason=f"the interval {part.ci_low:.3g} to {part.ci_high:.3g} is too wide for a verdict")
+        return replace(part, reason=_too_wide(part.ci_low, part.ci_high))
     return replace(part, reason=f"p = {part.p_holm:.2g} after Holm's correction for all parts of all claims")
+
+
+def _too_wide(low: float, high: float) -> str:
+    return f"the interval {low:.3g} to {high:.3g} is too wide for a verdict"
 
 
 def overall(parts: Sequence[Part]) -> tuple[Support, str]:
@@ -110,34 +124,30 @@ def overall(parts: Sequence[Part]) -> tuple[Support, str]:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a run measured; a claim whose measurements are missing says `cannot tell`.
+    """What a comparison measured; a claim whose measurements are missing says `cannot tell`.
 
-    Values come by pair, inner splits averaged by a plain mean: a member without a value makes its pair nan. An
-    activation stands with the trial chosen for it in each pair by inner validation. Frames have a row a record
-    (`MemberRecord`, `HealthRecord`, `ConvergenceRecord`), test_train_ratio is that of `paired_tests`, `rope`
-    that of `summarise`; deviation_from_affine (of the trained identity networks) and maxout_error (of `relu` and
-    `leaky_relu`) are those of `diagnostics.measures`. Costs are activation to (microseconds of the activation alone, of
-    a whole step), one entry a round each; `ridge` is (repeat, fold) to ridge's score on the same test rows.
+    `chosen` is that of `summary.choose`: one setting an activation, in the repeats that count. Frames have a row a
+    record (`MemberRecord`, `HealthRecord`, `ConvergenceRecord`), the sweep's among them. `label_of` is activation to
+    its name in the race, where that is another. test_train_ratio is that of `paired_tests`; deviation_from_affine (of
+    the trained identity networks) and maxout_error (of `relu` and `leaky_relu`) are those of `diagnostics.measures`.
+    Costs are activation to (microseconds of the activation alone, of a whole step), one entry a round each.
     """
 
     members: pd.DataFrame
+    chosen: pd.DataFrame
+    race: Race
     test_train_ratio: float
-    rope: float
+    label_of: Mapping[str, str] = field(default_factory=dict)
     health: pd.DataFrame = field(default_factory=pd.DataFrame)
     convergence: pd.DataFrame = field(default_factory=pd.DataFrame)
     costs: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     deviation_from_affine: float = math.nan
     maxout_error: Mapping[str, float] = field(default_factory=dict)
-    ridge: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
     @property
     def activations(self) -> list[str]:
+        """Those of the members, whether any of their repeats counts or not."""
         return [str(name) for name in dict.fromkeys(self.members.activation)]
-
-    @property
-    def learning_rates(self) -> list[float]:
-        """Lowest first."""
-        return sorted(set(self.members.learning_rate.tolist()))
 
     def missing(self, activations: Sequence[str], needs: Sequence[str] = ()) -> str:
         """Why a quantity cannot be measured: activations or other `NEEDS` that are not there; empty where all is."""
@@ -145,39 +155,56 @@ class Measurements:
             return f"not in this run: {', '.join(absent)}"
         return next((NEEDS[need][1] for need in needs if not NEEDS[need][0](self)), "")
 
-    def scores(self, activation: str) -> "pd.Series[float]":
-        return self._chosen[activation].set_index(PAIR).score
-
     def of_chosen(self, frame: pd.DataFrame, activation: str) -> pd.DataFrame:
-        """Rows of `frame` that belong to the trial chosen for the activation in their pair."""
-        return frame.merge(self._chosen[activation][[*PAIR, "trial"]], on=[*PAIR, "trial"])
+        """Rows of `frame` that belong to the activation's chosen setting, in the repeats that count."""
+        chosen = self.chosen[self.chosen.activation == activation]
+        return frame.merge(chosen[[*PAIR, "trial"]], on=[*PAIR, "trial"])
 
-    @cached_property
-    def _chosen(self) -> dict[str, pd.DataFrame]:
-        # once for all activations: every measure of every claim asks for it
-        return {str(name): rows for name, rows in choose(self.members, is_comparison=True).groupby("activation")}
-
-    def by_pair(self, rows: pd.DataFrame, column: str) -> "pd.Series[float]":
-        """Means by pair of rows that have one a member, or several (layers, say) that are averaged first."""
-        per_member = rows.groupby(MEMBER)[column].agg(PLAIN_MEAN)
-        everyone = pd.MultiIndex.from_frame(self.members[MEMBER].drop_duplicates().sort_values(MEMBER))
-        by_pair: pd.Series[float] = per_member.reindex(everyone).groupby(level=PAIR).agg(PLAIN_MEAN)
-        return by_pair
+    def by_repeat(self, rows: pd.DataFrame, activation: str, column: str) -> "pd.Series[float]":
+        """Means by repeat of the chosen networks' rows, one a network or several (layers, say)."""
+        return _means(self.of_chosen(rows, activation), self.of_chosen(self.members, activation), column, "repeat")
 
     def health_of(self, activation: str, column: str, moment: str) -> "pd.Series[float]":
-        """A measure of the activation's chosen trials by pair, the mean of all layers."""
-        return self.by_pair(self.of_chosen(self.health[self.health.moment == moment], activation), column)
+        """A measure of the activation's chosen networks by repeat, the mean of all layers."""
+        return self.by_repeat(self.health[self.health.moment == moment], activation, column)
+
+    @cached_property
+    def swept(self) -> pd.DataFrame:
+        """Members of all learning rates: those of the sweep, repeat 0, or of a full grid, which has none."""
+        is_swept = self.members.repeat == 0
+        return self.members[is_swept] if is_swept.any() else self.members
+
+    @property
+    def ratio_of_swept(self) -> float:
+        """What a test of `dead` corrects for: folds share training rows, repeats are draws of their own."""
+        return self.test_train_ratio if (self.swept.repeat == 0).any() else 0.0
+
+    def trained_rates(self, *activations: str) -> list[float]:
+        """Learning rates, lowest first, at which every network of these activations was trained to its end and none
+        diverged: one that did has no dead units to count."""
+        own = self.swept[self.swept.activation.isin(activations)]
+        is_lost = own.pruned.astype(bool) | own.diverged.astype(bool)
+        rates = [
+            set(rows.learning_rate) - set(rows.learning_rate[is_lost[rows.index]])
+            for _, rows in own.groupby("activation")
+        ]
+        return sorted(set.intersection(*rates)) if len(rates) == len(activations) else []
 
     def dead(self, activation: str, learning_rate: float) -> "pd.Series[float]":
-        """Share of dead units by pair at the end of training at one learning rate, chosen or not."""
-        own = self.health[(self.health.activation == activation) & (self.health.moment == "end")]
-        return self.by_pair(own[own.learning_rate == learning_rate], "dead")
+        """Share of dead units at the end of training at one learning rate, chosen or not: by fold of the sweep, or by
+        repeat of a full grid."""
+        members, health = (
+            frame[(frame.activation == activation) & (frame.learning_rate == learning_rate)]
+            for frame in (self.swept, self.health[self.health.moment == "end"])
+        )
+        return _means(health, members, "dead", "fold" if (members.repeat == 0).any() else "repeat")
 
     def layer_factor(self, activation: str, moment: str) -> "pd.Series[float]":
-        """Share of the gradient that one hidden layer hands back to the one below: the geometric mean of all layers."""
-        rows = self.health.assign(factor=self.health.gradient_ratio ** (1 / max(self.n_layers - 1, 1)))
-        first = self.of_chosen(rows[(rows.moment == moment) & (rows.layer == 1)], activation)
-        return self.by_pair(first, "factor")
+        """Share of the gradient that one hidden layer hands back to the one below, by repeat: the geometric mean of
+        all layers."""
+        rows = self.health[(self.health.moment == moment) & (self.health.layer == 1)]
+        factors = rows.assign(factor=rows.gradient_ratio ** (1 / max(self.n_layers - 1, 1)))
+        return self.by_repeat(factors, activation, "factor")
 
     @cached_property
     def level(self) -> float:
@@ -203,13 +230,23 @@ class Measurements:
                 key = f"gradient_per_layer_{moment}"
                 means[key] = {name: float(self.layer_factor(name, moment).mean()) for name in names}
             means["dead_at_the_end_by_rate"] = {
-                name: {f"{rate:g}": float(self.dead(name, rate).mean()) for rate in self.learning_rates}
+                name: {f"{rate:g}": float(self.dead(name, rate).mean()) for rate in self.trained_rates(name)}
                 for name in names
             }
-        if self.ridge and "identity" in self.activations:
-            ridge = pd.Series(dict(self.ridge), dtype=float).rename_axis(PAIR).sort_index()
-            means["identity_minus_ridge"] = float((self.scores("identity") - ridge).mean())
         return means
+
+
+def _means(rows: pd.DataFrame, members: pd.DataFrame, column: str, by: str) -> "pd.Series[float]":
+    """Plain means of a column by repeat or fold, over one mean for each of the members; one without rows is nan."""
+    everyone = pd.MultiIndex.from_frame(members[MEMBER].drop_duplicates().sort_values(MEMBER))
+    of_member = _plain_mean(rows.groupby(MEMBER)[column]).reindex(everyone)
+    return _plain_mean(of_member.groupby(level=by))
+
+
+def _plain_mean(groups: Any) -> "pd.Series[float]":
+    """nan where any value is: pandas' own means leave it out."""
+    means: pd.Series[float] = groups.mean().where(groups.count() == groups.size())
+    return means
 
 
 # A layer that hands back less than half of the gradient it gets makes gradients vanish with depth.
@@ -228,7 +265,6 @@ EXACT = (0.0, 1e-9)
 NEEDS: dict[str, tuple[Callable[[Measurements], bool], str]] = {
     "health": (lambda run: run.n_layers > 0, "the health of this run was not measured"),
     "layers": (lambda run: run.n_layers > 1, "the network has one hidden layer"),
-    "learning rates": (lambda run: len(run.learning_rates) > 1, "only one learning rate was tried"),
     "convergence": (lambda run: not run.convergence.empty, "the convergence of this run was not measured"),
     "level": (lambda run: run.level > 0, "no level of the training loss was reached by all of their networks"),
     "costs": (lambda run: {"tanh", "relu"} <= run.costs.keys(), "the costs of a step were not measured"),
@@ -244,14 +280,15 @@ def _quantity(
     needs: Sequence[str] = (),
     **options: Any,
 ) -> Part:
-    """A measure of one activation over pairs, or the difference or ratio of two; the reason where the run has none.
-    `asked` is side and threshold of `over_pairs`, `options` are others of it."""
+    """A measure of one activation over repeats, or the difference or ratio of two over those that both have; the reason
+    where the run has none. `asked` is side and threshold of `mean_part`, `options` are others of it."""
     if reason := run.missing(activations, needs):
         return Part(what, reason=reason)
     values, *others = map(measure, activations)
     for other in others:
-        values = values / other if options.get("is_ratio") else values - other
-    return over_pairs(what, values, options.pop("test_train_ratio", run.test_train_ratio), *asked, **options)
+        own, paired = values.align(other, join="inner")
+        values = own / paired if options.get("is_ratio") else own - paired
+    return mean_part(what, values, *asked, **options)
 
 
 def _fact(what: str, value: float, claimed: float, allowed: tuple[float, float], reason: str = "") -> Part:
@@ -263,8 +300,27 @@ def _fact(what: str, value: float, claimed: float, allowed: tuple[float, float],
 
 
 def _score_difference(run: Measurements, worse: str, better: str) -> Part:
+    """As the race has it at the last look that both were in, with its simultaneous interval and its region."""
     what = f"test score of {worse} minus that of {better}"
-    return _quantity(run, what, (worse, better), run.scores, ("above", 0.0), refuted_at=run.rope)
+    if reason := run.missing((worse, better)):
+        return Part(what, reason=reason)
+    race, label_of = run.race, {name: run.label_of.get(name, name) for name in (better, worse)}
+    if gone := [name for name, own in label_of.items() if own in race.diverged or own not in race.same_as]:
+        return Part(what, reason=f"trainings of {gone[0]} diverged")
+    a, b = (race.same_as[label] for label in label_of.values())
+    look = next((look for look in reversed(race.looks) if {a, b} <= set(look.entered)), None)
+    if look is None:
+        return Part(what, reason=f"fewer than {FEWEST} repeats tell no difference of scores")
+    pair = look.pair(a, b)
+    low, high = (pair.low, pair.high) if a != b else (0.0, 0.0)
+    differences = (look.scores[b] - look.scores[a])[: pair.n_repeats].tolist()
+    part = Part(what, pair.difference, low, high, threshold=0.0, refuted_at=look.region)
+    part = replace(part, values=tuple(enumerate(differences, 1)))
+    if math.isnan(low):
+        return replace(part, reason=f"all {pair.n_repeats} values are equal: no spread, no test")
+    if low > 0 or high <= look.region:
+        return replace(part, verdict="supported" if low > 0 else "not supported")
+    return replace(part, reason=_too_wide(low, high))
 
 
 def _layer_factor(run: Measurements, name: str) -> Part:
@@ -278,7 +334,7 @@ def _time_to_level(run: Measurements, column: str, unit: str) -> Part:
     what = f"{unit} of tanh over those of relu to the same training loss{level}"
 
     def times(name: str) -> "pd.Series[float]":
-        return run.by_pair(run.of_chosen(run.convergence[run.convergence.r2 == run.level], name), column)
+        return run.by_repeat(run.convergence[run.convergence.r2 == run.level], name, column)
 
     needs = ("convergence", "level")
     return _quantity(run, what, ("tanh", "relu"), times, ("above", SEVERAL), needs, is_ratio=True)
@@ -288,21 +344,35 @@ def _step_cost(run: Measurements, place: int, of_what: str) -> Part:
     what = f"time per step of tanh over that of relu, {of_what}"
 
     def times(name: str) -> "pd.Series[float]":
-        return pd.concat({0: pd.Series(run.costs[name][place])}, names=PAIR)
+        return pd.Series(run.costs[name][place])
 
-    # rounds share no data: nothing to correct for
-    how: dict[str, Any] = {"is_ratio": True, "test_train_ratio": 0.0}
-    return _quantity(run, what, ("tanh", "relu"), times, ("above", 1.0), ("costs",), **how)
+    return _quantity(run, what, ("tanh", "relu"), times, ("above", 1.0), ("costs",), is_ratio=True)
 
 
 def _dying(run: Measurements) -> list[Part]:
-    """Units that die at the highest learning rate, and those of them that leaky ReLU repairs."""
-    low, high, needs = run.learning_rates[0], run.learning_rates[-1], ("health", "learning rates")
-    what = f"dead units of relu at the end, at rate {high:g} minus at rate {low:g}"
-    dead = partial(run.dead, learning_rate=high)
-    more = _quantity(run, what, ("relu",), lambda name: dead(name) - run.dead(name, low), ("above", DEAD_UNITS), needs)
-    what = f"dead units at the end at rate {high:g}, relu minus leaky_relu"
-    return [more, _quantity(run, what, ("relu", "leaky_relu"), dead, ("above", DEAD_UNITS), ("health",))]
+    """Units that die at the highest learning rate that trained, and those of them that leaky ReLU repairs."""
+
+    def at_rates(what: str, names: Any, n_rates: int, measure: Callable[[float, float, str], Any]) -> Part:
+        rates = run.trained_rates(*names)
+        if len(rates) < n_rates:
+            reason = run.missing(names, ("health",)) or f"all networks trained at {len(rates)} learning rates"
+            return Part(what.format(low="a low rate", high="a high rate"), reason=reason)
+        named = what.format(low=f"rate {rates[0]:g}", high=f"rate {rates[-1]:g}")
+        values, how = partial(measure, rates[0], rates[-1]), {"test_train_ratio": run.ratio_of_swept}
+        return _quantity(run, named, names, values, ("above", DEAD_UNITS), ("health",), **how)
+
+    more, repaired = "at {high} minus at {low}", "at {high}, relu minus leaky_relu"
+    return [
+        at_rates(
+            f"dead units of relu at the end, {more}",
+            ("relu",),
+            2,
+            lambda low, high, name: run.dead(name, high) - run.dead(name, low),
+        ),
+        at_rates(
+            f"dead units at the end {repaired}", ("relu", "leaky_relu"), 1, lambda _, high, name: run.dead(name, high)
+        ),
+    ]
 
 
 def _maxout(run: Measurements) -> list[Part]:
@@ -342,7 +412,7 @@ def parts_by_claim(run: Measurements) -> dict[str, list[Part]]:
 
 
 def claims(run: Measurements) -> list[dict[str, Any]]:
-    """Every claim with its parts, the pairs behind them and its verdict, as summary.json holds them."""
+    """Every claim with its parts, the values behind them and its verdict, as summary.json holds them."""
     found = parts_by_claim(run)
     parts = iter(judged([part for own in found.values() for part in own]))
     records = []
