@@ -48,7 +48,7 @@ from actlab.verdict.claims import Measurements, claims
 from actlab.verdict.race import Race, Terms, default_budget, look_reached
 from actlab.verdict.race import run as run_race
 from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, row_sums
-from actlab.verdict.summary import choose, fold_ratio, race_record, repeat_scores, summarise
+from actlab.verdict.summary import choose, race_record, repeat_scores, summarise
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
 # user attributes of a trial, which are also files of the run, and what their rows are
@@ -195,8 +195,7 @@ class ResultFiles:
         references = list(reference_predictions(self.networks.table, rows, asked.data))
         summary["references"] = mean_scores(references)
         if race is not None:
-            ridge = {(one.repeat, one.fold): one.score for one in references if one.name == "ridge"}
-            summary |= self._claims(records, race, ridge)
+            summary |= self._claims(records, race)
         else:
             scores = members.groupby("trial").val_score.mean()
             summary["trials"] = [
@@ -280,9 +279,7 @@ class ResultFiles:
                 content[f"predictions_{place}"] = np.stack(list(repeats.values()))
         write_arrays(self.run.out_of_fold, content)
 
-    def _claims(
-        self, records: Mapping[str, pd.DataFrame], race: Race, ridge: Mapping[tuple[int, int], float]
-    ) -> dict[str, Any]:
+    def _claims(self, records: Mapping[str, pd.DataFrame], race: Race) -> dict[str, Any]:
         """`claims`, `health` and `costs` of summary.json; with factors, about the variants of the first levels."""
         name_of = first_variants(self.settings)
         members, health, convergence = (
@@ -294,14 +291,15 @@ class ResultFiles:
         linear = self.networks.load_chosen(chosen[chosen.activation == "identity"], self.settings)
         measured = Measurements(
             members,
-            fold_ratio({"protocol": vars(self.networks.evaluation.protocol)}),
-            self.configuration.compare.rope,
+            chosen,
+            race,
+            1 / (self.configuration.compare.folds - 1),
+            label_of={activation: label for label, activation in name_of.items()},
             health=health,
             convergence=convergence,
             costs={name: (cost.activation_us, cost.network_us) for name, cost in costs.items()},
             deviation_from_affine=measures.deviation_from_affine(linear) if linear else math.nan,
             maxout_error={name: measures.maxout_error(name) for name in ("relu", "leaky_relu")},
-            ridge=ridge,
         )
         return {"claims": claims(measured), "health": measured.context(), "costs": measures.median_costs(costs)}
 

@@ -184,10 +184,11 @@ class Measurements:
         diverged: one that did has no dead units to count."""
         own = self.swept[self.swept.activation.isin(activations)]
         is_lost = own.pruned.astype(bool) | own.diverged.astype(bool)
-        rates = [
-            set(rows.learning_rate) - set(rows.learning_rate[is_lost[rows.index]])
-            for _, rows in own.groupby("activation")
-        ]
+        lost, tried = (
+            {name: set(rates) for name, rates in rows.groupby("activation").learning_rate}
+            for rows in (own[is_lost], own)
+        )
+        rates = [rates - lost.get(name, set()) for name, rates in tried.items()]
         return sorted(set.intersection(*rates)) if len(rates) == len(activations) else []
 
     def dead(self, activation: str, learning_rate: float) -> "pd.Series[float]":
