@@ -13,11 +13,12 @@ How often is the verdict wrong where the truth is known, and how often does it f
 make calibrate
 ```
 
-Every race below is trained: real networks ({"-".join(map(str, SMALL.hidden))} units, {SMALL.folds} folds,
-{SMALL.max_epochs} epochs at most) on a table of its own, 16 repeats of every activation, judged by the code that judges
-a comparison, at the looks at 4, 8 and 16 repeats that the default budget reaches. The learning rate is given. A race is
-wrong if a single one of its words is: `worse here` or `worse` of an activation that is as good in truth. The number of
-a race is its seed; the numbers are 0, 1, 2, ... and were fixed beforehand. One command repeats one race:
+Every race below is trained: real networks (a layer of {SMALL.hidden[0]} units, {SMALL.folds} folds, {SMALL.max_epochs}
+epochs, the best of which is kept) on a table of its own, 16 repeats of every activation, judged by the code that
+judges a comparison, at the looks at 4, 8 and 16 repeats that the default budget reaches. The learning rate is given.
+A race is wrong if a single one of its words is: `worse here` or `worse` of an activation that is as good in truth.
+The number of a race is its seed; the numbers are 0, 1, 2, ... and were fixed beforehand. One command repeats one
+race:
 
 ```
 python scripts/calibrate.py --scenario {{example}} --seed 0
