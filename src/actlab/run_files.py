@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from actlab.errors import InputError
@@ -198,11 +200,46 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
 
 
-def write_arrays(path: Path, content: Mapping[str, Any]) -> None:
-    """An .npz file, compressed."""
-    import numpy as np
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """What one activation's networks that count predict for rows that they never saw, on the scale trained on.
 
-    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **content))
+    Args:
+        repeats: (R,) those in which no network diverged.
+        predictions: (R, inner, n) float32; None for a table of very many rows.
+        squared_errors: (n,) of each row, averaged over inner splits and summed over the repeats; only for such a table.
+    """
+
+    learning_rate: float
+    repeats: tuple[int, ...]
+    predictions: npt.NDArray[np.float32] | None
+    squared_errors: npt.NDArray[np.float64] | None = None
+
+
+def write_out_of_fold(run: RunDirectory, actual: npt.NDArray[Any], content: Mapping[str, OutOfFold]) -> None:
+    """out_of_fold.npz; `actual` is the target (n,) on the scale trained on, names are those of activations."""
+    arrays: dict[str, Any] = {"actual": actual, "activations": np.array(list(content), dtype=str)}
+    for place, own in enumerate(content.values()):
+        arrays |= {f"{key}_{place}": np.asarray(value) for key, value in vars(own).items() if value is not None}
+    write_atomically(run.out_of_fold, lambda temporary: np.savez_compressed(temporary, **arrays))
+
+
+def read_out_of_fold(run: RunDirectory) -> tuple[npt.NDArray[Any], dict[str, OutOfFold]]:
+    """What `write_out_of_fold` wrote; an `InputError` where it is not there."""
+    try:
+        with np.load(run.out_of_fold, allow_pickle=False) as arrays:
+            names, actual = arrays["activations"].tolist(), arrays["actual"]
+            found = {
+                name: OutOfFold(
+                    float(arrays[f"learning_rate_{place}"]),
+                    tuple(arrays[f"repeats_{place}"].tolist()),
+                    *(arrays.get(f"{key}_{place}") for key in ("predictions", "squared_errors")),
+                )
+                for place, name in enumerate(names)
+            }
+    except OSError as error:
+        raise _not_a_run(run.out_of_fold) from error
+    return actual, found
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

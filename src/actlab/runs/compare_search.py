@@ -227,7 +227,7 @@ class Compare(Experiment):
 
     def keeps_networks(self, work: Work) -> bool:
         # those of the model's folds, which the report looks into; all others only predict, and that is kept
-        return work.repeats == (1,)
+        return work.repeats == (1,) or (work.repeats != (0,) and not self.keeps_predictions(work))
 
     def keeps_predictions(self, work: Work) -> bool:
         return work.repeats != (0,) and self.table.n_rows <= MANY_ROWS

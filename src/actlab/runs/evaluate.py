@@ -8,6 +8,7 @@ numbers per unit gets narrower layers.
 import gc
 import hashlib
 import logging
+import math
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -211,10 +212,16 @@ class TrialResult:
         for epoch in range(1, max(outcome.epochs for outcome in self.outcomes) + 1):
             running = [outcome for outcome in self.outcomes if outcome.epochs >= epoch]
             curves = [[o.train_curve[epoch - 1] for o in running], [o.val_curve[epoch - 1] for o in running]]
-            spreads = [number for values in curves for number in (statistics.fmean(values), statistics.pstdev(values))]
+            spreads = [number for values in curves for number in mean_and_spread(values)]
             named = (self.number, self.setting.label, self.setting.learning_rate)
             records.append(CurveRecord(*named, epoch, len(running), *spreads))
         return records
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and population standard deviation; the latter nan where a value is not finite."""
+    is_finite = all(map(math.isfinite, values))
+    return statistics.fmean(values), statistics.pstdev(values) if is_finite else math.nan
 
 
 def member_record(outcome: Outcome) -> MemberRecord:

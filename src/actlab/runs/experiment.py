@@ -35,7 +35,7 @@ from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
 from actlab.run_files import RunDirectory, jsonable
 from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of, snapshots_in
-from actlab.runs.model_building import RunNetworks, shipped_splits
+from actlab.runs.model_building import RunNetworks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
 from actlab.runs.results import ResultFiles, attributes_of, versions
 
@@ -338,7 +338,8 @@ class Experiment(ABC):
                 if self.keeps_networks(own):
                     self.networks.save(result.number, result.outcomes)
                 pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
-                predictions = self.networks.out_of_fold(result.outcomes) if self.keeps_predictions(own) else None
+                is_kept, networks = self.keeps_predictions(own), networks_of(result.outcomes)
+                predictions = self.networks.out_of_fold(networks, own.repeats) if is_kept else None
                 attributes = attributes_of(result, monitor, target_sd, predictions)
                 self.study.complete(claimed[result.number], result.value, attributes, pruned)
             snapshots.clear()

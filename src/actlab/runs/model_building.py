@@ -11,6 +11,7 @@ comparison gave up rows to stop early; how long to train is known now, and the m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class RunNetworks:
             self._fitted.setdefault(network.member.split, (network.preprocessor, network.scaler))
         write_checkpoint(self.directory / f"{number}.pt", [network.to_dict() for network in networks])
 
-    def load(self, number: int, setting: Setting, repeats: Sequence[int] = (0,)) -> list[TrainedNetwork]:
+    def load(self, number: int, setting: Setting, repeats: Sequence[int]) -> list[TrainedNetwork]:
         """The networks of a trial; trained again where they were not kept, or the files are on another machine."""
         kept = self.numbers.get(number, number)
         file = self.directory / f"{kept}.pt"
@@ -90,11 +91,6 @@ class RunNetworks:
             self.save(kept, result.outcomes)
         found = torch.load(file, weights_only=True)
         return [TrainedNetwork.from_dict(one, *self._fit(Split(**one["member"]["split"]))) for one in found]
-
-    def predict_again(self, number: int, setting: Setting, repeats: Sequence[int]) -> Float32Array:
-        """`out_of_fold` of a trial whose predictions were not kept, by training it again."""
-        (result,) = evaluate({number: Work(setting, tuple(repeats))}, self.evaluation, self.table)
-        return self.out_of_fold(result.outcomes)
 
     @property
     def truth(self) -> FloatArray:
@@ -161,18 +157,18 @@ class RunNetworks:
             parts.append(FoldResiduals(*fold, errors.mean(0), *map(torch.from_numpy, found)))
         return tuple(parts)
 
-    def out_of_fold(self, outcomes: Sequence[Outcome]) -> Float32Array:
+    def out_of_fold(self, networks: Sequence[TrainedNetwork], repeats: Sequence[int]) -> Float32Array:
         """(draws, n) what the networks of one setting predict for rows that they never saw, on the scale trained on.
 
-        A draw is an inner split of a repeat, in order. nan where a network diverged.
+        A draw is an inner split of one of the `repeats`, in order. nan where a network diverged.
         """
-        draws = sorted({(o.member.split.repeat, o.member.split.inner) for o in outcomes})
+        draws = list(product(repeats, range(self.evaluation.protocol.inner)))
         found = np.full((len(draws), self.table.n_rows), np.nan, dtype=np.float32)
-        for outcome in outcomes:
-            split, network = outcome.member.split, outcome.network
-            if network is not None and network.test_predictions is not None:
-                rows = self.test_rows((split.repeat, split.fold))
-                found[draws.index((split.repeat, split.inner)), rows] = network.test_predictions.numpy()
+        for network in networks:
+            assert network.test_predictions is not None
+            split = network.member.split
+            place, rows = draws.index((split.repeat, split.inner)), self.test_rows(network.fold)
+            found[place, rows] = network.test_predictions.numpy()
         return found
 
     def squared_errors(self, predictions: npt.NDArray[np.floating[Any]]) -> FloatArray:
@@ -232,6 +228,14 @@ def first_repeat(chosen: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def without_diverged(chosen: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a validation score, of activations that never diverged if there are any: a model is better off
+    without a setting whose training fails now and then."""
+    finite: pd.DataFrame = chosen[np.isfinite(chosen.val)]
+    steady: pd.DataFrame = finite[~finite.activation.isin(chosen.activation[~np.isfinite(chosen.val)])]
+    return steady if len(steady) else finite
+
+
 def ship(
     networks: RunNetworks,
     chosen: pd.DataFrame,
@@ -248,7 +252,7 @@ def ship(
     score. `chosen` is what `summary.choose` returns, `out_of_fold` activation to (draws, n) predictions on the scale
     trained on, `settings` those of its trials by number.
     """
-    usable = first_repeat(chosen[np.isfinite(chosen.val)])
+    usable = first_repeat(without_diverged(chosen))
     squares = squares_by_activation(networks, usable, out_of_fold)
     keys: list[FoldKey] = squares.columns.to_list()  # type: ignore[assignment]
     inside = best_activations(squares, keys, grid.ensemble)
@@ -256,7 +260,7 @@ def ship(
     own, elsewhere = (rows_of(usable, names) for names in (dict.fromkeys(keys, inside), outside))
     on_validation = usable.sort_values("val").groupby(PAIR).head(1)
     wanted = pd.concat([own, elsewhere, on_validation]).drop_duplicates(["trial", *PAIR])
-    best_epochs = chosen[np.isfinite(chosen.val)].groupby("activation").best_epoch.mean()
+    best_epochs = without_diverged(chosen).groupby("activation").best_epoch.mean()
     epochs = {str(name): max(1, round(LENGTH * float(mean))) for name, mean in best_epochs.items()}
     trained = networks.train_again(wanted, epochs, settings, grid.bag, callbacks)
     shipped = networks_of_rows(trained, own)
@@ -281,7 +285,7 @@ def squares_by_activation(
     names = [str(name) for name in dict.fromkeys(usable.activation) if name in out_of_fold]
     errors = {name: networks.endless_errors(out_of_fold[name]) for name in names}
     table = [[float(errors[name][rows[key]].sum()) for key in keys] for name in names]
-    return pd.DataFrame(table, index=names, columns=pd.MultiIndex.from_tuples(keys), dtype=float)
+    return pd.DataFrame(table, index=names, columns=pd.MultiIndex.from_tuples(keys, names=PAIR), dtype=float)
 
 
 def best_activations(squares: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:
@@ -294,7 +298,7 @@ def rows_of(chosen: pd.DataFrame, names: Mapping[FoldKey, Sequence[str]]) -> pd.
     """The rows of some activations for each (repeat, fold)."""
     wanted = {(name, *key) for key, own in names.items() for name in own}
     rows = chosen[["activation", *PAIR]].itertuples(index=False, name=None)
-    return chosen[[row in wanted for row in rows]]
+    return chosen[np.array([row in wanted for row in rows], dtype=bool)]
 
 
 def networks_of_rows(networks: Sequence[TrainedNetwork], rows: pd.DataFrame) -> list[TrainedNetwork]:

@@ -32,12 +32,13 @@ from actlab.report.tensorboard import write_comparison
 from actlab.run_files import (
     CurveRecord,
     MemberRecord,
+    OutOfFold,
     RunDirectory,
     jsonable,
     to_frame,
-    write_arrays,
     write_frame,
     write_json,
+    write_out_of_fold,
 )
 from actlab.runs.evaluate import CURVES, MEMBERS, Setting, TrialResult, baseline_of, variants
 from actlab.runs.model_building import Float32Array, RunNetworks, ship
@@ -237,7 +238,8 @@ class ResultFiles:
             repeats = sorted(set(chosen[chosen.trial == trial].repeat))
             kept = predictions_of(self.trials[trial], self.networks.table.n_rows)
             if kept is None:
-                kept = self.networks.predict_again(trial, self.settings[trial], repeats)
+                networks = self.networks.load(trial, self.settings[trial], repeats)
+                kept = self.networks.out_of_fold(networks, repeats)
             for repeat, own in zip(repeats, np.split(kept, len(repeats)), strict=True):
                 if np.isfinite(own).all():
                     found.setdefault(str(name), {})[repeat] = own
@@ -262,22 +264,14 @@ class ResultFiles:
 
     def _write_out_of_fold(self, chosen: pd.DataFrame, predictions: Mapping[str, Mapping[int, Float32Array]]) -> None:
         rates = chosen.groupby("activation").learning_rate.first()
-        names = [str(name) for name in dict.fromkeys(chosen.activation) if name in predictions]
-        content: dict[str, Any] = {
-            "activations": np.array(names),
-            "learning_rates": np.array([rates[name] for name in names]),
-            "actual": self.networks.truth,
-        }
         is_large = self.networks.table.n_rows > MANY_ROWS
-        for place, name in enumerate(names):
-            repeats = predictions[name]
-            content[f"repeats_{place}"] = np.array(list(repeats))
-            if is_large:
-                squares = (self.networks.squared_errors(own) for own in repeats.values())
-                content[f"squared_errors_{place}"] = np.sum(list(squares), axis=0, dtype=np.float32)
-            else:
-                content[f"predictions_{place}"] = np.stack(list(repeats.values()))
-        write_arrays(self.run.out_of_fold, content)
+        content = {}
+        for name, repeats in predictions.items():
+            kept = np.stack(list(repeats.values()))
+            squares = np.sum([self.networks.squared_errors(own) for own in kept], axis=0)
+            row = (None, squares) if is_large else (kept, None)
+            content[name] = OutOfFold(float(rates[name]), tuple(repeats), *row)
+        write_out_of_fold(self.run, self.networks.truth, content)
 
     def _claims(self, records: Mapping[str, pd.DataFrame], race: Race) -> dict[str, Any]:
         """`claims`, `health` and `costs` of summary.json; with factors, about the variants of the first levels."""
@@ -286,8 +280,8 @@ class ResultFiles:
             frame[frame.activation.isin(name_of)].assign(activation=lambda rows: rows.activation.map(name_of))
             for frame in (records[MEMBERS], records[HEALTH], records[CONVERGENCE])
         )
-        costs = self._costs(members)
         chosen = choose(members, is_comparison=True)
+        costs = self._costs(members, chosen)
         linear = self.networks.load_chosen(chosen[chosen.activation == "identity"], self.settings)
         measured = Measurements(
             members,
@@ -303,13 +297,13 @@ class ResultFiles:
         )
         return {"claims": claims(measured), "health": measured.context(), "costs": measures.median_costs(costs)}
 
-    def _costs(self, members: pd.DataFrame) -> dict[str, StepCost]:
+    def _costs(self, members: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, StepCost]:
         """Step costs of every activation, each with the widths of its first trial, at the run's batch size."""
         widths: dict[str, tuple[int, ...]] = {}
         for trial in sorted(set(members.trial.tolist())):
             widths.setdefault(self.settings[trial].activation, self.settings[trial].hidden)
-        first = int(members.trial.iloc[0])
-        n_features = [network.n_features for network in self.networks.load(first, self.settings[first])]
+        networks = self.networks.load_chosen(chosen[chosen.activation == chosen.activation.min()], self.settings)
+        n_features = [network.n_features for network in networks]
         return measures.step_costs(widths, max(n_features, default=1), self.configuration.data.batch_size)
 
     def _terms(self) -> dict[str, Any]:
@@ -336,6 +330,7 @@ class ResultFiles:
             "protocol": {
                 "protocol": configuration.compare.protocol if self.is_comparison else "search",
                 **vars(protocol),
+                "repeats": protocol.repeats - self.first_repeat,
                 **{f"n_{part}": len(rows) for part, rows in vars(some).items()},
                 **self._terms(),
                 "configuration": config_hash(jsonable(configuration.compared())),

@@ -30,7 +30,8 @@ def per_pair(members: pd.DataFrame) -> pd.DataFrame:
     rows = members.assign(val_score=members.val_score.where(~members.pruned.astype(bool)))
     scores = ["val_score", "test_score"]
     # an infinite member makes its mean infinite, which is then no score
-    rows[scores] = rows[scores].where(np.isfinite(rows[scores]), math.inf)
+    values = rows[scores].astype(np.float64)
+    rows[scores] = values.where(np.isfinite(values), math.inf)
     means = (
         rows.groupby(["activation", *PAIR, "trial"], sort=True)
         .agg(
@@ -41,7 +42,7 @@ def per_pair(members: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    return means.replace({"val": {math.inf: math.nan}, "score": {math.inf: math.nan}})
+    return means.assign(val=means.val.where(means.val < math.inf), score=means.score.where(means.score < math.inf))
 
 
 def choose(members: pd.DataFrame, is_comparison: bool) -> pd.DataFrame:
@@ -85,17 +86,18 @@ def repeat_scores(
     """
     chosen = choose(members, is_comparison)
     own = members_of(chosen, members)
-    squares = own.assign(square=own.test_score.where(np.isfinite(own.test_score), math.inf) ** 2)
+    scores = own.test_score.astype(np.float64)
+    squares = own.assign(square=scores.where(np.isfinite(scores), math.inf) ** 2)
     of_folds = squares.groupby(["activation", *PAIR])["square"].mean().reset_index()
-    of_folds["square"] *= np.asarray(fold_sizes)[of_folds.fold] / sum(fold_sizes)
+    of_folds["square"] *= np.asarray(fold_sizes)[of_folds.fold.astype(int)] / sum(fold_sizes)
     of_repeats = of_folds.groupby(["activation", "repeat"])["square"].agg(["sum", "size"])
     roots = np.sqrt(of_repeats["sum"].where((of_repeats["size"] == len(fold_sizes)) & np.isfinite(of_repeats["sum"])))
     by_repeat: dict[Any, float] = roots.to_dict()
-    scores: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for name in dict.fromkeys(map(str, members.activation)):
         last = next(repeat for repeat in count(int(is_comparison)) if (name, repeat) not in by_repeat)
-        scores[name] = [by_repeat[name, repeat] for repeat in range(int(is_comparison), last)]
-    return {name: own for name, own in scores.items() if own}
+        found[name] = [by_repeat[name, repeat] for repeat in range(int(is_comparison), last)]
+    return {name: repeats for name, repeats in found.items() if repeats}
 
 
 def summarise(
@@ -174,7 +176,7 @@ def _verdict_row(name: str, with_best: Mapping[str, Comparison], race: Race | No
     """What choosing the activation costs at most, and what it is against the best; the best has no verdict."""
     if name in with_best:
         return {"cost_at_most": with_best[name].cost_at_most, "verdict": with_best[name].verdict}
-    if race is None or not race.looks or len(race.looks[-1].still_in) < 2:
+    if not with_best or race is None:
         return {"cost_at_most": math.nan, "verdict": None}
     last = race.looks[-1]
     return {"cost_at_most": last.cost_at_most(last.best) / last.mean(last.best, last.n_repeats), "verdict": None}
@@ -235,13 +237,14 @@ def race_record(race: Race | None, members: pd.DataFrame) -> dict[str, Any]:
     chosen = choose(members, race is not None)
     own = members_of(chosen, members)
     looks = race.looks if race is not None else ()
+    n_repeats = chosen.groupby("activation").repeat.nunique()
     return {
         "looks": [_look_row(race, look) for look in looks] if race is not None else [],
         "ending": race.ending if race is not None else None,
         "n_networks": race.n_networks if race is not None and looks else len(own),
         "n_networks_swept": len(members) - len(own),
         "seconds_per_network": seconds_per_network(members, chosen),
-        "repeats_done": looks[-1].n_repeats if looks else int(chosen.groupby("activation").repeat.nunique().max()),
+        "repeats_done": looks[-1].n_repeats if looks else int(n_repeats.max()) if len(n_repeats) else 0,
     }
 
 
