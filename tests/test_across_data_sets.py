@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from actlab.errors import InputError
-from actlab.verdict.across_data_sets import critical_difference, friedman
+from actlab.verdict.across_data_sets import critical_difference, friedman, ranks_frame, summarise_data_sets
 
 # Demsar (2006), table 6: area under the curve of four variants of C4.5 on 14 data sets, higher is better. On voting
 # (next to last) the paper ranks the last two 2 and 3 although both are printed as 0.975.
@@ -151,7 +151,7 @@ def test_only_the_order_within_a_data_set_counts() -> None:
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (DEMSAR[:1], "at least 2 of them, got 1; a single data set has its paired comparisons"),
+        (DEMSAR[:1], "at least 2 of them, got 1; a single data set has its own verdicts"),
         (DEMSAR[NAMES[:2]], "at least 3 activations, got 2"),
         (DEMSAR[[NAMES[0], NAMES[1], NAMES[0]]], "activations must be unique"),
     ],
@@ -164,3 +164,30 @@ def test_too_little_is_refused_with_the_reason(scores: pd.DataFrame, message: st
 def test_alpha_outside_zero_and_one_is_refused() -> None:
     with pytest.raises(InputError, match="alpha must be between 0 and 1, got 5"):
         friedman(DEMSAR, alpha=5)
+
+
+def one_summary(means: dict[str, float | None], verdicts: dict[str, str]) -> dict[str, object]:
+    """As summary.json of one data set; the first activation is the best."""
+    best = next(iter(means))
+    compared = [{"against": "best", "a": best, "b": name, "verdict": verdict} for name, verdict in verdicts.items()]
+    # against the baseline the words are others, and are no verdicts against the best
+    compared += [{"against": "baseline", "a": "c", "b": name, "verdict": "better"} for name in means if name != "c"]
+    ranking = [{"activation": name, "mean": mean} for name, mean in means.items()]
+    return {"ranking": ranking, "winner": best, "comparisons": compared}
+
+
+def test_each_data_sets_own_words_stand_beside_the_ranks_of_its_means() -> None:
+    first = {"b": "as good", "c": "worse here", "d": "diverged"}
+    second = {"a": "not settled", "d": "worse"}
+    summary = summarise_data_sets(
+        {
+            "one": one_summary({"a": 0.1, "b": 0.2, "c": 0.3, "d": None}, first),
+            "two": one_summary({"b": 1.0, "a": 2.0, "c": 3.0, "d": 4.0}, second),
+        }
+    )
+    assert summary["verdicts"] == {"one": first, "two": second}
+    assert summary["ranks"]["one"] == {"a": 1, "b": 2, "c": 3, "d": 4}
+    assert summary["mean_ranks"] == {"a": 1.5, "b": 1.5, "c": 3, "d": 4}
+    frame = ranks_frame(summary).set_index("activation")
+    assert frame.one_verdict.dropna().to_dict() == first
+    assert frame.two_verdict.dropna().to_dict() == second

@@ -43,7 +43,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data_sets(tables: Path, out: Path, names: tuple[str, ...] = NAMES, **compared: Any) -> DataSets:
-    protocol = {"activations": ACTIVATIONS, "learning_rates": [0.01], "folds": 2, "inner": 1, **compared}
+    protocol = {"activations": ACTIVATIONS, "learning_rates": [0.01], "folds": 2, "repeats": 4, **compared}
     shared = Configuration(
         model=ModelSettings(hidden=[4]),
         compare=CompareSettings(**protocol),
@@ -256,7 +256,10 @@ def made_up(n_data_sets: int, n_activations: int, noise: float = 0.0) -> dict[st
             "data": {"csv": "my.csv", "target": "price", "n_rows": 50},
             "ranking": [{"activation": name, "mean": scores[name]} for name in order],
             "winner": order[0],
-            "comparisons": [{"a": order[0], "b": order[-1], "verdict": "better"}],
+            "comparisons": [
+                {"against": "best", "a": order[0], "b": order[-1], "verdict": "worse"},
+                {"against": "best", "a": order[0], "b": order[-2], "verdict": "worse here"},
+            ],
         }
     summary = summarise_data_sets(summaries)
     for entry in summary["data_sets"]:
@@ -291,9 +294,10 @@ def test_noise_shows_no_difference_and_joins_all() -> None:
     assert summary["not_distinguished"] == [summary["activations"]]
 
 
-def test_a_diverged_activation_ranks_last_and_a_worse_one_has_a_star() -> None:
+def test_a_diverged_activation_ranks_last_and_worse_ones_have_marks() -> None:
     summary = made_up(3, 4)
-    assert score_and_rank(summary, "data_0", "leaky_relu") == "0.1300 (4)*"
+    shown = [score_and_rank(summary, "data_0", name) for name in summary["activations"]]
+    assert shown == ["0.1000 (1)", "0.1100 (2)", "0.1200 (3)*", "0.1300 (4)**"]
     rankings = [[("relu", None), ("tanh", 0.2), ("silu", 0.1)], [("relu", 0.1), ("tanh", 0.2), ("silu", 0.3)]]
     summaries = {
         str(i): {"ranking": [{"activation": name, "mean": mean} for name, mean in ranking], "winner": ranking[-1][0]}
@@ -373,6 +377,8 @@ def test_the_terminal_shows_ranks_and_answers(capsys: pytest.CaptureFixture[str]
     printed = " ".join(capsys.readouterr().out.split())
     assert "relu 1 0.1000 (1) 0.1000 (1) 0.1000 (1)" in printed
     assert answer(summary) in printed
+    assert "answer for the luck of the data set" in printed
+    assert "** worse than the best there for new rows of that kind, * worse on these rows" in printed
     assert "data_2: On this data nothing is known." in printed
     print_several(made_up(9, 4))
     assert "the other 4 data sets are in ranks.csv" in " ".join(capsys.readouterr().out.split())

@@ -14,6 +14,14 @@ from actlab.run_files import RunDirectory
 MANY = 10
 # data sets that the terminal's table has columns for
 N_SHOWN = 5
+# behind a score: what the activation is against the best of that data set
+MARKS = {"worse": "**", "worse here": "*"}
+MARKS_NOTE = "** worse than the best there for new rows of that kind, * worse on these rows"
+# which of the three kinds of luck is spoken of
+LUCK = (
+    "Ranks across data sets answer for the luck of the data set, whether the order would hold on other tables; the "
+    "luck of training and that of the rows are answered for by each data set's own verdicts."
+)
 
 
 def listed_runs(path: str | Path) -> list[str] | None:
@@ -85,14 +93,16 @@ def answer(summary: Mapping[str, Any]) -> str:
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences that belong beside the answer: the tests, how few data sets there are, and who wins on each."""
+    """Sentences that belong beside the answer: which luck it is about, the tests, how few data sets there are, and who
+    wins on each."""
     test = summary["friedman"]
     n_data_sets, apart = test["n_data_sets"], fixed(summary["critical_difference"], 2)
     found = [
+        LUCK,
         "Friedman test of whether the data sets agree on ranks at all: chi-squared "
         f"{fixed(test['chi_squared'], 2)} on {test['df']} degrees of freedom, "
         f"{_permuted(test)} by permutation (chi-squared approximation: {test['p']:.2g}); critical difference of two "
-        f"mean ranks (Nemenyi, 5 % over all pairs): {apart}."
+        f"mean ranks (Nemenyi, 5 % over all pairs): {apart}.",
     ]
     if summary["can_show_difference"] and n_data_sets < MANY:
         found.append(
@@ -130,16 +140,16 @@ def mean_rank(summary: Mapping[str, Any], name: str) -> str:
 
 
 def score_and_rank(summary: Mapping[str, Any], data_set: str, name: str) -> str:
-    """`0.1244 (1)`, with a star where the data set's own test shows it to be worse than the winner there."""
+    """`0.1244 (1)`, with the mark of the data set's own verdict where that says worse."""
     scores, rank = summary["scores"][data_set], summary["ranks"][data_set][name]
     decimals = decimals_for(min((score for score in scores.values() if score is not None), default=1.0))
-    star = "*" if summary["verdicts"].get(data_set, {}).get(name) == "worse" else ""
-    return f"{fixed(scores[name], decimals)} ({rank:g}){star}"
+    mark = MARKS.get(summary["verdicts"].get(data_set, {}).get(name), "")
+    return f"{fixed(scores[name], decimals)} ({rank:g}){mark}"
 
 
-def has_star(summary: Mapping[str, Any]) -> bool:
-    """Whether any data set shows an activation to be worse than its winner."""
-    return any(verdict == "worse" for verdicts in summary["verdicts"].values() for verdict in verdicts.values())
+def has_marks(summary: Mapping[str, Any]) -> bool:
+    """Whether any data set shows an activation to be worse than its best."""
+    return any(verdict in MARKS for verdicts in summary["verdicts"].values() for verdict in verdicts.values())
 
 
 def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: str = "") -> PrintedTable:
@@ -164,8 +174,8 @@ def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: st
 def print_several(summary: Mapping[str, Any]) -> None:
     """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer, to stdout."""
     notes, sentences = ["score (rank)"], remarks(summary)
-    if has_star(summary):
-        notes.append("* shown to be worse than the best one there")
+    if has_marks(summary):
+        notes.append(MARKS_NOTE)
     if (n_left := len(summary["data_sets"]) - N_SHOWN) > 0:
         notes.append(f"the other {n_left} data sets are in ranks.csv")
         sentences.append("Each data set has its own answer in report.html and in its own directory.")

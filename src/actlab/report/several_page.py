@@ -15,7 +15,16 @@ from matplotlib.figure import Figure
 from actlab.data.target import Target
 from actlab.report.drawing import INK, MUTED, PAPER, WIDTH, look, mark, sheet, short, style
 from actlab.report.page import inline, render, write_figure
-from actlab.report.several import answer, has_star, is_significant, mean_rank, ranks_table, read_several, remarks
+from actlab.report.several import (
+    MARKS_NOTE,
+    answer,
+    has_marks,
+    is_significant,
+    mean_rank,
+    ranks_table,
+    read_several,
+    remarks,
+)
 from actlab.report.words import repeat_command
 from actlab.run_files import RunDirectory, write_text
 
@@ -136,12 +145,13 @@ CAPTION = (
 ONE_GROUP = " The Friedman test shows no difference between any of them, so all are joined."
 RANKS_NOTE = (
     "Mean test score on each data set, lower is better, and in brackets its rank there; equals share their mean rank, "
-    "and an activation without a usable score ranks last. Scores of different data sets do not compare; ranks do."
+    "and an activation that diverged ranks last. Scores of different data sets do not compare; ranks do."
 )
-STAR_NOTE = " * shown to be worse than the best one by that data set's own corrected test."
 METHOD = (
-    "Each data set was compared on by itself: nested, paired, with equal budgets; its own report says how. Across data "
-    "sets only ranks count, so that no data set outweighs another by its scale.",
+    "Each data set was compared on by itself, nested and paired; its own report says how, and its words (worse, worse "
+    "here, as good, not settled, diverged) answer for the luck of training and of the rows.",
+    "Here only the ranks of the mean scores count, so that no data set outweighs another by its scale. They answer for "
+    "the third luck, that of the data set: would the order hold on other tables?",
     "The Friedman test asks whether any activation ranks better than by chance; its p-value is that of random orders "
     "within data sets, which holds for any number of them. Only where it is at most 5 % are pairs looked at, with "
     "Nemenyi's critical difference, which answers for all pairs together.",
@@ -166,7 +176,7 @@ def write_several(path: str | Path) -> Path:
         "answer": answer(summary),
         "remarks": remarks(summary),
         "figure": {"svg": inline(svg, FIGURE, alternative(summary)), "caption": caption, "is_narrow": False},
-        "ranks": ranks_table(summary, note=RANKS_NOTE + (STAR_NOTE if has_star(summary) else "")),
+        "ranks": ranks_table(summary, note=RANKS_NOTE + (f" {MARKS_NOTE}." if has_marks(summary) else "")),
         "data_sets": [_data_set(RunDirectory(run.path / entry["name"]), entry) for entry in summary["data_sets"]],
         "method": METHOD,
         "command": repeat_command(run, "compare"),

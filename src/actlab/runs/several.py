@@ -14,7 +14,7 @@ from actlab.report.several import listed_runs
 from actlab.report.several_page import write_several
 from actlab.report.words import answer
 from actlab.run_files import RunDirectory, jsonable, write_frame, write_json
-from actlab.runs.compare_search import Compare
+from actlab.runs.compare_search import Compare, check_budget
 from actlab.runs.evaluate import variants
 from actlab.runs.experiment import named_directory
 from actlab.runs.results import versions
@@ -92,6 +92,7 @@ def _check_activations(data_sets: DataSets) -> None:
     for name, configuration in data_sets.configurations.items():
         for activation in configuration.compare.activations:
             activations.get(activation)
+        check_budget(configuration)
         compared[name] = [variant.label for variant in variants(configuration)]
     first, names = next(iter(compared.items()))
     check_size(len(compared), len(names))

@@ -1,4 +1,8 @@
-"""Several activations on several data sets, from their summaries: ranks, Friedman test, critical difference."""
+"""Several activations on several data sets, from their summaries: ranks, Friedman test, critical difference.
+
+This answers for the luck of the data set: would the order hold on other tables? The luck of training and that of the
+rows are answered for by each data set's own verdicts.
+"""
 
 import math
 from collections.abc import Mapping
@@ -115,12 +119,12 @@ def check_size(n_data_sets: int, n_activations: int) -> None:
     if n_data_sets < MIN_DATA_SETS:
         raise InputError(
             "the Friedman test ranks activations against each other across data sets and needs at least "
-            f"{MIN_DATA_SETS} of them, got {n_data_sets}; a single data set has its paired comparisons"
+            f"{MIN_DATA_SETS} of them, got {n_data_sets}; a single data set has its own verdicts"
         )
     if n_activations < MIN_ACTIVATIONS:
         raise InputError(
             f"the Friedman test needs at least {MIN_ACTIVATIONS} activations, got {n_activations}; "
-            "for two use the paired comparison"
+            "for two, see the verdicts on each data set"
         )
 
 
@@ -149,8 +153,9 @@ def _groups(names: list[str], average_ranks: list[float], difference: float) -> 
 def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What summary.json of a comparison holds, from those of data sets by name, all with the same activations.
 
-    Scores are the means over test folds that each data set's ranking states; they are ranked within their data set, so
-    data sets may have different metrics and scales. None, a score that is not finite, ranks last.
+    Scores are the means over repeats that each data set's ranking states; they are ranked within their data set, so
+    data sets may have different metrics and scales. None, of an activation that diverged, ranks last. `verdicts` are
+    each data set's own words for its activations against its best.
 
     Raises what `check_size` raises.
     """
@@ -184,14 +189,15 @@ def summarise_data_sets(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 def ranks_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
-    """ranks.csv: a row an activation, best mean rank first, with the rank and the score on each data set."""
+    """ranks.csv: a row an activation, best mean rank first, with rank, score and verdict on each data set."""
     columns = {"mean_rank": summary["mean_ranks"]}
-    for data_set in summary["ranks"]:
+    for data_set, verdicts in summary["verdicts"].items():
         columns |= {f"{data_set}_rank": summary["ranks"][data_set], f"{data_set}_score": summary["scores"][data_set]}
+        columns[f"{data_set}_verdict"] = verdicts
     return pd.DataFrame(columns, index=pd.Index(summary["activations"], name="activation")).reset_index()
 
 
 def _verdicts(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Activation to its verdict against this data set's winner; only those that were tested."""
+    """Activation to what it is against this data set's best; nothing for the best, and where nothing was compared."""
     compared = {name: comparison_with_winner(summary, name) for name in rows_by_activation(summary)}
     return {name: str(comparison["verdict"]) for name, comparison in compared.items() if comparison is not None}
