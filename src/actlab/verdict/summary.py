@@ -84,6 +84,8 @@ def repeat_scores(
     n_f of `fold_sizes` (folds,): not the mean of its folds' roots, which is lower. nan where a network has no score. In
     a search the repeats begin at 0.
     """
+    if members.empty:
+        return {}
     chosen = choose(members, is_comparison)
     own = members_of(chosen, members)
     scores = own.test_score.astype(np.float64)
