@@ -13,6 +13,7 @@ from statsmodels.stats.anova import anova_lm
 
 from actlab.verdict import simultaneous
 from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, noise_of_training, quantile, row_sums
+from plain_race import plain_noise
 
 ALPHAS = (0.05, 0.02, 0.005)
 
@@ -39,23 +40,6 @@ def test_the_quantile_keeps_the_shape_of_its_degrees_of_freedom() -> None:
 def test_no_end_of_degrees_of_freedom_is_the_range_of_normal_draws() -> None:
     expected = stats.studentized_range.isf(0.01, 13, np.inf) / math.sqrt(2)
     assert quantile(0.01, 13, math.inf) == pytest.approx(expected, rel=1e-4)
-
-
-def plain_noise(scores: Sequence[Sequence[float]]) -> tuple[list[list[float]], int]:
-    """Step 3 of the method, in loops."""
-    k, n_repeats = len(scores), len(scores[0])
-    v = [[0.0] * k for _ in range(k)]
-    for i in range(k):
-        for j in range(k):
-            differences = [a - b for a, b in zip(scores[i], scores[j], strict=True)]
-            centre = sum(differences) / n_repeats
-            v[i][j] = sum((d - centre) ** 2 for d in differences) / (n_repeats - 1)
-    pairs = sorted(v[i][j] for i, j in combinations(range(k), 2))
-    middle = len(pairs) // 2
-    median = pairs[middle] if len(pairs) % 2 else (pairs[middle - 1] + pairs[middle]) / 2
-    m = sum(min(pair, 3 * median) for pair in pairs) / len(pairs)
-    se2 = [[max(w, (8 * m + (n_repeats - 1) * w) / (n_repeats + 7)) / n_repeats for w in row] for row in v]
-    return se2, min(n_repeats + 7, (k - 1) * (n_repeats - 1))
 
 
 @pytest.mark.parametrize(("k", "n_repeats"), [(2, 4), (3, 4), (13, 16), (20, 64)])

@@ -237,10 +237,8 @@ class Look:
         return self.rope * self.mean(self.best, self.n_repeats)
 
     def region_of(self, a: str, pair: Pair) -> float:
-        """The same beside a difference from `a` on the repeats of this pair, whose folds may be easier or harder: the
-        share of the best's mean there, or of that of `a`, which the difference is printed as a share of, where lower.
-        """
-        return self.rope * min(self.mean(name, pair.n_repeats) for name in (a, self.best))
+        """The same beside a difference from `a`, which is printed as a share of its mean on the repeats of the pair."""
+        return self.rope * self.mean(a, pair.n_repeats)
 
     def cost_at_most(self, name: str, covers: Covers = "these rows") -> float:
         """U: what choosing `name`, still in, can cost at most against any other that is in (for new rows: any other),
@@ -516,4 +514,4 @@ def ranked_means(race: Race) -> dict[str, float]:
         if name not in race.diverged
     }
     order = sorted(known, key=lambda name: (known[name], name != best, name))
-    return {name: known[name] for name in order} | dict.fromkeys(race.diverged, math.nan)
+    return {name: known[name] for name in order} | dict.fromkeys(sorted(race.diverged), math.nan)
