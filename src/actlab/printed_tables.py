@@ -59,6 +59,7 @@ class TableColumn:
         is_number: Numbers stand on the right and are sorted by value, words on the left.
         can_fold: Whether entries may take several lines where a terminal is narrow; others are never cut before these.
         width: The most characters that an entry takes in one line; where it `is_fixed`, always these.
+        is_minor: Left out where a terminal is too narrow for it, the last such column first.
     """
 
     title: str
@@ -67,6 +68,7 @@ class TableColumn:
     can_fold: bool = False
     width: int | None = None
     is_fixed: bool = False
+    is_minor: bool = False
 
     def cell(self, value: object) -> TableCell:
         """An entry from a number, a text that stays as it is, or a whole cell."""
@@ -121,6 +123,18 @@ class PrintedTable:
         columns = self.columns[:place] + self.columns[place + 1 :]
         return replace(self, columns=columns, rows=rows, note=self.note if note is None else note)
 
+    @property
+    def width(self) -> int:
+        """Characters of a line, two blanks between columns, where nothing is folded that needs not be."""
+        texts = [[column.title, *(_shown(row.cells[n]) for row in self.rows)] for n, column in enumerate(self.columns)]
+        widest = [max(map(len, own)) for own in texts]
+        return sum(min(w, column.width or w) + 2 for w, column in zip(widest, self.columns, strict=True)) - 2
+
+    def within(self, width: int) -> "PrintedTable":
+        """The same in lines of so many characters, as far as leaving out minor columns makes it so."""
+        minor = [column.title for column in self.columns if column.is_minor]
+        return self if self.width <= width or not minor else self.without(minor[-1]).within(width)
+
 
 def print_with_sentences(table: PrintedTable, answer: str = "", sentences: Iterable[str] = ()) -> None:
     """To stdout, as wide as the terminal or `WIDTH` columns where there is none; the answer in bold."""
@@ -128,7 +142,7 @@ def print_with_sentences(table: PrintedTable, answer: str = "", sentences: Itera
     from rich.text import Text
 
     out = Console(width=None if Console().is_terminal else WIDTH)
-    out.print(for_terminal(table))
+    out.print(for_terminal(table.within(out.width)))
     if answer:
         out.print(Text(answer, style="bold"))
     for sentence in sentences:
@@ -159,7 +173,7 @@ def as_text(table: PrintedTable, width: int = WIDTH, *, has_edges: bool = False)
 
     plain = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
     with plain.capture() as capture:
-        plain.print(for_terminal(table, has_edges=has_edges))
+        plain.print(for_terminal(table.within(width), has_edges=has_edges))
     # what lies above and below a table without such edges is blank
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
 

@@ -4,6 +4,9 @@ import numpy as np
 
 from actlab.data.check import CheckReport, ColumnReport
 from actlab.printed_tables import PrintedTable, TableColumn, as_text, text_column
+from actlab.report.words import budget_sentence
+from actlab.settings import CompareSettings
+from actlab.verdict.race import Terms, default_budget
 
 
 def render_check(report: CheckReport, width: int = 100) -> str:
@@ -17,6 +20,7 @@ def render_check(report: CheckReport, width: int = 100) -> str:
             f"target {_printable(target.name)}: {target.low:.6g} to {target.high:.6g}, median {target.median:.6g}; "
             f"training uses {report.scale.description}"
         )
+        lines.append(_what_a_comparison_shows())
     lines += ["", as_text(_table(report), width, has_edges=True)]
     if report.suggested_targets:
         names = ", ".join(_printable(name) for name in report.suggested_targets)
@@ -26,6 +30,16 @@ def render_check(report: CheckReport, width: int = 100) -> str:
     lines += ["", f"{len(report.warnings)} warning{'s' if len(report.warnings) != 1 else ''}"]
     lines += [f"- {_printable(warning)}" for warning in report.warnings]
     return "\n".join(lines) + "\n"
+
+
+def _what_a_comparison_shows() -> str:
+    """The smallest difference that a comparison with all defaults is likely to find."""
+    asked = CompareSettings()
+    n_settings = len(asked.activations)
+    terms = Terms.race(asked.folds, default_budget(asked.folds, n_settings), asked.rope)
+    return (
+        f"a comparison of {n_settings} activations finds differences {budget_sentence(terms, n_settings, asked.folds)}"
+    )
 
 
 def _table(report: CheckReport) -> PrintedTable:

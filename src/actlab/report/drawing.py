@@ -129,7 +129,8 @@ def write_in_cell(axes: Axes, x: float, y: float, text: str, **style: Any) -> No
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a forest plot: a point with an interval, a label on the left and a note on the right."""
+    """A line of a forest plot: a point with an interval or with the values that it is the mean of, a label on the left
+    and a note on the right. `lost` is written in place of a point that is nan."""
 
     label: str
     value: float
@@ -138,6 +139,8 @@ class Row:
     look: Look
     note: str
     is_filled: bool = True
+    values: tuple[float, ...] = ()
+    lost: str = "no usable score"
 
 
 def forest(rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> tuple[Figure, Axes]:
@@ -160,9 +163,11 @@ def forest(rows: Sequence[Row], headings: tuple[str, str], includes: float | Non
 
 def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
     if not math.isfinite(row.value):
-        axes.text((left + right) / 2, y, "no usable score", ha="center", va="center", color=MUTED)
+        axes.text((left + right) / 2, y, row.lost, ha="center", va="center", color=MUTED)
         return
     colour = row.look.colour
+    inside = [value for value in row.values if left <= value <= right]
+    axes.plot(inside, [y] * len(inside), ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0, zorder=2)
     if math.isfinite(row.low) and math.isfinite(row.high):
         low, high = max(row.low, left), min(row.high, right)
         axes.plot([low, max(low, high)], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
@@ -178,9 +183,14 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
         axes.annotate(f"at {short_number(row.value)}", (x, y), (shift, 0), color=MUTED, **place)
 
 
+def _ends(row: Row) -> tuple[float, float]:
+    values = [value for value in row.values if math.isfinite(value)]
+    return (min(values), max(values)) if values else (row.low, row.high)
+
+
 def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[float, float]:
     """Limits that show most of the intervals whole; one bad row does not press the others together."""
-    numbers = np.array([(row.value, row.low, row.high) for row in rows if math.isfinite(row.value)])
+    numbers = np.array([(row.value, *_ends(row)) for row in rows if math.isfinite(row.value)])
     if not len(numbers):
         return 0.0, 1.0
     _, lows, highs = np.where(np.isfinite(numbers), numbers, numbers[:, :1]).T

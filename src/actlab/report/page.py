@@ -7,30 +7,35 @@ of their own, colours of the page and a text alternative.
 
 import base64
 import hashlib
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from actlab.config import NOT_COMPARED, differences
 from actlab.errors import InputError
-from actlab.printed_tables import PrintedTable, TableColumn, is_number, text_column
+from actlab.printed_tables import PrintedTable, TableColumn, is_number, number_cell, text_column
 from actlab.report import optuna_figures, score_figures, tables, training_figures, words
 from actlab.report.drawing import GRID, INK, MUTED, PAPER, style
 from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.tensorboard import write_figures_log
 from actlab.run_files import to_yaml, write_atomically, write_text
-from actlab.verdict.paired_tests import corrected_interval
-from actlab.verdict.summary import fold_ratio, rows_by_activation, scores_of
+from actlab.settings import ALPHA
+from actlab.verdict.simultaneous import quantile
+from actlab.verdict.summary import rows_by_activation
 
 DPI = 160
+# With fewer repeats two runs are set side by side without intervals.
+FEWEST_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,11 @@ class FigureRecipe:
 
 # In reading order. A new figure is a row here, and one in `words.FIGURE_TEXTS`.
 RECIPES = (
+    FigureRecipe("differences", score_figures.differences, "Differences from the best", is_narrow=True),
     FigureRecipe("ranking", score_figures.ranking, "Rankings", is_narrow=True),
     FigureRecipe("learning_rates", score_figures.learning_rates, "Learning rates"),
     FigureRecipe("importances", optuna_figures.importances, is_narrow=True),
     FigureRecipe("slices", optuna_figures.slices),
-    FigureRecipe("differences", score_figures.differences, "Differences from the winner", is_narrow=True),
     FigureRecipe("curves", training_figures.curves, "Training"),
     FigureRecipe("health", training_figures.health, "Inside the networks"),
     FigureRecipe("predictions", training_figures.predictions, "Predictions"),
@@ -119,10 +124,19 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     return Markup(body.replace("<svg ", opening, 1))
 
 
-UNTESTED = (
-    "Nothing was tested: activations were given unequal budgets, or there is only one of them. "
-    "Run actlab compare for differences with verdicts."
-)
+def read_run(path: str | Path) -> FinishedRun:
+    """A finished run whose verdicts are of the kind that a report speaks of.
+
+    Raises:
+        InputError: no finished run there, or one of a version that judged in another way.
+    """
+    run = read_finished(path)
+    if run.is_ranked and ("ci_low" in run.ranking_rows[0] or "confirmation" in run.summary):
+        raise InputError(
+            f"the run in {run.directory.path} is of an earlier version of actlab, which judged in another way: "
+            "train it again, in another directory"
+        )
+    return run
 
 
 def write_report(path: str | Path) -> Path:
@@ -131,7 +145,7 @@ def write_report(path: str | Path) -> Path:
     Raises:
         InputError: no finished run there, or it cannot be written.
     """
-    run = read_finished(path)
+    run = read_run(path)
     html = page(run)
     write_figures_log(run.directory)
     write_text(run.directory.report, html)
@@ -145,13 +159,14 @@ def page(run: FinishedRun) -> str:
         "title": words.title(run),
         "answer": words.answer(run.summary) if run.is_ranked else words.fit_answer(run),
         "remarks": words.remarks(run.summary) if run.is_ranked else [],
+        "meanings": words.what_the_words_mean(run.summary),
         "is_ranked": run.is_ranked,
+        "best": run.summary.get("winner") or "the best",
         "figures": pictures,
         "trials": tables.trials_table(run.summary),
-        "ranking": tables.ranking_table(run.summary).without("difference") if run.is_ranked else None,
+        "ranking": tables.ranking_table(run.summary) if run.is_ranked else None,
         "differences": tables.differences_table(run.summary) if run.is_ranked else None,
-        "untested": UNTESTED,
-        "confirmation": tables.confirmation_table(run.summary),
+        "untested": f"Nothing was tested: {words.untested(run.summary)}." if run.is_ranked else "",
         "members": None if run.is_ranked else tables.members_table(run),
         "claims": tables.evidence_table(run.summary.get("claims") or []),
         "worst": tables.worst_table(run),
@@ -164,10 +179,10 @@ def page(run: FinishedRun) -> str:
     }
     # ids and names, in reading order, and what a section is there for
     sections = (
+        ("differences", "Differences", run.is_ranked),
         ("ranking", "Ranking", content["ranking"]),
         ("rates", "Learning rates", pictures.get("learning_rates")),
         ("search", "Search", content["trials"] or pictures.get("slices")),
-        ("differences", "Differences", run.is_ranked),
         ("curves", "Training", pictures.get("curves")),
         ("members", "Networks", content["members"]),
         ("health", "Inside", pictures.get("health") or content["claims"]),
@@ -202,8 +217,9 @@ def render(template: str, content: dict[str, Any]) -> str:
 
 
 PAIRED = (
-    "B minus A: mean paired difference over the same test folds, with its 95 % interval (corrected for shared training "
-    "rows, not for the number of rows of this table). A negative one means that B scores lower, hence better."
+    "B minus A: mean difference over the repeats that both have, on the same folds, and its 95 % interval (Student's t "
+    "over at least 4 repeats). It holds for these rows and for this one comparison. A negative one means that B scores "
+    "lower, hence better."
 )
 UNPAIRED = (
     "The runs did not score the same rows in the same folds, so their scores cannot be paired: the difference of two "
@@ -217,7 +233,7 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
     Raises:
         InputError: one of them is not a finished run, is a `fit`, or they have different metrics.
     """
-    runs = a, b = read_finished(first), read_finished(second)
+    runs = a, b = read_run(first), read_run(second)
     if fits := [run.directory.path for run in runs if not run.is_ranked]:
         raise InputError(f"{fits[0]} is a fit of one activation: only compare and search runs have ranks")
     paths = [run.directory.path.resolve() for run in runs]
@@ -247,36 +263,48 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
 
 
 def are_paired(a: FinishedRun, b: FinishedRun) -> bool:
-    """Whether fold i of both has the same rows: the same data split by the same protocol and seed."""
-    keys = ("folds", "repeats", "seed")
+    """Whether fold i of every repeat has the same rows in both: the same data, folds and seed, and repeats that count
+    from the same one on."""
+    keys = ("folds", "n_rows", "seed")
     splits = [(run.part("data").get("sha256"), *map(run.part("protocol").get, keys)) for run in (a, b)]
-    return splits[0] == splits[1] and None not in splits[0]
+    return splits[0] == splits[1] and None not in splits[0] and a.command == b.command
 
 
 def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:
     """Rates and means of every activation of either run, in A's order, and the difference where both have it."""
     rows_of = [rows_by_activation(run.summary) for run in (a, b)]
-    scores = [scores_of(run.chosen) for run in (a, b)]
     decimals = words.decimals_for(a.ranking_rows[0]["mean"] or 0.1)
     score, signed = f",.{decimals}f", f"+,.{decimals}f"
-    is_paired, ratio = are_paired(a, b), fold_ratio(a.summary)
+    scores = [score_figures.repeats_of(run) for run in (a, b)] if (is_paired := are_paired(a, b)) else [{}, {}]
     columns = (
         text_column("activation"),
         *(TableColumn("rate A", words.three_digits), TableColumn("mean A", score)),
         *(TableColumn("rate B", words.three_digits), TableColumn("mean B", score)),
-        *(TableColumn("B minus A", signed), TableColumn("95 % interval")),
+        *(TableColumn("B minus A", signed), TableColumn("95 % interval"), TableColumn("repeats")),
     )
     rows = []
     for name in dict.fromkeys([*a.order, *b.order]):
         own = [found.get(name, {}) for found in rows_of]
         settings = [row.get(key) for row in own for key in ("learning_rate", "mean")]
-        if name in scores[0] and name in scores[1] and is_paired:
-            gap = corrected_interval(scores[1][name] - scores[0][name], ratio)
-            rows.append([name, *settings, gap.mean, tables.signed_interval(vars(gap), signed)])
+        if name in scores[0] and name in scores[1]:
+            difference, half, n = paired_difference(scores[0][name], scores[1][name])
+            ends = f"{difference - half:{signed}} to {difference + half:{signed}}"
+            rows.append([name, *settings, difference, number_cell(difference - half, ends), n])
         else:
             first, second = (row.get("mean") for row in own)
-            rows.append([name, *settings, second - first if is_number(first) and is_number(second) else None, None])
+            gap = second - first if is_number(first) and is_number(second) else None
+            rows.append([name, *settings, gap, None, None])
     return PrintedTable.of(columns, rows, name="pair-table", note=PAIRED if is_paired else UNPAIRED)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, int]:
+    """Mean of b minus a over the repeats that both have, half of its 95 % interval (Student's t; nan below
+    `FEWEST_REPEATS` repeats), and how many there are."""
+    n = min(len(a), len(b))
+    gaps = np.subtract(b[:n], a[:n])
+    if n < FEWEST_REPEATS:
+        return float(gaps.mean()), math.nan, n
+    return float(gaps.mean()), float(quantile(ALPHA, 2, n - 1) * gaps.std(ddof=1) / math.sqrt(n)), n
 
 
 def changed(a: FinishedRun, b: FinishedRun) -> list[str]:

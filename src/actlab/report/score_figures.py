@@ -1,4 +1,4 @@
-"""Figures of scores: the ranking, what each learning rate gave, and differences from the winner."""
+"""Figures of scores: the ranking, what each learning rate gave, and differences from the best."""
 
 import math
 from collections.abc import Mapping
@@ -7,26 +7,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
+from actlab.data.splits import fold_sizes
 from actlab.printed_tables import is_number
-from actlab.report.drawing import GRID, INK, MUTED, ROW, Look, Row, forest, look, sheet, short, write_in_cell
+from actlab.report.drawing import GRID, INK, MUTED, PAPER, ROW, Look, Row, forest, look, sheet, short, write_in_cell
 from actlab.report.finished import FinishedRun
-from actlab.report.words import fixed, p_value, score_decimals, short_number, three_digits
-from actlab.verdict.summary import comparison_with_winner, winner_row
+from actlab.report.words import added_rates, at_most, compared, fixed, score_decimals, short_number, three_digits
+from actlab.verdict.summary import repeat_scores, winner_row
 
+# Learning rates whose labels have room side by side.
+MOST_LEVEL = 7
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
 
 
 def ranking(run: FinishedRun) -> Figure | None:
-    """Mean test score of each activation with its 95 % interval, and the references below."""
+    """Mean test score of each activation with its repeats, and the references below. No intervals: those of single
+    scores say how hard the folds are, and are read as if they told activations apart."""
     if not run.is_ranked:
         return None
-    best = winner_row(run.summary)
+    best, repeats = winner_row(run.summary), repeats_of(run)
     decimals = score_decimals(run.summary)
-    rows = [_row(row, "mean", str(row["activation"]), fixed(row["mean"], decimals)) for row in run.ranking_rows]
+    rows = [
+        Row(
+            short(str(row["activation"])),
+            row["mean"] if is_number(row["mean"]) else math.nan,
+            *(math.nan, math.nan),
+            look(str(row["activation"])),
+            fixed(row["mean"], decimals),
+            values=tuple(repeats.get(str(row["activation"]), ())),
+        )
+        for row in run.ranking_rows
+    ]
     scores = run.summary.get("references") or {}
     named = [("shipped, averaged", (run.summary.get("ensemble") or {}).get("test_score"))]
     named += [(name, scores.get(key)) for key, name in REFERENCES.items()]
@@ -40,40 +56,54 @@ def ranking(run: FinishedRun) -> Figure | None:
         axes.axvline(best["mean"], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     if len(rows) > len(run.ranking_rows):
         axes.axhline(len(run.ranking_rows) - 0.5, color=MUTED, linewidth=0.6)
-    axes.set_xlabel(f"test {run.target.unit}, mean and 95 % interval; lower is better")
+    axes.set_xlabel(f"test {run.target.unit}; lower is better")
     return figure
 
 
-def _row(found: Mapping[str, Any], key: str, name: str, note: str, is_filled: bool = True) -> Row:
-    numbers = (found.get(number) for number in (key, "ci_low", "ci_high"))
-    value, low, high = (float(number) if is_number(number) else math.nan for number in numbers)
-    return Row(short(name), value, low, high, look(name), note, is_filled)
+def repeats_of(run: FinishedRun) -> dict[str, list[float]]:
+    """Activation to the scores of its repeats; nothing where the summary does not say how large the folds were."""
+    p = run.part("protocol")
+    if not p.get("n_rows") or not p.get("folds"):
+        return {}
+    return repeat_scores(run.members, fold_sizes(int(p["n_rows"]), int(p["folds"])), run.command == "compare")
 
 
 def differences(run: FinishedRun) -> Figure | None:
-    """Paired difference of each activation from the winner, with the test's verdict; None where nothing was tested."""
-    best = winner_row(run.summary) if run.is_ranked else None
-    if best is None:
+    """Difference of each activation from the best, in percent, with its simultaneous interval and its word; None where
+    nothing was tested."""
+    best, found = winner_row(run.summary), compared(run.summary)
+    if best is None or not found:
         return None
-    rows = []
-    for name in run.order:
-        found = comparison_with_winner(run.summary, name)
-        if found is not None:
-            p, verdict = found.get("p_holm"), str(found["verdict"])
-            note = f"{verdict}, {p_value(p)}" if is_number(p) else verdict
-            rows.append(_row(found, "difference", name, note, verdict != "no difference shown"))
-    if not rows:
-        return None
-    figure, axes = forest(rows, ("activation", "verdict, Holm's p"), includes=0.0)
-    if is_number(rope := run.summary.get("rope")):
-        axes.axvspan(-rope, rope, color=GRID, zorder=0, linewidth=0)
+    name = str(best["activation"])
+    first = Row(short(name), 0.0, math.nan, math.nan, look(name), "best" + _cost(best))
+    figure, axes = forest(
+        [first, *(_difference(found[one]) for one in run.order if one in found)],
+        ("activation", "verdict"),
+        includes=0.0,
+    )
+    if is_number(rope := run.part("protocol").get("rope")):
+        axes.axvspan(-100 * rope, 100 * rope, color=GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    axes.set_xlabel(f"test {run.target.metric_name} minus that of {short(str(best['activation']))}, 95 % interval")
+    axes.set_xlabel(f"{run.target.metric_name} worse than that of {short(name)}, %")
     return figure
 
 
+def _difference(found: Mapping[str, Any]) -> Row:
+    numbers = (found.get(key) for key in ("difference", "ci_low", "ci_high"))
+    value, low, high = (100 * number if is_number(number) else math.nan for number in numbers)
+    verdict, than = str(found["verdict"]), found.get("shown_against")
+    note = f"{verdict} than {short(str(than))}" if than else verdict + _cost(found)
+    is_settled, name = verdict != "not settled", str(found["b"])
+    return Row(short(name), value, low, high, look(name), note, is_settled, lost="diverged")
+
+
+def _cost(found: Mapping[str, Any]) -> str:
+    cost = found.get("cost_at_most")
+    return f", at most {at_most(cost)}" if is_number(cost) and cost > 0 else ""
+
+
 def learning_rates(run: FinishedRun) -> Figure | None:
-    """Mean validation score by activation and learning rate, chosen rates marked: a grid's cells, a search's dots."""
+    """Mean validation score by activation and learning rate, what is ranked marked: a grid's cells, a search's dots."""
     if not run.is_ranked:
         return None
     figure = sheet(0.95 + ROW * 1.08 * len(run.order))
@@ -96,14 +126,19 @@ def learning_rates(run: FinishedRun) -> Figure | None:
 
 
 def _trial_scores(run: FinishedRun) -> pd.DataFrame:
-    """One row a trial: setting, mean validation score of finite members, how many diverged, folds it was chosen for."""
+    """One row a setting: mean validation score of its finite members, how many diverged, whether all were stopped
+    early, and whether it is the one that is ranked. In a race of the sweep, the one repeat that all settings have."""
     members, chosen = run.members, run.chosen
-    val = members.val_score.where(np.isfinite(members.val_score) & ~members.pruned.astype(bool))
-    members = members.assign(val=val, missing=members.diverged.astype(bool))
-    grouped = members.groupby(["trial", "activation", "learning_rate"])
-    scores = grouped.agg(val=("val", "mean"), missing=("missing", "sum"), n=("missing", "size")).reset_index()
-    n_chosen = chosen.trial[np.isfinite(chosen.val)].value_counts()
-    return scores.assign(n_chosen=scores.trial.map(n_chosen).fillna(0).astype(int))
+    if (members.repeat == 0).any() and run.command == "compare":
+        members = members[members.repeat == 0]
+    key = ["activation", "learning_rate"] if run.is_grid else ["trial", "activation", "learning_rate"]
+    pruned = members.pruned.astype(bool)
+    val = members.val_score.where(np.isfinite(members.val_score) & ~pruned)
+    members = members.assign(val=val, missing=members.diverged.astype(bool), stopped=pruned)
+    aggregated = {"val": ("val", "mean"), "missing": ("missing", "sum"), "stopped": ("stopped", "all")}
+    scores = members.groupby(key).agg(**aggregated, n=("missing", "size")).reset_index()
+    is_ranked = pd.MultiIndex.from_frame(scores[key]).isin(pd.MultiIndex.from_frame(chosen[key]))
+    return scores.assign(is_chosen=is_ranked)
 
 
 def _robust_norm(scores: "pd.Series[float]") -> Normalize:
@@ -116,37 +151,42 @@ def _robust_norm(scores: "pd.Series[float]") -> Normalize:
 
 
 def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
-    best = scores.sort_values("val").drop_duplicates(["activation", "learning_rate"])
-    values = best.pivot_table("val", "activation", "learning_rate", dropna=False).reindex(run.order)
+    values = scores.pivot_table("val", "activation", "learning_rate", dropna=False).reindex(run.order)
     columns: list[Any] = list(values.columns)
     edges_x, edges_y = np.arange(len(columns) + 1) - 0.5, np.arange(len(run.order) + 1) - 0.5
     mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values), cmap="cividis", norm=norm)
-    axes.set_xticks(range(len(columns)), [three_digits(column) for column in columns])
+    added = added_rates(run)
+    ticks = [("+" if column in added else "") + three_digits(column) for column in columns]
+    axes.set_xticks(range(len(columns)), ticks, rotation=45 if len(columns) > MOST_LEVEL else 0)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.spines[:].set_visible(False)
-    for trial in best[best.activation.isin(run.order)].itertuples():
-        x, y = columns.index(trial.learning_rate), run.order.index(str(trial.activation))
-        _write_trial(axes, x, y, trial, mesh.cmap, norm)
+    for trial in scores[scores.activation.isin(run.order)].itertuples():
+        _write_trial(
+            axes, columns.index(trial.learning_rate), run.order.index(str(trial.activation)), trial, mesh, norm
+        )
 
 
-def _write_trial(axes: Axes, x: int, y: int, trial: Any, colours: Colormap, norm: Normalize) -> None:
-    colour = MUTED
+def _write_trial(axes: Axes, x: int, y: int, trial: Any, mesh: QuadMesh, norm: Normalize) -> None:
+    colour, text, size = MUTED, short_number(trial.val), 7.0
     if math.isfinite(trial.val):
-        red, green, blue, _ = colours(norm(trial.val))
+        red, green, blue, _ = mesh.cmap(norm(trial.val))
         colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-    lost = "all" if trial.missing == trial.n else f"{trial.missing:.0f}/{trial.n:.0f}"
-    text = f"{lost} diverged" if trial.missing else short_number(trial.val)
-    size, shift = (5.5 if trial.missing else 7), (0.14 if trial.n_chosen else 0)
-    write_in_cell(axes, x - shift, y, text, color=colour, fontsize=size)
-    if trial.n_chosen:
-        badge = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
-        write_in_cell(axes, x + 0.3, y, str(trial.n_chosen), color="black", fontsize=6, bbox=badge)
+    if trial.missing:
+        text, size = f"{'all' if trial.missing == trial.n else f'{trial.missing:.0f}/{trial.n:.0f}'} diverged", 5.0
+    elif trial.stopped:
+        text, size = "stopped", 5.5
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=GRID, linewidth=0))
+    write_in_cell(axes, x, y, text, color=colour, fontsize=size)
+    if trial.is_chosen:
+        for frame, width in ((PAPER, 2.6), (INK, 1.2)):
+            own: Any = {"fill": False, "edgecolor": frame, "linewidth": width, "zorder": 4}
+            axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **own))
 
 
 def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -> None:
     y = scores.activation.map({name: place for place, name in enumerate(run.order)}).to_numpy(dtype=float)
     x, is_known = scores.learning_rate.to_numpy(), np.isfinite(scores.val.to_numpy())
-    is_chosen = scores.n_chosen.to_numpy() > 0
+    is_chosen = scores.is_chosen.to_numpy()
     axes.set_xscale("log")
     coloured: Any = {"c": scores.val[is_known], "cmap": "cividis", "norm": norm}
     axes.scatter(x[is_known], y[is_known], s=34, linewidth=0, zorder=2, **coloured)

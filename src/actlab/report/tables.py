@@ -20,32 +20,29 @@ from actlab.printed_tables import (
 from actlab.report import words
 from actlab.report.finished import FinishedRun
 from actlab.report.training_figures import N_NAMED, out_of_fold
-from actlab.verdict.summary import comparison_of, comparison_with_winner, turned_round
 
 # Trials of a search that its table names.
 N_TRIALS = 15
-TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "supported": "good", "not supported": "bad"}
+TONES: dict[str, Tone] = {
+    **dict.fromkeys(("better", "better here", "as good", "supported"), "good"),
+    **dict.fromkeys(("worse", "worse here", "not supported"), "bad"),
+    "not settled": "open",
+    "diverged": "lost",
+}
 SIGNS = {"above": ">", "below": "<", "at": "="}
-EDGE_NOTE = "! the best of the learning rates tried is the lowest or the highest of them"
+EDGE_NOTE = "! the learning rate is the lowest or the highest of those tried"
 RANKING_NOTE = (
-    "Scores on test rows, lower is better; rate: the learning rate chosen in most folds, with ! where it is the "
-    "lowest or highest tried; diverged: networks whose training went to nan or infinity, over all rates; time: "
-    "of all its networks, hours:minutes:seconds."
+    "Scores on test rows, lower is better, each the root over all rows of a repeat and its mean over the repeats; sd: "
+    "over the repeats; !: the learning rate is the lowest or highest tried; diverged: networks whose training went to "
+    "nan or infinity, over all rates; time: of all its networks, hours:minutes:seconds; costs ≤: what choosing it can cost at most."
 )
 DIFFERENCES_NOTE = (
-    "Two-sided corrected resampled t-tests (Nadeau & Bengio 2003), adjusted by Holm over the comparisons with the "
-    "winner, or with the baseline. The winner was picked by these scores: what would not hold if that were paid for "
-    "too, by Holm over every pair of activations, is said under the answer. An interval belongs to its one comparison. "
-    "P(better): share of folds in which the activation scores lower than the winner. No difference shown does not mean "
-    "that there is none."
-)
-CONFIRMATION_NOTE = (
-    "Minus the winner, as above. The winner was picked by the scores of the first look, which makes its lead there "
-    "look larger than it is; here it was named before. The rows are the same: only new data can say "
-    "what these rows favour."
+    "Differences and 95 % intervals are in percent of the score that they are against; all intervals hold together "
+    "(Tukey's studentized range), each for the rows under `for`, at the look that decided. Costs ≤: what choosing it can "
+    "cost at most, against the best of all still in. Needed: what would settle it if the difference stays as large as it is now."
 )
 TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, with everything that was searched."
-CLAIMS_NOTE = "Intervals are 95 %; p-values are adjusted (Holm) over all quantities of this table."
+CLAIMS_NOTE = "Intervals are 95 %; tests are adjusted (Holm) over all quantities of this table."
 
 
 def print_answer(summary: Mapping[str, Any]) -> None:
@@ -56,52 +53,48 @@ def print_answer(summary: Mapping[str, Any]) -> None:
 
 
 def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
-    """The ranking in a line of 100 columns for each activation."""
+    """The ranking in a line for each activation, its minor columns as far as they fit."""
     is_at_edge = any(row.get("edge_of_range") for row in summary["ranking"])
     return ranking_table(summary).without("place", note=EDGE_NOTE if is_at_edge else "")
 
 
 def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
-    """The ranking, best first; `difference` is the paired one from the winner, with its verdict."""
-    decimals = words.score_decimals(summary)
-    score = f",.{decimals}f"
-    columns = (
-        TableColumn("place"),
-        text_column("activation", width=13, is_fixed=True),
-        TableColumn("rate"),
-        TableColumn("mean", score),
-        TableColumn("95 % interval"),
-        TableColumn("sd", score),
-        TableColumn("diverged"),
-        TableColumn("weights", ","),
-        TableColumn("time", words.duration),
-        text_column("difference", can_fold=False),
-    )
+    """The ranking, best first; with the difference to the best and what is said of it where something was tested."""
+    decimals, found = words.score_decimals(summary), words.compared(summary)
+    score, minor = f",.{decimals}f", {"is_minor": True}
+    columns = [TableColumn("place"), text_column("activation", width=13, is_fixed=True), TableColumn("rate")]
+    columns.append(TableColumn("score", score))
+    if found:
+        columns += [TableColumn("to the best, %"), text_column("verdict", can_fold=False)]
+        columns.append(TableColumn("costs ≤", words.at_most))
+    columns += [TableColumn("repeats", **minor), TableColumn("diverged", **minor), TableColumn("sd", score, **minor)]
+    columns += [TableColumn("weights", ",", **minor), TableColumn("time", words.duration, **minor)]
     rows = []
     for place, row in enumerate(summary["ranking"], start=1):
         rate = words.three_digits(row["learning_rate"]) + ("!" if row.get("edge_of_range") else "")
-        ends = "–".join(words.fixed(row.get(key), decimals) for key in ("ci_low", "ci_high"))
-        settings = (row["activation"], number_cell(row["learning_rate"], rate))
-        scores = (row["mean"], number_cell(row.get("ci_low"), ends), row.get("sd"))
         n_diverged, of_all = row.get("diverged") or 0, f" of {row['n_members']}" if row.get("n_members") else ""
         diverged = number_cell(n_diverged, f"{n_diverged}{of_all}", "lost" if n_diverged else "faint")
-        costs = (diverged, row.get("n_parameters"), row.get("seconds"))
-        rows.append((place, *settings, *scores, *costs, _difference(summary, row["activation"], decimals)))
+        own = (place, row["activation"], number_cell(row["learning_rate"], rate), row["mean"])
+        stated = _against_best(row, found.get(row["activation"])) if found else ()
+        rows.append((*own, *stated, row.get("n"), diverged, *map(row.get, ("sd", "n_parameters", "seconds"))))
     bold = [place for place, row in enumerate(summary["ranking"]) if row["activation"] == summary.get("winner")]
     return PrintedTable.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
 
 
-def _difference(summary: Mapping[str, Any], name: str, decimals: int) -> TableCell:
-    if name == summary.get("winner"):
-        return text_cell("winner")
-    comparison = comparison_with_winner(summary, name)
-    if comparison is None:
-        return text_cell("not compared", "faint")
-    difference, verdict = comparison.get("difference"), str(comparison["verdict"])
-    shown = f"{difference:+,.{decimals}f}" if is_number(difference) else "-"
-    # "no difference shown", said under a heading that has the word already
-    said = "not shown" if verdict == "no difference shown" else verdict
-    return text_cell(f"{shown} {said}", TONES.get(verdict, ""))
+def _against_best(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> tuple[object, ...]:
+    """Difference with interval, verdict and cost; `found` is None for the best."""
+    if found is None:
+        return EMPTY, text_cell("best"), row.get("cost_at_most")
+    return _in_percent(found), _verdict(str(found["verdict"])), found.get("cost_at_most")
+
+
+def _in_percent(found: Mapping[str, Any]) -> TableCell:
+    """`+2.5 (+0.9 to +4.1)`, under a heading that says percent."""
+    difference, low, high = (
+        words.percent(found.get(key), "+").removesuffix(" %") for key in ("difference", "ci_low", "ci_high")
+    )
+    interval = f" ({low} to {high})" if is_number(found.get("ci_low")) and found["ci_low"] < found["ci_high"] else ""
+    return number_cell(found.get("difference"), f"{difference}{interval}")
 
 
 def _verdict(verdict: str, other: Tone = "") -> TableCell:
@@ -109,60 +102,55 @@ def _verdict(verdict: str, other: Tone = "") -> TableCell:
     return text_cell(verdict, TONES.get(verdict, other))
 
 
-def signed_interval(comparison: Mapping[str, Any], signed: str) -> TableCell:
-    """The interval of a difference, its ends in the format `signed`."""
-    low, high = comparison.get("ci_low"), comparison.get("ci_high")
-    return number_cell(low, f"{low:{signed}} to {high:{signed}}") if is_number(low) and is_number(high) else EMPTY
-
-
 def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
-    """Each activation against the winner and, where tested, against the baseline that was named before."""
-    order = [str(row["activation"]) for row in summary["ranking"]]
-    found = {name: comparison for name in order if (comparison := comparison_with_winner(summary, name))}
+    """Each activation against the best and, where there is one, against the baseline that was named before."""
+    order, found = [str(row["activation"]) for row in summary["ranking"]], words.compared(summary)
     if not found:
         return None
-    signed = f"+,.{words.score_decimals(summary)}f"
+    baseline, with_baseline = summary.get("baseline"), words.compared(summary, "baseline")
     columns = [
         text_column("activation"),
-        TableColumn("difference", signed),
-        TableColumn("95 % interval"),
-        TableColumn("Holm's p", ".2g"),
-        TableColumn("P(better)", ".0%"),
-        text_column("against the winner"),
+        TableColumn("difference, %"),
+        text_column(f"against {summary['winner']}", can_fold=False),
+        text_column("for"),
+        TableColumn("costs ≤", words.at_most),
+        TableColumn("repeats"),
+        text_column("needed"),
     ]
-    baseline, with_baseline = summary.get("baseline"), summary.get("baseline_comparisons")
-    if with_baseline:
-        columns.append(text_column(f"against {baseline}"))
+    if has_baseline := bool(with_baseline) and baseline != summary["winner"]:
+        columns += [TableColumn(f"to {baseline}, %"), text_column(f"against {baseline}", can_fold=False)]
     rows = []
-    for name, comparison in found.items():
-        difference, p_holm, p_better = map(comparison.get, ("difference", "p_holm", "p_better"))
-        interval, verdict = signed_interval(comparison, signed), _verdict(comparison["verdict"])
-        row = [name, difference, interval, p_holm, p_better, verdict]
-        if with_baseline:
-            other = comparison_of(with_baseline, name, baseline) or {}
-            row.append("the baseline" if name == baseline else _verdict(other.get("verdict", "–")))
-        rows.append(row)
+    for name in order:
+        if (one := found.get(name)) is not None:
+            row = [
+                name,
+                _in_percent(one),
+                text_cell(_than(one), TONES.get(one["verdict"], "")),
+                one.get("covers") or "–",
+            ]
+            row += [one.get("cost_at_most"), one.get("n_repeats"), needed(one)]
+            if has_baseline:
+                other = with_baseline.get(name)
+                row += [_in_percent(other), _verdict(str(other["verdict"]))] if other else [EMPTY, "the baseline"]
+            rows.append(row)
     return PrintedTable.of(columns, rows, name="differences-table", note=DIFFERENCES_NOTE)
 
 
-def confirmation_table(summary: Mapping[str, Any]) -> PrintedTable | None:
-    """Winner and closest rivals, trained again with fresh seeds and folds; seen from the rival, as all differences."""
-    again = (summary.get("confirmation") or {}).get("comparisons")
-    if not again:
-        return None
-    signed = f"+,.{words.score_decimals(summary)}f"
-    columns = (
-        text_column("activation"),
-        *(TableColumn(title, signed) for title in ("first difference", "second difference")),
-        TableColumn("95 % interval"),
-        text_column("second verdict"),
-    )
-    rows = []
-    for stated in again:
-        first, now = stated.get("first_difference"), turned_round(stated)
-        differences = (-first if is_number(first) else None, now["difference"], signed_interval(now, signed))
-        rows.append((stated["b"], *differences, _verdict(now["verdict"])))
-    return PrintedTable.of(columns, rows, name="confirmation-table", note=CONFIRMATION_NOTE)
+def _than(found: Mapping[str, Any]) -> str:
+    """The verdict, and whom it was earned against where that is not the best."""
+    if not found.get("shown_against"):
+        return str(found["verdict"])
+    low, high = (words.percent(found.get(key), "+").removesuffix(" %") for key in ("shown_low", "shown_high"))
+    return f"{found['verdict']} than {found['shown_against']} ({low} to {high})"
+
+
+def needed(found: Mapping[str, Any]) -> str:
+    """What would settle a comparison: repeats with the time that they take here, or rows; empty where nothing is open
+    or nothing can be said."""
+    repeats, rows, seconds = map(found.get, ("repeats_needed", "rows_needed", "seconds_needed"))
+    if is_number(repeats):
+        return f"{repeats} more repeats" + (f", about {words.about(seconds)}" if is_number(seconds) else "")
+    return f"about {words.two_digits(rows)} rows" if is_number(rows) else ""
 
 
 def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:

@@ -29,7 +29,7 @@ import pandas as pd
 
 from actlab.data.target import Target
 from actlab.report.finished import one_curve
-from actlab.report.words import three_digits
+from actlab.report.words import compared, three_digits
 from actlab.run_files import RunDirectory, write_atomically
 from actlab.verdict.summary import PAIR, choose
 
@@ -58,7 +58,7 @@ FRAGMENT = "custom_scalars&regexInput=%5E%5B%5E~%5D"
 OWN_TAG = "zoom/{}_{}"
 
 MEASURES = ["dead", "saturated", "mean_output", "gradient_ratio"]
-# what names the trial that validation chose for an activation and test fold
+# what names a trial and test fold of the setting that validation chose for an activation
 KEYS = ["activation", *PAIR, "trial"]
 
 # step to tag to value
@@ -151,7 +151,7 @@ def write_comparison(
             entries += _histograms(pre_activations, members, summary)
         _write(run.tensorboard / run_name(activation) / COMPARISON_FILE, entries)
         entries = []
-    for name, entries in _hparams(setting_rows(members, metric, extra or {}), metric).items():
+    for name, entries in _hparams(setting_rows(members, summary, extra or {}), metric).items():
         _write(run.tensorboard / SETTINGS / run_name(name) / COMPARISON_FILE, entries)
 
 
@@ -262,10 +262,8 @@ def _histogram(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _chosen(members: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
-    """The networks that the ranking rests on: of the trials that validation chose; all of a fit."""
-    if not summary.get("ranking"):
-        return members
-    return members.merge(choose(members, summary["command"] == "compare")[KEYS], on=KEYS)
+    """The networks that the ranking rests on: of the settings that validation chose; all of a fit."""
+    return members.merge(choose(members, _is_comparison(summary))[KEYS], on=KEYS) if summary.get("ranking") else members
 
 
 def _layout(activations: list[str], metric: str) -> Entry:
@@ -294,28 +292,58 @@ def _layout(activations: list[str], metric: str) -> Entry:
     return 0, [value]
 
 
-def setting_rows(members: pd.DataFrame, metric: str, extra: Extra) -> pd.DataFrame:
-    """One row a setting, best validation first: its name, hyper-parameters that differ, and mean final scores.
+def setting_rows(members: pd.DataFrame, summary: Mapping[str, Any], extra: Extra) -> pd.DataFrame:
+    """One row a setting, best validation first: its name, hyper-parameters that differ, and its final scores.
 
-    Columns `activation` and `learning_rate` are always there; those of `extra` only where values differ and none is
-    missing, for one None turns a numeric column into text. Scores are means over the members that have one.
+    A setting is a trial, in a comparison an activation at a learning rate. Columns `activation` and `learning_rate` are
+    always there; those of `extra` only where values differ and none is missing, for one None turns a numeric column
+    into text. Validation scores are means over the members that have one, in a race over those of the sweep. Of a
+    comparison the settings that were raced alone have test scores, with their verdict and difference.
     """
-    grouped = members.groupby("trial")
-    rows = grouped[["activation", "learning_rate"]].first()
+    metric, is_comparison = summary["metric"], _is_comparison(summary)
+    first = members.groupby(["activation", "learning_rate"])["trial"].transform("min")
+    members = members.assign(setting=first if is_comparison else members.trial)
+    rows = members.groupby("setting")[["activation", "learning_rate"]].first()
     for key in {key: None for values in extra.values() for key in values}:
         values = [extra.get(int(trial), {}).get(key) for trial in rows.index]
         if None not in values and len(set(values)) > 1:
             rows[key] = values
-    hparams = list(rows.columns)
+    is_swept = members.repeat == 0 if is_comparison and (members.repeat == 0).any() else members.repeat >= 0
+    validation = members[is_swept].groupby("setting")["val_score"].mean()
+    if is_comparison:
+        rows = _with_verdicts(rows, summary)
+    hparams = [name for name in rows.columns if not name.startswith("~")]
     names = rows["activation"] + " " + rows["learning_rate"].map(three_digits)
     rows["name"] = names.where(~names.duplicated(keep=False), names + " trial " + rows.index.astype(str))
-    rows[f"~final/val_{metric}"] = grouped["val_score"].mean()
-    rows[f"~final/test_{metric}"] = grouped["test_score"].mean()
+    rows[f"~final/val_{metric}"] = validation
+    if not is_comparison:
+        rows[f"~final/test_{metric}"] = members.groupby("setting")["test_score"].mean()
     if members["diverged"].any():
-        rows["~final/diverged"] = grouped["diverged"].sum()
+        rows["~final/diverged"] = members.groupby("setting")["diverged"].sum()
     rows = rows.sort_values(f"~final/val_{metric}", na_position="last").head(MAX_SETTINGS)
     rows.attrs["hparams"] = hparams
     return rows
+
+
+def _with_verdicts(rows: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Test score, verdict and difference to the best, in percent, of the settings that are ranked."""
+    found = compared(summary)
+    ranked = {(row["activation"], row["learning_rate"]): row for row in summary["ranking"]}
+    own = [ranked.get(key) for key in zip(rows.activation, rows.learning_rate, strict=True)]
+    if found:
+        stated = [found.get(row["activation"], {"verdict": "best", "difference": 0.0}) if row else {} for row in own]
+        rows["verdict"] = [one.get("verdict", "only swept") for one in stated]
+        rows["~final/worse_percent"] = [100 * _value(one.get("difference")) for one in stated]
+    rows[f"~final/test_{summary['metric']}"] = [_value(row["mean"]) if row else math.nan for row in own]
+    return rows
+
+
+def _value(number: float | None) -> float:
+    return math.nan if number is None else number
+
+
+def _is_comparison(summary: Mapping[str, Any]) -> bool:
+    return bool(summary.get("ranking")) and summary.get("command") != "search"
 
 
 def _hparams(rows: pd.DataFrame, metric: str) -> dict[str, list[Entry]]:
@@ -323,7 +351,8 @@ def _hparams(rows: pd.DataFrame, metric: str) -> dict[str, list[Entry]]:
     from tensorboard.plugins.hparams import summary_v2
 
     hparams: list[str] = rows.attrs["hparams"]
-    titles = {f"~final/val_{metric}": "validation", f"~final/test_{metric}": "test", "~final/diverged": "diverged"}
+    titles = {f"~final/val_{metric}": "validation", f"~final/test_{metric}": "test"}
+    titles |= {"~final/worse_percent": "worse than the best, %", "~final/diverged": "diverged"}
     titles = {tag: title for tag, title in titles.items() if tag in rows and rows[tag].notna().any()}
     metrics = [summary_v2.Metric(tag, display_name=title) for tag, title in titles.items()]
     entries: list[Entry] = [(0, summary_v2.hparams_config_pb(list(map(summary_v2.HParam, hparams)), metrics).value)]

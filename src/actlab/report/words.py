@@ -6,19 +6,20 @@ Works on the keys of summary.json as `json` reads them: a number that was not fi
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actlab.data.target import Target
 from actlab.printed_tables import is_number
 from actlab.report.finished import FinishedRun
 from actlab.run_files import RunDirectory
-from actlab.settings import ALPHA
-from actlab.verdict.summary import comparison_with_winner, winner_row
+from actlab.verdict.race import LOOKS, Terms, detectable, look_reached
+from actlab.verdict.summary import winner_row
 
-# from here on a lead that is not shown is the test's lack of folds rather than a want of non-linearity
-MUCH_WORSE = 0.2
 # p-values are not told apart below
 SMALLEST_P = 1e-4
+# A race's budget is no larger; a grid has none.
+MOST_NETWORKS = 2**61
 
 
 def decimals_for(value: float) -> int:
@@ -71,57 +72,151 @@ def listed(names: Sequence[str], n_shown: int = 3) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def percent(share: float | None, sign: str = "") -> str:
+    """A share as `2.4 %`, `24 %`, `0.03 %`; with the sign `+` a difference, `+2.4 %`; a dash where there is none."""
+    if not is_number(share):
+        return "-"
+    size = abs(100 * share)
+    # one digit of what would be read as nothing: an interval that excludes 0 is not shown to begin there
+    decimals = 0 if size >= 10 else 1 if size >= 0.05 or size == 0 else min(6, math.ceil(-math.log10(size)))
+    return f"{100 * share:{sign},.{decimals}f} %"
+
+
+def at_most(share: float) -> str:
+    """A bound, rounded up to a tenth of a percent."""
+    return f"{math.ceil(1000 * share - 1e-6) / 10:,.1f} %"
+
+
+def about(seconds: float) -> str:
+    """`1 minute`, `12 minutes`, `3.5 hours`: a time that is still to come and known only roughly."""
+    if seconds < 90:
+        return f"{max(1, math.ceil(seconds / 60))} minute{'s' if seconds > 60 else ''}"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.2g} hours"
+
+
+def two_digits(count: float) -> str:
+    """A count that is known only roughly: 8,214 as 8,200."""
+    size = 10 ** max(0, math.floor(math.log10(max(count, 1))) - 1)
+    return f"{size * math.ceil(count / size):,}"
+
+
 def score_decimals(summary: Mapping[str, Any]) -> int:
     """Decimals of a run's scores: those of the winner's."""
     return decimals_for((winner_row(summary) or {"mean": 0.1})["mean"])
 
 
-def answer(summary: Mapping[str, Any]) -> str:
-    """One sentence: which activation at which learning rate, how sure that is, and how the others compare.
+def compared(summary: Mapping[str, Any], against: str = "best") -> dict[str, Mapping[str, Any]]:
+    """Activation to what it is against the best, or against the baseline; empty where nothing was tested."""
+    return {str(one["b"]): one for one in summary.get("comparisons") or [] if one["against"] == against}
 
-    Says `difference` only of comparisons that the summary holds; a ranking without comparisons (a search gives its
-    activations unequal budgets) is called an order and no more.
+
+def answer(summary: Mapping[str, Any]) -> str:
+    """One sentence: the best setting, its score and what it can cost, and what every other activation is against it.
+
+    Where most are not settled it opens with what is known, the most that the best can cost. An order that nothing was
+    tested of is called one, with the reason.
     """
     best = winner_row(summary)
     if best is None:
-        trained = sum(row.get("n") or 0 for row in summary["ranking"])
-        return f"No activation can be recommended on this data: none of the {trained} networks gave a usable score."
-    decimals = decimals_for(best["mean"])
-    certainty = fixed(best["mean"], decimals)
-    if is_number(best.get("ci_low")):
-        certainty += f", 95 % interval {fixed(best['ci_low'], decimals)} to {fixed(best['ci_high'], decimals)}"
-    setting = f"{best['activation']} at learning rate {three_digits(best['learning_rate'])}"
-    metric = Target.of_metric(summary["metric"]).metric_name
-    others = [row["activation"] for row in summary["ranking"] if row["activation"] != best["activation"]]
+        trained = sum(row.get("n_members") or 0 for row in summary["ranking"])
+        return f"No activation can be recommended on this data: none of the {trained:,} networks gave a usable score."
+    setting = f"On this data {best['activation']} at learning rate {three_digits(best['learning_rate'])}"
+    metric, score = Target.of_metric(summary["metric"]).metric_name, fixed(best["mean"], decimals_for(best["mean"]))
+    others = [str(row["activation"]) for row in summary["ranking"] if row["activation"] != best["activation"]]
     if not others:
-        return f"On this data {setting} has a mean {metric} of {certainty}; nothing was compared with it."
-    return (
-        f"On this data {setting} has the lowest {metric} ({certainty}){_standing(summary, best['activation'], others)}."
-    )
+        return f"{setting} scores {score} ({metric}); nothing was compared with it."
+    found = compared(summary)
+    if not found:
+        return f"{setting} has the lowest {metric} ({score}), ahead of {listed(others)}; {untested(summary)}."
+    by_verdict: dict[str, list[str]] = {}
+    for name in others:
+        by_verdict.setdefault(found[name]["verdict"], []).append(name)
+    cost, whom = best.get("cost_at_most"), others[0] if len(others) == 1 else f"the best of the {len(others) + 1}"
+    head = f"{setting} has the lowest {metric} ({score})"
+    if is_number(cost) and 2 * len(by_verdict.get("not settled", [])) > len(others):
+        whichever = "" if len(others) == 1 else ", whichever that is"
+        head = f"{setting} ({metric} {score}) costs at most {at_most(cost)} against {whom}{whichever}"
+    elif is_number(cost) and cost > 0:
+        head += f" and costs at most {at_most(cost)} against {whom}"
+    return "; ".join([head, *_clauses(summary, by_verdict, len(others))]) + "."
 
 
-def _standing(summary: Mapping[str, Any], winner: str, others: Sequence[str]) -> str:
-    """How the other activations compare with the winner, as the end of a sentence."""
-    verdicts = {name: comparison_with_winner(summary, name) for name in others}
-    if not any(verdicts.values()):
-        return f", ahead of {listed(others)} in an order that no test stands behind"
-    unshown, worse, better = (
-        [name for name in others if (verdicts[name] or {}).get("verdict") == verdict]
-        for verdict in ("no difference shown", "worse", "better")
-    )
-    if len(unshown) == len(others):
-        whom = f"any of the other {len(others)} activations" if len(others) > 1 else unshown[0]
-        return f", but no difference from {whom} is shown"
-    parts = [(unshown, "shows no difference from it", "show no difference from it")]
-    parts += [(worse, "is worse", "are worse"), (better, "is better in the test", "are better in the test")]
-    clauses = [f"{listed(names)} {one if len(names) == 1 else many}" for names, one, many in parts if names]
-    return f"; {'; '.join(clauses)}"
+# In the order in which the answer has them.
+VERDICTS = ("as good", "worse", "worse here", "not settled", "diverged")
+
+
+def _clauses(summary: Mapping[str, Any], by_verdict: Mapping[str, Sequence[str]], n_others: int) -> list[str]:
+    more = {"worse here": _rows_needed, "not settled": _repeats_needed}
+    clauses = []
+    for verdict in VERDICTS:
+        if names := by_verdict.get(verdict, []):
+            whom = f"all {n_others} others" if len(names) == n_others > 4 else listed(names)
+            what = verdict if verdict == "diverged" else f"{'is' if len(names) == 1 else 'are'} {verdict}"
+            clauses.append(f"{whom} {what}{more[verdict](summary, names) if verdict in more else ''}")
+    return clauses
+
+
+def _rows_needed(summary: Mapping[str, Any], names: Sequence[str]) -> str:
+    """How many rows would show for new rows what is shown for these; nothing where more repeats might."""
+    n_rows, found = (summary.get("protocol") or {}).get("n_rows") or 0, compared(summary)
+    needed = sorted(n for name in names if is_number(n := found[name].get("rows_needed")) and n > n_rows)
+    if not needed:
+        return ""
+    ends = list(dict.fromkeys(map(two_digits, (needed[0], needed[-1]))))
+    whose = "" if len(needed) == len(names) else f" of {len(needed)} of them"
+    return f" (about {' to '.join(ends)} rows would show it{whose} for new rows)"
+
+
+def _repeats_needed(summary: Mapping[str, Any], names: Sequence[str]) -> str:
+    own = [found for name, found in compared(summary).items() if name in names]
+    needed = [found["repeats_needed"] for found in own if is_number(found.get("repeats_needed"))]
+    if not needed:
+        return "" if _is_spent(summary) else ", and by what is known more repeats would not tell"
+    seconds = [found["seconds_needed"] for found in own if is_number(found.get("seconds_needed"))]
+    time = f", about {about(max(seconds))} here," if seconds else ""
+    whom = ("it" if len(names) == 1 else "them") if len(needed) == len(names) else f"{len(needed)} of them"
+    return f": {max(needed)} more repeats{time} would settle {whom}"
+
+
+def untested(summary: Mapping[str, Any]) -> str:
+    """Why nothing was tested, as the end of a sentence."""
+    best, is_search = winner_row(summary), summary.get("command") == "search"
+    if is_search:
+        return "a search gives activations unequal numbers of trials, so nothing was tested"
+    if len(summary["ranking"]) < 2:
+        return "there is nothing to compare with"
+    if (summary.get("protocol") or {}).get("protocol") == "grid" and best is not None:
+        n = best.get("n") or 0
+        return f"{n} repeat{'s are' if n != 1 else ' is'} too few for a verdict, compare.repeats {LOOKS[0]} gives one"
+    return "too little was finite for a test"
+
+
+def _is_spent(summary: Mapping[str, Any]) -> bool:
+    """Whether the last look of a race was taken, so that no error is left for another."""
+    return int((summary.get("protocol") or {}).get("repeats_done") or 0) >= LOOKS[-1]
+
+
+# What must be known to read a verdict; the page, the terminal's reader and docs/read_the_report.md have the same words.
+WHAT_THE_WORDS_MEAN = (
+    "Worse here: on these rows it is worse whatever the seeds and folds; as good: choosing it costs at most {rope} of "
+    "the score; not settled: neither is shown yet, and more repeats, which cost only time, can.",
+    "Worse: it is worse on new rows of the same source as well; where it is only worse here, more rows can tell, and "
+    "repeats cannot.",
+    "All words of a run hold together, at 95 %, for this table and its source; what holds on other tables, only a "
+    "comparison of several data sets can say.",
+)
+
+
+def what_the_words_mean(summary: Mapping[str, Any]) -> list[str]:
+    """`WHAT_THE_WORDS_MEAN` where something was tested."""
+    rope = percent((summary.get("protocol") or {}).get("rope"))
+    return [sentence.format(rope=rope) for sentence in WHAT_THE_WORDS_MEAN] if compared(summary) else []
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that belong beside the answer: what averaging gives, the references, whether a network without any
-    activation does as well, which verdicts hang on the choice of the winner, edges of the range, and divergence."""
-    found = [_scores_beside(summary), _linear(summary), _choice(summary)]
+    activation does as well, edges of the range, divergence, and how the run ended and goes on."""
+    found = [_scores_beside(summary), _linear(summary)]
     if at_edge := [row["activation"] for row in summary["ranking"] if row.get("edge_of_range")]:
         rates = "its best learning rate lies" if len(at_edge) == 1 else "their best learning rates lie"
         found.append(f"{listed(at_edge)}: {rates} at the edge of the range tried, so a wider range may do better.")
@@ -129,7 +224,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     if total := sum(diverged.values()):
         counts = listed([f"{name} {count}" for name, count in diverged.items()], 6)
         found.append(f"{total} network{'s' if total > 1 else ''} diverged: {counts}.")
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in (*found, how_to_go_on(summary)) if sentence]
 
 
 def _scores_beside(summary: Mapping[str, Any]) -> str:
@@ -147,34 +242,54 @@ def _scores_beside(summary: Mapping[str, Any]) -> str:
 
 
 def _linear(summary: Mapping[str, Any]) -> str:
+    """What the gain over a linear model is at most, where the run shows that; a test without power shows nothing."""
     best = winner_row(summary)
     if best is None:
         return ""
     if best["activation"] == "identity":
         return "The lowest score belongs to identity, a network without any activation: a linear model."
-    comparison = comparison_with_winner(summary, "identity")
-    if comparison is None or comparison["verdict"] != "no difference shown":
-        return ""
-    share = comparison["difference"] / best["mean"] if is_number(comparison.get("difference")) else 0.0
-    if share > MUCH_WORSE:
-        return (
-            f"A network without any activation (identity) scores {share:.0%} worse in these folds, but the test, "
-            "adjusted for all comparisons, has too few folds to show it: compare.repeats 3 gives it more."
-        )
-    return "A network without any activation (identity) is not shown to be worse: what is non-linear here is little."
-
-
-def _choice(summary: Mapping[str, Any]) -> str:
-    """What is shown against the winner as such, but no longer once the tests pay for picking it by these scores."""
-    found = {row["activation"]: comparison_with_winner(summary, row["activation"]) or {} for row in summary["ranking"]}
-    shown = {name: own.get("p_all_pairs") or 0.0 for name, own in found.items() if own.get("verdict") == "worse"}
-    weak = [name for name, p in shown.items() if p >= ALPHA]
-    if not weak or summary.get("confirmation"):
+    found = compared(summary).get("identity") or {}
+    if found.get("verdict") != "as good" or not is_number(cost := found.get("cost_at_most")):
         return ""
     return (
-        f"The winner was picked by these very scores; adjusted for that, over all pairs, the difference from "
-        f"{listed(weak)} is not shown: --confirm tests it on fresh seeds and folds."
+        f"A network without any activation (identity) costs at most {at_most(cost)}: a linear model does as well here."
     )
+
+
+def how_to_go_on(summary: Mapping[str, Any]) -> str:
+    """How a race ended that left something unsettled, and what takes it to the look that its estimates ask for."""
+    protocol, found = summary.get("protocol") or {}, compared(summary)
+    unsettled = [one for one in found.values() if one["verdict"] == "not settled"]
+    if not unsettled or protocol.get("protocol") != "race":
+        return ""
+    done, trained = int(protocol.get("repeats_done") or 0), int(protocol.get("n_networks") or 0)
+    if _is_spent(summary):
+        return f"After {done} repeats no error is left to spend on another look: what is not settled stays so."
+    needed = [int(one["repeats_needed"]) for one in unsettled if is_number(one.get("repeats_needed"))]
+    goal = done + max(needed) if needed else next(look for look in LOOKS if look > done)
+    n_in = 1 + sum(one["verdict"] in ("as good", "not settled") for one in found.values())
+    budget = trained + n_in * (goal - done) * int(protocol.get("folds") or 1) * int(protocol.get("inner") or 1)
+    option = f"--compare.budget {budget}"
+    if protocol.get("ending") == "repeats":
+        option = f"--compare.repeats {goal} {option}"
+    return (
+        f"The run ended after {done} repeats and {trained:,} networks: the same command with {option} goes on to "
+        f"repeat {goal} in the same directory."
+    )
+
+
+def budget_sentence(terms: Terms, n_settings: int, n_folds: int) -> str:
+    """Which difference a race can show with its budget, and with the networks of its last look; empty where none."""
+    known, now, last = detectable(terms, n_settings, n_folds), look_reached(terms, n_settings), terms.looks[-1:]
+    if known is None or now is None:
+        return ""
+    if terms.budget > MOST_NETWORKS:
+        return f"with {now[0]} repeats: about {percent(known)} of the score on these rows"
+    said = f"with {terms.budget} networks after the sweep: about {percent(known)} of the score on these rows"
+    more = replace(terms, budget=last[0][0] * terms.n_folds * n_settings)
+    if last[0] == now:
+        return said
+    return f"{said}; --compare.budget {more.budget}: about {percent(detectable(more, n_settings, n_folds))}"
 
 
 def title(run: FinishedRun) -> str:
@@ -198,20 +313,21 @@ def fit_answer(run: FinishedRun) -> str:
 # Of each figure: what it shows and how to read it; and its message for those who do not see it.
 FIGURE_TEXTS = {
     "ranking": (
-        "Mean test score of each activation over {n_pairs} test folds, with its 95 % interval (widened because folds "
-        "share training rows). Intervals that overlap may still hide a difference: activations are compared pair by "
-        "pair below. Hollow: the shipped networks averaged, and models without a network.",
-        "Forest plot of test scores with intervals, best first: {names}. The table below has the numbers.",
+        "Mean score of each activation on test rows; small dots are its repeats. Folds are hard or easy for all alike, "
+        "so dots of two activations overlap where every repeat agrees: the differences above tell them apart. One that "
+        "left early is placed by its difference on the repeats it has. Hollow: the shipped networks averaged, and "
+        "models without a network.",
+        "Dot plot of mean test scores, best first: {names}. The table below has the numbers.",
     ),
     "learning_rates": (
-        "Mean inner-validation score of every activation at every learning rate; dark is good, yellow is at or beyond "
-        "the end of the scale. A number in a box counts the test folds in which validation chose this rate.",
-        "Heat map of validation scores by activation and learning rate. Chosen most often: {favourites}.",
+        "Mean validation score of every activation at every learning rate that was tried{sweep}; dark is good, yellow "
+        "is at or beyond the end of the scale. Framed: the rate that the comparison is about.{stopped}{added}",
+        "Heat map of validation scores by activation and learning rate. Chosen: {favourites}.",
     ),
     "learning rates of trials": (
-        "Inner-validation score of every trial; dark is good. Rings mark trials that validation chose for a test fold; "
-        "crosses have no score: stopped early or diverged.",
-        "Heat map of validation scores by activation and learning rate. Chosen most often: {favourites}.",
+        "Validation score of every trial; dark is good. Rings mark the trials that are ranked; crosses have no score: "
+        "stopped early or diverged.",
+        "Scatter plot of validation scores by activation and learning rate. Chosen: {favourites}.",
     ),
     "importances": (
         "Which parameter mattered: the share of the variance of the trials' validation scores that each one explains, "
@@ -224,11 +340,10 @@ FIGURE_TEXTS = {
         "Scatter plots of validation score against each parameter that was searched. The table has the best.",
     ),
     "differences": (
-        "Test score of each activation minus that of {winner} on the same folds, with 95 % intervals; right of zero is "
-        "worse. The shaded band is a difference too small to matter{band}. Filled marks: the corrected test, adjusted "
-        "for all comparisons with the winner, shows a difference.",
-        "Forest plot of paired differences from {winner}. No difference is shown for {undecided}. The table below has "
-        "the numbers.",
+        "How much worse each activation scores than {winner}, in percent of its score, on the same folds; the lines "
+        "are 95 % intervals that hold all together, each for the question that its word answers. Shaded: {band}, too "
+        "little to matter. Hollow: not settled. At most: what choosing it can cost against the best of all.{than}",
+        "Forest plot of differences from {winner}: {verdicts}. The table below has the numbers.",
     ),
     "curves": (
         "Mean score per epoch over the networks of each activation{favoured}; the band is one standard deviation. "
@@ -253,18 +368,23 @@ FIGURE_TEXTS = {
 
 def figure_texts(name: str, run: FinishedRun) -> tuple[str, str]:
     """A figure's caption, and its alternative."""
-    rope, shipped = run.summary.get("rope"), run.part("ensemble").get("activations") or {}
+    shipped, found = run.part("ensemble").get("activations") or {}, compared(run.summary)
     facts = {
-        "n_pairs": len(run.members.drop_duplicates(["repeat", "fold"])),
         "names": listed(run.order, 30),
         "favourites": ", ".join(
             f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows
         ),
         "importances": ", ".join(f"{key} {share:.0%}" for key, share in run.part("importances").items()),
         "winner": run.summary.get("winner"),
-        "band": f" (±{rope:.2g})" if rope else "",
-        "undecided": listed(run.summary.get("indistinguishable_from_winner") or [], 30) or "none of them",
-        "favoured": " at its favourite learning rate" if run.is_ranked else "",
+        "band": f"within {percent(run.part('protocol').get('rope'))}",
+        "verdicts": ", ".join(f"{name} {one['verdict']}" for name, one in found.items()),
+        "than": " Than: another activation that it is shown to be worse than, though not than the best."
+        if any(one.get("shown_against") for one in found.values())
+        else "",
+        "sweep": " in the sweep" if run.part("protocol").get("protocol") == "race" else "",
+        "stopped": " Grey: training was stopped early." if run.members.pruned.any() else "",
+        "added": " A + marks rates beyond those asked for." if added_rates(run) else "",
+        "favoured": " at its learning rate" if run.is_ranked else "",
         "shipped": f" (the model: {listed([f'{n} of {key}' for key, n in shipped.items()], 6)})" if shipped else "",
     }
     is_of_trials = name == "learning_rates" and not run.is_grid
@@ -272,25 +392,33 @@ def figure_texts(name: str, run: FinishedRun) -> tuple[str, str]:
     return caption.format(**facts), alternative.format(**facts)
 
 
+def added_rates(run: FinishedRun) -> set[float]:
+    """Learning rates that a sweep tried beyond those asked for, as far as the stored configuration says which."""
+    asked = (run.config.get("compare") or {}).get("learning_rates")
+    return set(run.members.learning_rate.unique()) - set(map(float, asked)) if asked and run.is_grid else set()
+
+
 def protocol(run: FinishedRun) -> list[str]:
-    """What was held equal for all, as sentences; only what the summary says."""
+    """What was held equal for all, and what was done when, as sentences; only what the summary says."""
     if not run.is_ranked:
         return ["One split of the rows; the test fold was looked at once, after training."]
     p, is_search, lines = run.part("protocol"), run.command == "search", []
-    if {"folds", "inner", "repeats"} <= p.keys():
-        parts = {"n_training": "to train on", "n_validation": "to validate", "n_test": "to test"}
-        counts = ", ".join(f"{p[key]:,} rows {what}" for key, what in parts.items() if p.get(key) is not None)
+    if p.get("protocol") == "race":
+        lines += _race_sentences(p)
+    elif is_search:
         lines.append(
-            f"{p['repeats']} x {p['folds']} test folds, inner validation parts in each: {p['inner']}; "
-            f"{len(run.members):,} networks, {counts or 'equal for all'}."
+            "The search gives activations unequal numbers of trials, so it ranks them and tests nothing: only a "
+            "comparison can say that one is better."
+        )
+    else:
+        lines.append(
+            f"Every learning rate was trained on {p.get('folds')} folds in every repeat, with {p.get('inner')} inner "
+            "validation parts; that of an activation is the one with the lowest mean validation score."
         )
     lines += [
+        f"{len(run.members):,} networks in all. A score is the root over all rows of a repeat, each row predicted by a "
+        "network that never saw it, and its mean over the repeats.",
         "All activations share splits, initial seeds and batch orders, so their differences are paired.",
-        "The learning rate is chosen in each fold by inner validation; the test rows are scored once.",
-        "The search gives activations unequal numbers of trials, so it ranks them and tests nothing: only a comparison "
-        "can say that one is better."
-        if is_search
-        else "Every activation was given the same learning rates and the same number of networks.",
     ]
     if "hidden" in p:
         is_searched = is_search and (run.config.get("search") or {}).get("hidden")
@@ -300,6 +428,18 @@ def protocol(run: FinishedRun) -> list[str]:
             f"{p.get('patience')} without a better validation score; seed {p.get('seed')}."
         )
     return lines
+
+
+def _race_sentences(p: Mapping[str, Any]) -> list[str]:
+    looks = p.get("looks") or []
+    left = [f"{listed(look['left'], 30)} after {look['n_repeats']}" for look in looks if look.get("left")]
+    return [
+        "A sweep found the learning rate of each activation by inner validation; its test scores count for nothing. "
+        f"Then fresh repeats of {p.get('folds')} folds, one network a fold, were trained of all that were still in.",
+        f"Looks after {listed([str(look['n_repeats']) for look in looks], 30)} repeats, with an error of "
+        f"{listed([percent(look['alpha']) for look in looks], 30)} for each of two questions. "
+        f"Shown to be worse here and left: {'; '.join(left) or 'nobody'}.",
+    ]
 
 
 def repeat_command(run: RunDirectory, command: str) -> str:
