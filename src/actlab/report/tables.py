@@ -32,14 +32,16 @@ TONES: dict[str, Tone] = {
 SIGNS = {"above": ">", "below": "<", "at": "="}
 EDGE_NOTE = "! the learning rate is the lowest or the highest of those tried"
 RANKING_NOTE = (
-    "Scores on test rows, lower is better, each the root over all rows of a repeat and its mean over the repeats; sd: "
-    "over the repeats; !: the learning rate is the lowest or highest tried; diverged: networks whose training went to "
-    "nan or infinity, over all rates; time: of all its networks, hours:minutes:seconds; costs ≤: what choosing it can cost at most."
+    "Scores on test rows, lower is better, each the root over all rows of a repeat and its mean over the repeats. "
+    "Costs ≤: what choosing it can cost at most. !: the learning rate is the lowest or highest tried. Diverged: "
+    "networks whose training went to nan or infinity, over all rates. Sd: over the repeats. Time: of all its networks, "
+    "hours:minutes:seconds."
 )
 DIFFERENCES_NOTE = (
     "Differences and 95 % intervals are in percent of the score that they are against; all intervals hold together "
-    "(Tukey's studentized range), each for the rows under `for`, at the look that decided. Costs ≤: what choosing it can "
-    "cost at most, against the best of all still in. Needed: what would settle it if the difference stays as large as it is now."
+    "(Tukey's studentized range), each for the rows under `for`, at the look that decided. Costs ≤: what choosing it "
+    "can cost at most, against the best of all still in. Needed: what would settle it if the difference stays as large "
+    "as it is now."
 )
 TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, with everything that was searched."
 CLAIMS_NOTE = "Intervals are 95 %; tests are adjusted (Holm) over all quantities of this table."
