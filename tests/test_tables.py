@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actlab.printed_tables import as_text
-from actlab.report.tables import differences_table, print_answer, terminal_ranking
+from actlab.report.tables import differences_table, print_answer, ranking_table, terminal_ranking
 
 NAMES = ["identity", "sigmoid", "tanh", "relu", "leaky_relu", "maxout", *(f"activation_{i:02}" for i in range(17))]
 NAMES.append("my_package.layers.MyOwnActivation")
@@ -82,6 +82,13 @@ def test_time_weights_and_spread_go_first_where_a_terminal_is_narrow() -> None:
     assert "≤" in heads[-1]
 
 
+def test_beside_a_table_of_differences_the_ranking_has_the_words_alone() -> None:
+    titles = [column.title for column in ranking_table(make_summary(), is_alone=False).columns]
+    assert titles[:6] == ["place", "activation", "rate", "score", "verdict", "repeats"]
+    rows = ranking_table(make_summary(), is_alone=False).rows
+    assert [row.cells[4].text for row in rows[:4]] == ["best", "diverged", "worse here", "worse"]
+
+
 def test_without_a_test_there_are_no_columns_of_one() -> None:
     text = as_text(terminal_ranking(make_summary() | {"comparisons": []}))
     assert "verdict" not in text
@@ -118,16 +125,16 @@ def test_differences_say_what_they_hold_for_and_what_would_settle_them() -> None
         "activation",
         "difference, %",
         "against identity",
-        "for",
+        "holds for",
         "costs ≤",
         "repeats",
         "needed",
     ]
     assert "identity" not in rows
     assert rows["relu"] == ["+3.0 (+1.8 to +4.2)", "worse", "new rows", "2.4 %", "16", ""]
-    assert rows["tanh"][1:] == ["worse here", "these rows", "2.4 %", "16", "about 8,300 rows"]
-    assert rows["leaky_relu"][-1] == "16 more repeats, about 2 minutes"
-    assert rows["activation_02"][-1] == "48 more repeats"
+    assert rows["tanh"][1:] == ["worse here", "these rows", "2.4 %", "16", "8,300 rows"]
+    assert rows["leaky_relu"][-1] == "16 repeats, 2 minutes"
+    assert rows["activation_02"][-1] == "48 repeats"
     assert rows["activation_00"][1] == "worse here than maxout (+1.0 to +3.1)"
     assert rows["sigmoid"] == [None, "diverged", "–", None, "16", ""]
 

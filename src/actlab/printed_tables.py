@@ -128,7 +128,8 @@ class PrintedTable:
         """Characters of a line, two blanks between columns, where nothing is folded that needs not be."""
         texts = [[column.title, *(_shown(row.cells[n]) for row in self.rows)] for n, column in enumerate(self.columns)]
         widest = [max(map(len, own)) for own in texts]
-        return sum(min(w, column.width or w) + 2 for w, column in zip(widest, self.columns, strict=True)) - 2
+        taken = [c.width if c.is_fixed else min(w, c.width or w) for w, c in zip(widest, self.columns, strict=True)]
+        return sum(w or 0 for w in taken) + 2 * (len(taken) - 1)
 
     def within(self, width: int) -> "PrintedTable":
         """The same in lines of so many characters, as far as leaving out minor columns makes it so."""

@@ -167,7 +167,7 @@ def _interval(axes: Axes, y: int, row: Row, left: float, right: float) -> None:
         return
     colour = row.look.colour
     inside = [value for value in row.values if left <= value <= right]
-    axes.plot(inside, [y] * len(inside), ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0, zorder=2)
+    axes.plot(inside, [y] * len(inside), ".", color=colour, alpha=0.5, markersize=5, markeredgewidth=0, zorder=2)
     if math.isfinite(row.low) and math.isfinite(row.high):
         low, high = max(row.low, left), min(row.high, right)
         axes.plot([low, max(low, high)], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)

@@ -157,14 +157,14 @@ def page(run: FinishedRun) -> str:
     pictures = pictures_of(run)
     content: dict[str, Any] = {
         "title": words.title(run),
-        "answer": words.answer(run.summary) if run.is_ranked else words.fit_answer(run),
-        "remarks": words.remarks(run.summary) if run.is_ranked else [],
-        "meanings": words.what_the_words_mean(run.summary),
+        "answer": unbroken(words.answer(run.summary) if run.is_ranked else words.fit_answer(run)),
+        "remarks": list(map(unbroken, words.remarks(run.summary))) if run.is_ranked else [],
+        "meanings": list(map(unbroken, words.what_the_words_mean(run.summary))),
         "is_ranked": run.is_ranked,
         "best": run.summary.get("winner") or "the best",
         "figures": pictures,
         "trials": tables.trials_table(run.summary),
-        "ranking": tables.ranking_table(run.summary) if run.is_ranked else None,
+        "ranking": tables.ranking_table(run.summary, is_alone=False) if run.is_ranked else None,
         "differences": tables.differences_table(run.summary) if run.is_ranked else None,
         "untested": f"Nothing was tested: {words.untested(run.summary)}." if run.is_ranked else "",
         "members": None if run.is_ranked else tables.members_table(run),
@@ -190,6 +190,11 @@ def page(run: FinishedRun) -> str:
         ("method", "Method", True),
     )
     return render("report.html", content | {"sections": [(id_, name) for id_, name, found in sections if found]})
+
+
+def unbroken(sentence: str) -> str:
+    """With each percent sign on the line of its number."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def pictures_of(run: FinishedRun, prefix: str = "") -> dict[str, dict[str, Any]]:
@@ -245,7 +250,8 @@ def write_side_by_side(first: str | Path, second: str | Path) -> Path:
         )
     names = [path.name for path in paths] if paths[0].name != paths[1].name else [str(path) for path in paths]
     sides = [
-        {"letter": letter, "name": name, "answer": words.answer(run.summary), "remarks": words.remarks(run.summary)}
+        {"letter": letter, "name": name, "answer": unbroken(words.answer(run.summary))}
+        | {"remarks": list(map(unbroken, words.remarks(run.summary)))}
         for letter, name, run in zip("AB", names, runs, strict=True)
     ]
     pictures = [pictures_of(run, f"{letter}-") for letter, run in zip("AB", runs, strict=True)]

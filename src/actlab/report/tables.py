@@ -39,9 +39,9 @@ RANKING_NOTE = (
 )
 DIFFERENCES_NOTE = (
     "Differences and 95 % intervals are in percent of the score that they are against; all intervals hold together "
-    "(Tukey's studentized range), each for the rows under `for`, at the look that decided. Costs ≤: what choosing it "
-    "can cost at most, against the best of all still in. Needed: what would settle it if the difference stays as large "
-    "as it is now."
+    "(Tukey's studentized range), each for the rows that its word is said of, at the look that decided. Costs ≤: what "
+    "choosing it can cost at most, against the best of all still in. Needed: about how many more repeats, and how long here, would "
+    "settle it if the difference stays as large as it is now; or rows, to show it for new ones."
 )
 TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, with everything that was searched."
 CLAIMS_NOTE = "Intervals are 95 %; tests are adjusted (Holm) over all quantities of this table."
@@ -60,15 +60,17 @@ def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
     return ranking_table(summary).without("place", note=EDGE_NOTE if is_at_edge else "")
 
 
-def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
-    """The ranking, best first; with the difference to the best and what is said of it where something was tested."""
+def ranking_table(summary: Mapping[str, Any], *, is_alone: bool = True) -> PrintedTable:
+    """The ranking, best first; where something was tested with every activation's word, and with its difference to the
+    best and cost unless a table of these stands beside it."""
     decimals, found = words.score_decimals(summary), words.compared(summary)
     score, minor = f",.{decimals}f", {"is_minor": True}
     columns = [TableColumn("place"), text_column("activation", width=13, is_fixed=True), TableColumn("rate")]
     columns.append(TableColumn("score", score))
     if found:
-        columns += [TableColumn("to the best, %"), text_column("verdict", can_fold=False)]
-        columns.append(TableColumn("costs ≤", words.at_most))
+        columns += [TableColumn("to the best, %")] if is_alone else []
+        columns.append(text_column("verdict", can_fold=False))
+        columns += [TableColumn("costs ≤", words.at_most)] if is_alone else []
     columns += [TableColumn("repeats", **minor), TableColumn("diverged", **minor), TableColumn("sd", score, **minor)]
     columns += [TableColumn("weights", ",", **minor), TableColumn("time", words.duration, **minor)]
     rows = []
@@ -77,8 +79,10 @@ def ranking_table(summary: Mapping[str, Any]) -> PrintedTable:
         n_diverged, of_all = row.get("diverged") or 0, f" of {row['n_members']}" if row.get("n_members") else ""
         diverged = number_cell(n_diverged, f"{n_diverged}{of_all}", "lost" if n_diverged else "faint")
         own = (place, row["activation"], number_cell(row["learning_rate"], rate), row["mean"])
-        stated = _against_best(row, found.get(row["activation"])) if found else ()
-        rows.append((*own, *stated, row.get("n"), diverged, *map(row.get, ("sd", "n_parameters", "seconds"))))
+        stated = _against_best(row, found.get(row["activation"]))[slice(None) if is_alone else slice(1, 2)]
+        rows.append(
+            (*own, *(stated if found else ()), row.get("n"), diverged, *map(row.get, ("sd", "n_parameters", "seconds")))
+        )
     bold = [place for place, row in enumerate(summary["ranking"]) if row["activation"] == summary.get("winner")]
     return PrintedTable.of(columns, rows, name="ranking-table", note=RANKING_NOTE, bold=bold)
 
@@ -114,7 +118,7 @@ def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
         text_column("activation"),
         TableColumn("difference, %"),
         text_column(f"against {summary['winner']}", can_fold=False),
-        text_column("for"),
+        text_column("holds for"),
         TableColumn("costs ≤", words.at_most),
         TableColumn("repeats"),
         text_column("needed"),
@@ -151,8 +155,8 @@ def needed(found: Mapping[str, Any]) -> str:
     or nothing can be said."""
     repeats, rows, seconds = map(found.get, ("repeats_needed", "rows_needed", "seconds_needed"))
     if is_number(repeats):
-        return f"{repeats} more repeats" + (f", about {words.about(seconds)}" if is_number(seconds) else "")
-    return f"about {words.two_digits(rows)} rows" if is_number(rows) else ""
+        return f"{repeats} repeats" + (f", {words.about(seconds)}" if is_number(seconds) else "")
+    return f"{words.two_digits(rows)} rows" if is_number(rows) else ""
 
 
 def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:

@@ -175,7 +175,8 @@ def _repeats_needed(summary: Mapping[str, Any], names: Sequence[str]) -> str:
     seconds = [found["seconds_needed"] for found in own if is_number(found.get("seconds_needed"))]
     time = f", about {about(max(seconds))} here," if seconds else ""
     whom = ("it" if len(names) == 1 else "them") if len(needed) == len(names) else f"{len(needed)} of them"
-    return f": {max(needed)} more repeats{time} would settle {whom}"
+    up_to = "" if len(set(needed)) == 1 else "up to "
+    return f": {up_to}{max(needed)} more repeats{time} would settle {whom}"
 
 
 def untested(summary: Mapping[str, Any]) -> str:
