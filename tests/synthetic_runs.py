@@ -83,7 +83,7 @@ def make_run(
         .assign(fold=np.arange(N_ROWS) % n_folds, actual=actual)
         .assign(predicted=actual * np.exp(rng.normal(0, 0.12, N_ROWS))),
     )
-    found = summarise(frame, networks.sizes, race, "relu", RATES[:: n_rates - 1] if command == "search" else ())
+    found = summarise(frame, networks.sizes, race, "relu", RATES[:: max(1, n_rates - 1)] if command == "search" else ())
     if command == "search":
         found |= {"trials": trials_of(frame, rng), "importances": {"learning_rate": 0.7, "hidden": 0.2, "dropout": 0.1}}
     top = header(command, target, networks)

@@ -54,7 +54,7 @@ def offline() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    return make_run(folder / "one", 24, 6, 1, target=EVIL), make_run(folder / "two", 3, 3, 1)
+    return make_run(folder / "one", 24, 6, target=EVIL), make_run(folder / "two", 3, 3)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ return [...texts].map((text) => {
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_searchs_report_fits_its_window_too(offline: Browser, tmp_path: Path, width: int) -> None:
     offline.look(width)
-    offline.open(write_report(make_run(tmp_path / "search", 24, 6, 1, command="search", target=EVIL)).as_uri())
+    offline.open(write_report(make_run(tmp_path / "search", 24, 6, command="search", target=EVIL)).as_uri())
     assert offline.run("return document.documentElement.scrollWidth") <= width
     assert offline.run("return document.querySelectorAll('#search svg').length") == 2
     assert offline.errors() == []
@@ -156,7 +156,7 @@ def test_two_runs_stand_side_by_side(offline: Browser, runs: tuple[Path, Path]) 
 def tensorboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a TensorBoard with 24 activations x 6 rates x 15 members."""
     need_a_browser()
-    run = read_finished(make_run(tmp_path_factory.mktemp("runs") / "run", 24, 6, 3))
+    run = read_finished(make_run(tmp_path_factory.mktemp("runs") / "run", 24, 6))
     assert run.curves is not None
     edges = np.linspace(-3, 3, 41)
     bins = pd.DataFrame({"layer": 1, "low": edges[:-1], "high": edges[1:], "count": range(40)})

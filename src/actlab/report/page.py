@@ -34,6 +34,8 @@ from actlab.verdict.simultaneous import quantile
 from actlab.verdict.summary import rows_by_activation
 
 DPI = 160
+# What the summary's `protocol` says of how a run went, which is no setting that two runs differ in.
+OUTCOMES = ("looks", "ending", "n_trials", "n_networks", "n_networks_swept", "seconds_per_network", "repeats_done")
 # With fewer repeats two runs are set side by side without intervals.
 FEWEST_REPEATS = 4
 
@@ -317,5 +319,7 @@ def changed(a: FinishedRun, b: FinishedRun) -> list[str]:
     """Configuration, data and versions that differ, `key: value in A -> value in B`."""
     configs = [{key: run.config[key] for key in run.config if key not in NOT_COMPARED} for run in (a, b)]
     pairs = [({"command": a.command}, {"command": b.command}), (configs[0], configs[1])]
-    pairs += [({part: a.part(part)}, {part: b.part(part)}) for part in ("data", "protocol", "versions")]
+    held = [{key: value for key, value in run.part("protocol").items() if key not in OUTCOMES} for run in (a, b)]
+    pairs += [({"protocol": held[0]}, {"protocol": held[1]})]
+    pairs += [({part: a.part(part)}, {part: b.part(part)}) for part in ("data", "versions")]
     return list(dict.fromkeys(line for one, other in pairs for line in differences(one, other)))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from actlab.printed_tables import (
@@ -40,8 +41,8 @@ RANKING_NOTE = (
 DIFFERENCES_NOTE = (
     "Differences and 95 % intervals are in percent of the score that they are against; all intervals hold together "
     "(Tukey's studentized range), each for the rows that its word is said of, at the look that decided. Costs ≤: what "
-    "choosing it can cost at most, against the best of all still in. Needed: about how many more repeats, and how long here, would "
-    "settle it if the difference stays as large as it is now; or rows, to show it for new ones."
+    "choosing it can cost at most, against the best of all still in. Needed: about how many more repeats, and how long "
+    "here, would settle it if the difference stays as large as it is now; or rows, to show it for new ones."
 )
 TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, with everything that was searched."
 CLAIMS_NOTE = "Intervals are 95 %; tests are adjusted (Holm) over all quantities of this table."
@@ -64,15 +65,15 @@ def ranking_table(summary: Mapping[str, Any], *, is_alone: bool = True) -> Print
     """The ranking, best first; where something was tested with every activation's word, and with its difference to the
     best and cost unless a table of these stands beside it."""
     decimals, found = words.score_decimals(summary), words.compared(summary)
-    score, minor = f",.{decimals}f", {"is_minor": True}
+    score, minor = f",.{decimals}f", partial(TableColumn, is_minor=True)
     columns = [TableColumn("place"), text_column("activation", width=13, is_fixed=True), TableColumn("rate")]
     columns.append(TableColumn("score", score))
     if found:
         columns += [TableColumn("to the best, %")] if is_alone else []
         columns.append(text_column("verdict", can_fold=False))
         columns += [TableColumn("costs ≤", words.at_most)] if is_alone else []
-    columns += [TableColumn("repeats", **minor), TableColumn("diverged", **minor), TableColumn("sd", score, **minor)]
-    columns += [TableColumn("weights", ",", **minor), TableColumn("time", words.duration, **minor)]
+    columns += [minor("repeats"), minor("diverged"), minor("sd", score)]
+    columns += [minor("weights", ","), minor("time", words.duration)]
     rows = []
     for place, row in enumerate(summary["ranking"], start=1):
         rate = words.three_digits(row["learning_rate"]) + ("!" if row.get("edge_of_range") else "")
