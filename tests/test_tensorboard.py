@@ -33,20 +33,30 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
 def frames(activations: list[str], n_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Members and curves of activations x 6 rates x 15 members; 0.003 is everyone's best rate."""
+    """Members and curves of a race: activations x 6 rates x 5 folds in the sweep, and two repeats more of 0.003,
+    everyone's best rate; test scores of the sweep are far from those that count."""
     members, curves = [], []
-    for trial, (activation, rate) in enumerate((a, r) for a in activations for r in RATES):
+    cells = [(name, rate, 0) for name in activations for rate in RATES]
+    cells += [(name, 3e-3, repeat) for repeat in (1, 2) for name in activations]
+    for trial, (activation, rate, repeat) in enumerate(cells):
         score = 0.13 + abs(np.log10(rate / 3e-3)) / 10
-        row = {"trial": trial, "activation": activation, "learning_rate": rate, "val_score": score}
-        row |= {"test_score": score + 0.01, "diverged": False, "pruned": False, "best_epoch": 40, "epochs": 52}
-        members += [row | {"repeat": n // 5, "fold": n % 5, "inner": 0} for n in range(15)]
+        row = {"trial": trial, "activation": activation, "learning_rate": rate, "repeat": repeat, "inner": 0}
+        row |= {"val_score": score, "test_score": score + 0.01 if repeat else 9.0, "diverged": False, "pruned": False}
+        members += [row | {"fold": fold, "best_epoch": 40, "epochs": 52} for fold in range(5)]
         epoch = np.arange(1, n_epochs + 1)
         entry = {"trial": trial, "activation": activation, "learning_rate": rate, "epoch": epoch, "members": 15}
         entry |= {"train_mean": score, "train_sd": 0.01, "val_mean": score + 1 / epoch, "val_sd": 0.02}
         curves.append(pd.DataFrame(entry))
-    ranking = [{"activation": name, "learning_rate": 3e-3} for name in activations]
-    summary = {"metric": "log_rmse", "ranking": ranking, "winner": activations[0]}
-    return pd.DataFrame(members), pd.concat(curves), summary
+    ranking = [
+        {"activation": name, "learning_rate": 3e-3, "mean": 0.14 + place / 1000}
+        for place, name in enumerate(activations)
+    ]
+    comparisons = [
+        {"against": "best", "a": activations[0], "b": name, "verdict": "worse here", "difference": 0.025}
+        for name in activations[1:]
+    ]
+    summary = {"metric": "log_rmse", "command": "compare", "ranking": ranking, "winner": activations[0]}
+    return pd.DataFrame(members), pd.concat(curves), summary | {"comparisons": comparisons}
 
 
 def health_of(members: pd.DataFrame, n_layers: int) -> pd.DataFrame:
@@ -142,8 +152,8 @@ def test_files_and_bytes_are_bounded_for_24_activations_and_6_rates(tmp_path: Pa
 def test_health_is_the_mean_of_the_chosen_networks_at_the_epochs_of_their_moments(tmp_path: Path) -> None:
     members, curves, summary = frames(["relu", "silu"], n_epochs=3)
     health = health_of(members, 2)
-    # trials that validation did not choose do not count
-    health.loc[health.learning_rate != 3e-3, "dead"] = 1.0
+    # neither the sweep nor settings that validation did not choose count
+    health.loc[health.repeat == 0, "dead"] = 1.0
     run = RunDirectory(tmp_path)
     write_comparison(run, members, curves, summary, {}, health)
     found = scalars(run.tensorboard / "silu")
@@ -151,8 +161,8 @@ def test_health_is_the_mean_of_the_chosen_networks_at_the_epochs_of_their_moment
         values = [layer / 100, layer / 100 + 0.1, layer / 100 + 0.2]
         assert found[f"health_dead/layer_{layer}"] == list(zip((0, 40, 52), map(pytest.approx, values), strict=True))
         assert found[f"health_mean_output/layer_{layer}"][1] == (40, pytest.approx(-values[1]))
-    # geometric: 8 of 15 chosen members have 1, or 7 of them, and the others 0.25
-    assert found["health_gradient_ratio/layer_1"][0][1] == pytest.approx(0.25 ** (7 / 15), rel=0.1)
+    # geometric: 4 of ten chosen members have 1, the others 0.25
+    assert found["health_gradient_ratio/layer_1"][0][1] == pytest.approx(0.25**0.6)
 
 
 def test_the_end_is_left_out_where_it_is_the_best_epoch_and_layers_are_bounded(tmp_path: Path) -> None:
@@ -264,38 +274,54 @@ def session_groups(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_hparams_has_one_full_row_a_setting_and_nothing_else(tmp_path: Path) -> None:
+def test_hparams_has_one_row_a_setting_with_what_was_raced_of_it(tmp_path: Path) -> None:
     members, curves, summary = frames(["relu", "silu"], n_epochs=3)
     run = RunDirectory(tmp_path)
     write_comparison(run, members, curves, summary)
-    rows = session_groups(run.tensorboard)
-    assert {(row["activation"], row["learning_rate"]) for row in rows} == {
-        (a, r) for a in ("relu", "silu") for r in RATES
-    }
-    for row in rows:
-        assert set(row) == {"activation", "learning_rate", "~final/val_log_rmse", "~final/test_log_rmse"}
-        assert row["~final/test_log_rmse"] == pytest.approx(row["~final/val_log_rmse"] + 0.01)
+    rows = {(row["activation"], row["learning_rate"]): row for row in session_groups(run.tensorboard)}
+    assert set(rows) == {(a, r) for a in ("relu", "silu") for r in RATES}
+    swept = {"activation", "learning_rate", "verdict", "~final/val_log_rmse"}
+    for (_, rate), row in rows.items():
+        is_raced = rate == 3e-3
+        assert set(row) == swept | ({"~final/test_log_rmse", "~final/worse_percent"} if is_raced else set())
+        assert row["~final/val_log_rmse"] == pytest.approx(0.13 + abs(np.log10(rate / 3e-3)) / 10)
+        if not is_raced:
+            assert row["verdict"] == "only swept"
+    for name, mean, worse, verdict in (("relu", 0.14, 0.0, "best"), ("silu", 0.141, 2.5, "worse here")):
+        row = rows[name, 3e-3]
+        assert (row["~final/test_log_rmse"], row["~final/worse_percent"]) == pytest.approx((mean, worse))
+        assert row["verdict"] == verdict
+
+
+def test_hparams_of_a_run_that_tested_nothing_have_no_verdicts() -> None:
+    members, _, summary = frames(["relu"], n_epochs=3)
+    rows = setting_rows(members, summary | {"comparisons": []}, {})
+    assert "verdict" not in rows
+    assert "~final/worse_percent" not in rows
+    search = setting_rows(members, summary | {"comparisons": [], "command": "search"}, {})
+    assert len(search) == members.trial.nunique()
+    assert search["~final/test_log_rmse"].tolist().count(pytest.approx(0.14)) == 2
 
 
 def test_more_hyperparameters_are_shown_only_where_they_differ_and_are_all_there() -> None:
-    members, _, _ = frames(["relu"], n_epochs=3)
+    members, _, summary = frames(["relu"], n_epochs=3)
     extra: dict[int, dict[str, Any]] = {
         trial: {"dropout": trial / 10, "weight_decay": 0.01, "momentum": None if trial else 0.9} for trial in range(6)
     }
-    rows = setting_rows(members, "log_rmse", extra)
+    rows = setting_rows(members, summary | {"comparisons": []}, extra)
     assert rows.attrs["hparams"] == ["activation", "learning_rate", "dropout"]
     assert rows["dropout"].dtype == float
 
 
 def test_settings_that_repeat_stay_apart_diverged_ones_are_counted_and_rows_are_bounded() -> None:
-    members, _, _ = frames([f"a{i}" for i in range(40)], n_epochs=3)
-    assert len(setting_rows(members, "rmse", {})) == MAX_SETTINGS
+    members, _, summary = frames([f"a{i}" for i in range(40)], n_epochs=3)
+    assert len(setting_rows(members, summary, {})) == MAX_SETTINGS
     members = members[members["trial"] < 6].assign(learning_rate=0.01)
     members.loc[members["trial"] == 4, ["diverged", "val_score", "test_score"]] = [True, np.nan, np.nan]
-    rows = setting_rows(members, "rmse", {})
+    rows = setting_rows(members, summary | {"command": "search"}, {})
     assert sorted(rows["name"]) == [f"a0 0.01 trial {n}" for n in range(6)]
     assert rows.iloc[-1]["name"] == "a0 0.01 trial 4"
-    assert rows.iloc[-1]["~final/diverged"] == 15
+    assert rows.iloc[-1]["~final/diverged"] == 5
 
 
 def test_a_curve_ends_with_half_of_its_members_and_is_thinned() -> None:
@@ -325,10 +351,10 @@ def test_writing_needs_no_torch(tmp_path: Path) -> None:
         "import sys, pandas as pd; from actlab.run_files import RunDirectory\n"
         "from actlab.report.tensorboard import *\n"
         "m = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, val_score=1.,\n"
-        "    test_score=1., diverged=0)])\n"
+        "    test_score=1., diverged=0, repeat=1)])\n"
         "c = pd.DataFrame([dict(trial=0, activation='relu', learning_rate=.1, epoch=1, members=1, train_mean=1.,\n"
         "    train_sd=0., val_mean=1., val_sd=0.)])\n"
-        "summary = {'metric': 'rmse', 'ranking': [{'activation': 'relu', 'learning_rate': .1}]}\n"
+        "summary = {'metric': 'rmse', 'ranking': [dict(activation='relu', learning_rate=.1, mean=1.)]}\n"
         f"write_comparison(RunDirectory({str(tmp_path)!r}), m, c, summary); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
