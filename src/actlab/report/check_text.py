@@ -37,9 +37,8 @@ def _what_a_comparison_shows() -> str:
     asked = CompareSettings()
     n_settings = len(asked.activations)
     terms = Terms.race(asked.folds, default_budget(asked.folds, n_settings), asked.rope)
-    return (
-        f"a comparison of {n_settings} activations finds differences {budget_sentence(terms, n_settings, asked.folds)}"
-    )
+    shown = budget_sentence(terms, n_settings, asked.folds)
+    return f"a comparison of {n_settings} activations can show a difference, {shown}"
 
 
 def _table(report: CheckReport) -> PrintedTable:
