@@ -423,6 +423,15 @@ def test_copies_that_part_are_two_from_then_on() -> None:
     assert verdicts["like_s0", "s0"].verdict == "worse here"
 
 
+def test_a_copy_that_diverges_is_a_copy_no_more() -> None:
+    scores = simulated(10, [0.0, 0.0])
+    scores["like_s0"] = [*scores["s0"][:5], math.nan, *scores["s0"][6:]]
+    found = run(scores, Terms.race(FOLDS, ALL, 0.0, 8))
+    assert found.looks[0].same_as == {"s0": "like_s0", "s1": "s1", "like_s0": "like_s0"}
+    assert found.looks[1].same_as == found.same_as == {name: name for name in scores}
+    assert {one.b: one.verdict for one in compared_with_baseline(found, "s0")}["like_s0"] == "diverged"
+
+
 def test_a_word_stays_and_names_whom_it_was_earned_against() -> None:
     # s2 leaves at 4, behind s0; then s0 turns bad, and s1, whose repeats are noisy, leads
     found = None

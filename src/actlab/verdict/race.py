@@ -307,6 +307,8 @@ def run(scores: Mapping[str, Sequence[float]], terms: Terms, rows: RowNoise | No
         diverged |= {name: n_repeats for name in still_in if not is_finite[name]}
         still_in = [name for name in still_in if is_finite[name]]
         counts |= dict.fromkeys(still_in, n_repeats)
+        # one that diverged is like nobody any more
+        same_as |= {name: name for name in is_finite}
         first: dict[bytes, str] = {}
         for name in sorted(still_in):
             same_as[name] = first.setdefault(known[name][:n_repeats].tobytes(), name)

@@ -241,7 +241,7 @@ def race_record(race: Race | None, members: pd.DataFrame) -> dict[str, Any]:
     looks = race.looks if race is not None else ()
     n_repeats = chosen.groupby("activation").repeat.nunique()
     return {
-        "looks": [_look_row(race, look) for look in looks] if race is not None else [],
+        "looks": [_look_row(look) for look in looks] if race is not None else [],
         "ending": race.ending if race is not None else None,
         "n_networks": race.n_networks if race is not None and looks else len(own),
         "n_networks_swept": len(members) - len(own),
@@ -250,14 +250,13 @@ def race_record(race: Race | None, members: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _look_row(race: Race, look: Look) -> dict[str, Any]:
+def _look_row(look: Look) -> dict[str, Any]:
     """Equal settings stand for themselves here."""
-    names = {name: own for name, own in race.same_as.items() if name not in race.diverged}
     return {
         "n_repeats": look.n_repeats,
         "alpha": look.alpha,
-        "entered": sum(own in look.entered for own in names.values()),
-        "left": [name for name, own in names.items() if own in look.left],
+        "entered": sum(own in look.entered for own in look.same_as.values()),
+        "left": [name for name, own in look.same_as.items() if own in look.left],
         "leader": look.best,
     }
 
