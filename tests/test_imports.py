@@ -49,7 +49,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"race"},
         {"significance"},
         {"summary"},
-        {"across_data_sets", "claims"},
+        {"across_data_sets", "claims", "what_matters"},
     ),
     "model": (
         {"checkpoint"},
@@ -95,6 +95,7 @@ LIGHT = (
     "verdict.significance",
     "verdict.simultaneous",
     "verdict.summary",
+    "verdict.what_matters",
     "report.page",
     "report.several",
     "report.several_page",

@@ -50,6 +50,7 @@ from actlab.verdict.race import Race, Terms, default_budget, look_reached
 from actlab.verdict.race import run as run_race
 from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, row_sums
 from actlab.verdict.summary import choose, race_record, repeat_scores, summarise
+from actlab.verdict.what_matters import ACTIVATION, what_matters
 
 PACKAGES = ("actlab", "torch", "lightning", "torchmetrics", "optuna", "numpy", "pandas", "scikit-learn", "scipy")
 # user attributes of a trial, which are also files of the run, and what their rows are
@@ -196,6 +197,11 @@ class ResultFiles:
         references = list(reference_predictions(self.networks.table, rows, asked.data))
         summary["references"] = mean_scores(references)
         if race is not None:
+            levels: dict[str, dict[str, Any]] = {
+                one.label: {ACTIVATION: one.activation} | {key: one.searched[key] for key in asked.compare.factors}
+                for one in self.settings.values()
+            }
+            summary["what_matters"] = what_matters(members, race, self.fold_sizes, levels)
             summary |= self._claims(records, race)
         else:
             scores = members.groupby("trial").val_score.mean()
