@@ -1,4 +1,4 @@
-"""What a score varies with: shares by the analysis of variance and plain loops, and on scores whose shares are known."""
+"""What a score varies with: by the analysis of variance, by plain loops, and on scores whose shares are known."""
 
 import itertools
 import math
@@ -179,9 +179,15 @@ def test_another_scale_of_the_score_changes_nothing() -> None:
 
 
 def test_more_noise_of_training_raises_its_share() -> None:
-    found = [told(made(noisy(own=own), NAMES, 4))["training"]["share"] for own in (0.0, 0.01, 0.03, 0.1)]
+    found = []
+    for own in (0.0, 0.01, 0.03, 0.1):
+        members = made(noisy(own=own, common=0.0), NAMES, 16)
+        # nobody leaves
+        race = run(repeat_scores(members, SIZES), Terms.grid(5, 0.02, 16))
+        found.append(told(members, race)["training"]["share"])
     assert found == sorted(found)
     assert len(set(found)) == 4
+    assert found[0] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_partition_and_seed_are_apart_where_there_are_several_inner_splits() -> None:
