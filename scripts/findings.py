@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from actlab.printed_tables import PrintedTable, TableColumn, as_markdown
-from actlab.report.words import answer, decimals_for, duration, fixed, listed, remarks, three_digits
+from actlab.report.tables import differences_table, ranking_table
+from actlab.report.words import answer, compared, listed, percent, remarks, three_digits, what_the_words_mean
 from actlab.run_files import RunDirectory, write_text
-from actlab.verdict.significance import Comparison, compare_all
-from actlab.verdict.summary import choose, scores_of
+from actlab.verdict.summary import comparison_with_winner
 
 HEAD = """# Findings
 
@@ -25,12 +25,9 @@ What the comparison says of two data sets, written from the run directories by
 COMMAND
 ```
 
-Scores are means over (repeat, fold) of the log-RMSE on test rows, natural logarithm, lower is better. Learning rates
-are chosen per fold on inner validation. Intervals and p-values are those of the corrected resampled t-test (Nadeau &
-Bengio 2003), Holm-adjusted over the comparisons with the winner; p (all pairs) also pays for picking the winner by
-these scores. `no difference shown` means what it says; it is not a proof of equality. P(equal) is the posterior
-probability that the difference lies within the region of practical equivalence: 1 % of the baseline's score unless
-set otherwise."""
+A score is the root of the mean squared error over all test rows of a repeat, on natural logarithms, and its mean over
+the repeats; lower is better. Differences and intervals are in percent of the best score, and all intervals of a run
+hold together at 95 % ([method](method.md))."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], is_text: Sequence[int] = (0,)) -> list[str]:
@@ -43,76 +40,19 @@ def span(low: float, high: float) -> str:
     return f"{three_digits(low)} to {three_digits(high)}"
 
 
-def ranking(summary: Mapping[str, Any]) -> list[str]:
-    rows = summary["ranking"]
-    decimals = decimals_for(rows[0]["mean"])
-    header = ["activation", "rate", "mean", "95 % interval", "IQM", "after 1 rate", "after 2", "diverged", "weights"]
-    return table(
-        [*header, "member-epochs", "time"],
-        (
-            [
-                row["activation"],
-                three_digits(row["learning_rate"]) + (" (edge)" if row["edge_of_range"] else ""),
-                fixed(row["mean"], decimals),
-                f"{fixed(row['ci_low'], decimals)} to {fixed(row['ci_high'], decimals)}",
-                fixed(row["interquartile_mean"], decimals),
-                *(fixed(value, decimals) for value in [*row["expected_best"], None, None][:2]),
-                f"{row['diverged']} of {row['n_members']}",
-                f"{row['n_parameters']:,}",
-                f"{row['member_epochs']:,}",
-                duration(row["seconds"]),
-            ]
-            for row in rows
-        ),
-    )
-
-
-def comparisons(found: Sequence[Mapping[str, Any]], decimals: int) -> list[str]:
-    header = ["against", "difference", "95 % interval", "p (Holm)", "p (all pairs)", "p (naive)"]
-    return table(
-        [*header, "P(better)", "P(equal)", "verdict"],
-        (
-            [
-                c["b"],
-                fixed(c["difference"], decimals),
-                f"{fixed(c['ci_low'], decimals)} to {fixed(c['ci_high'], decimals)}",
-                three_digits(c["p_holm"]),
-                three_digits(c["p_all_pairs"]),
-                three_digits(c["p_naive"]),
-                f"{three_digits(c['p_better'])} ({span(c['p_better_low'], c['p_better_high'])})",
-                three_digits(c["p_rope_equal"]),
-                str(c["verdict"]),
-            ]
-            for c in found
-        ),
-        is_text=(0, 8),
-    )
-
-
-def against_identity(run: RunDirectory, summary: Mapping[str, Any]) -> list[str]:
-    """identity against every other activation: whether a non-linearity is worth having on these data."""
-    scores = scores_of(choose(run.read_members(), is_comparison=True))
-    if "identity" not in scores:
+def non_linearity(summary: Mapping[str, Any]) -> list[str]:
+    """identity against the best: whether a non-linearity is worth having on these data."""
+    found = comparison_with_winner(summary, "identity")
+    if found is None:
         return []
-    protocol = summary["protocol"]
-    ratio = protocol["n_test"] / (protocol["n_training"] + protocol["n_validation"])
-    found = compare_all(scores, "identity", ratio, summary["rope"])
-    lines = ["### Is a non-linearity worth having?", "", _identity_sentence(found), ""]
-    return lines + comparisons([c.to_dict() for c in found], decimals_for(summary["ranking"][0]["mean"]))
-
-
-def _identity_sentence(found: Sequence[Comparison]) -> str:
-    by_verdict = {
-        word: [c.b for c in found if c.verdict == word] for word in ("worse", "better", "no difference shown")
+    best, gain = summary["winner"], f"{percent(found['ci_low'])} to {percent(found['ci_high'])}"
+    sentences = {
+        "worse": f"Yes: on new rows of the same source identity, a linear model, is {gain} worse than {best}.",
+        "worse here": f"Yes, on these rows: identity, a linear model, is {gain} worse than {best}.",
+        "as good": f"No: identity, a linear model, costs at most {percent(found['cost_at_most'])}.",
     }
-    if len(by_verdict["worse"]) == len(found):
-        return "Yes: identity, a linear model, is worse than every activation."
-    parts = [
-        f"identity is {word} than {listed(by_verdict[word], 20)}" for word in ("worse", "better") if by_verdict[word]
-    ]
-    if open_ones := by_verdict["no difference shown"]:
-        parts.append(f"no difference from {listed(open_ones, 20)} could be shown")
-    return f"Not shown for all: {'; '.join(parts)}."
+    unsettled = f"Not settled: identity, a linear model, is anything from {gain} worse than {best}."
+    return ["### Is a non-linearity worth having?", "", sentences.get(found["verdict"], unsettled), ""]
 
 
 def claims(summary: Mapping[str, Any]) -> list[str]:
@@ -149,32 +89,19 @@ def health(summary: Mapping[str, Any]) -> list[str]:
     return table([*header, "dead at the end by rate", "us a step, alone", "network"], rows)
 
 
-def confirmation(summary: Mapping[str, Any]) -> list[str]:
-    found = summary.get("confirmation")
-    if not found:
-        return []
-    decimals = decimals_for(summary["ranking"][0]["mean"])
-    rows = (
-        [
-            f"{c['a']} minus {c['b']}",
-            *(fixed(c[key], decimals) for key in ("first_difference", "difference")),
-            f"{fixed(c['ci_low'], decimals)} to {fixed(c['ci_high'], decimals)}",
-            three_digits(c["p_holm"]),
-            str(c["verdict"]),
-        ]
-        for c in found["comparisons"]
-    )
-    header = ["pair", "first look", "second look", "95 % interval", "p (Holm)", "verdict"]
-    text = "The winner and its close rivals, trained again with fresh seeds and folds on the same rows."
-    return ["### Second look", "", text, "", *table(header, rows, is_text=(0, 5))]
+# what a verdict leaves open
+OPEN = {
+    "not settled": "whether {names} score as well as {best} or worse, on these rows already",
+    "worse here": "whether {best} is better than {names} on new rows of the same source, too",
+}
 
 
 def open_questions(summary: Mapping[str, Any]) -> list[str]:
     """What could not be shown, in words."""
-    unshown = list(summary["indistinguishable_from_winner"])
-    lines = []
-    if unshown:
-        lines.append(f"- that {summary['winner']} is better than {listed(unshown, 20)};")
+    lines, found = [], compared(summary)
+    for verdict, text in OPEN.items():
+        if names := [name for name, one in found.items() if one["verdict"] == verdict]:
+            lines.append(f"- {text.format(names=listed(names, 20), best=summary['winner'])};")
     lines += [f"- {c['claim'].rstrip('.')}: {c['reason']};" for c in summary.get("claims") or [] if c["reason"]]
     lines.append("- anything about other data sets, other widths, or longer training than was allowed here.")
     return ["### What could not be shown", "", *lines, ""]
@@ -185,21 +112,27 @@ def section(path: str, command: str) -> list[str]:
     run = RunDirectory(path)
     summary = run.read_summary()
     data, protocol = summary["data"], summary["protocol"]
-    decimals = decimals_for(summary["ranking"][0]["mean"])
     size = f"{data['n_rows']} rows, {data['n_columns']} columns, target `{data['target']}`"
-    split = f"{protocol['repeats']} x {protocol['folds']}-fold, {protocol['inner']} inner splits"
+    split = f"{protocol['folds']} folds, {protocol['repeats_done']} repeats at most"
+    trained = f"{protocol['n_networks_swept']:,} networks for the learning rates, {protocol['n_networks']:,} that count"
     network = f"hidden layers {protocol['hidden']}, at most {protocol['max_epochs']} epochs, seed {protocol['seed']}"
+    differences = differences_table(summary)
     return [
-        *(f"## {Path(str(data['csv'])).parent.name}", "", f"{size}; {split}; {network}.", ""),
-        *("```", command, "```", "", f"**{answer(summary)}**", "", *remarks(summary), ""),
-        *("### Ranking", "", *ranking(summary)),
+        *(f"## {Path(str(data['csv'])).parent.name}", "", f"{size}; {split}; {trained}; {network}.", ""),
         *(
-            f"### {summary['winner']} (the winner) against the others",
+            "```",
+            command,
+            "```",
             "",
-            *comparisons(summary["comparisons"], decimals),
+            f"**{answer(summary)}**",
+            "",
+            *what_the_words_mean(summary),
+            "",
+            *remarks(summary),
         ),
-        *against_identity(run, summary),
-        *confirmation(summary),
+        *("", "### Ranking", "", as_markdown(ranking_table(summary, is_alone=False)), ""),
+        *(["### Differences", "", as_markdown(differences), ""] if differences else []),
+        *non_linearity(summary),
         *("### Claims", "", *claims(summary)),
         *("### Health and cost", "", *health(summary)),
         *open_questions(summary),

@@ -13,6 +13,7 @@ import pandas as pd
 from actlab.activations import ACTIVATIONS
 from actlab.data.splits import fold_sizes
 from actlab.run_files import RunDirectory, write_frame, write_json
+from actlab.verdict.claims import Part
 from actlab.verdict.race import Race, Terms, run
 from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, row_sums
 from actlab.verdict.summary import choose, race_record, repeat_scores, summarise
@@ -266,9 +267,9 @@ def header(command: str, target: str, networks: Networks) -> dict[str, Any]:
 
 
 def footer() -> dict[str, Any]:
-    part = {"what": "test score of sigmoid minus that of tanh", "value": 0.01, "ci_low": 0.002, "ci_high": 0.018}
-    part |= {"p": 0.01, "p_holm": 0.04, "threshold": 0.0, "side": "above", "n": 5, "verdict": "supported", "reason": ""}
-    lost = {"what": "dead units of relu", "value": None, "verdict": "cannot tell", "reason": "one rate was tried"}
+    what = "test score of sigmoid minus that of tanh"
+    part = Part(what, 0.01, 0.002, 0.018, 0.01, 0.04, threshold=0.0, values=((1, 0.01),) * 5, verdict="supported")
+    lost = Part("dead units of relu", reason="one rate was tried")
     return {
         "ensemble": {
             "activation": "relu",
@@ -278,8 +279,13 @@ def footer() -> dict[str, Any]:
         },
         "references": {"median": 0.4, "ridge": 0.125, "hist_gradient_boosting": 0.1285},
         "claims": [
-            {"claim": "Tanh beats sigmoid.", "verdict": "supported", "reason": "", "parts": [part]},
-            {"claim": "ReLU units die.", "verdict": "cannot tell", "reason": "one rate was tried", "parts": [lost]},
+            {"claim": "Tanh beats sigmoid.", "verdict": "supported", "reason": "", "parts": [part.to_dict()]},
+            {
+                "claim": "ReLU units die.",
+                "verdict": "cannot tell",
+                "reason": "one rate was tried",
+                "parts": [lost.to_dict()],
+            },
         ],
         "versions": {"python": "3.11.0", "actlab": "0.1.0", "torch": "2.13.0"},
     }

@@ -337,6 +337,7 @@ class ResultFiles:
                 "protocol": configuration.compare.protocol if self.is_comparison else "search",
                 **vars(protocol),
                 "repeats": protocol.repeats - self.first_repeat,
+                "n_rows": table.n_rows,
                 **{f"n_{part}": len(rows) for part, rows in vars(some).items()},
                 **self._terms(),
                 "configuration": config_hash(jsonable(configuration.compared())),
