@@ -47,7 +47,6 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "verdict": (
         {"paired_tests", "rates", "simultaneous"},
         {"race"},
-        {"significance"},
         {"summary"},
         {"across_data_sets", "claims", "what_matters"},
     ),
@@ -92,7 +91,6 @@ LIGHT = (
     "verdict.across_data_sets",
     "verdict.paired_tests",
     "verdict.race",
-    "verdict.significance",
     "verdict.simultaneous",
     "verdict.summary",
     "verdict.what_matters",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -225,9 +226,9 @@ def write_out_of_fold(run: RunDirectory, actual: npt.NDArray[Any], content: Mapp
 
 
 def read_out_of_fold(run: RunDirectory) -> tuple[npt.NDArray[Any], dict[str, OutOfFold]]:
-    """What `write_out_of_fold` wrote; an `InputError` where it is not there."""
+    """What `write_out_of_fold` wrote; an `InputError` where it is not there, or damaged."""
     try:
-        with np.load(run.out_of_fold, allow_pickle=False) as arrays:
+        with run.out_of_fold.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names, actual = arrays["activations"].tolist(), arrays["actual"]
             found = {
                 name: OutOfFold(
@@ -239,6 +240,8 @@ def read_out_of_fold(run: RunDirectory) -> tuple[npt.NDArray[Any], dict[str, Out
             }
     except OSError as error:
         raise _not_a_run(run.out_of_fold) from error
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(f"{run.out_of_fold} is damaged ({error}); the run's command writes it again") from error
     return actual, found
 
 

@@ -292,16 +292,3 @@ def _comparison_of(
 ) -> dict[str, Any] | None:
     rows = summary.get("comparisons") or []
     return next((dict(row) for row in rows if row.get("against") == against and row["b"] == name), None)
-
-
-def fold_ratio(summary: Mapping[str, Any]) -> float:
-    """The `test_train_ratio` of `paired_tests`."""
-    return 1 / (int((summary.get("protocol") or {}).get("folds", 5)) - 1)
-
-
-def comparison_of(comparisons: Any, name: str, other: str | None) -> dict[str, Any] | None:
-    return next((dict(row) for row in comparisons or [] if {row["a"], row["b"]} == {name, other}), None)
-
-
-def turned_round(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(comparison)
