@@ -17,6 +17,7 @@ from actlab.verdict.claims import Part
 from actlab.verdict.race import Race, Terms, run
 from actlab.verdict.simultaneous import FloatArray, RowNoise, Units, row_sums
 from actlab.verdict.summary import choose, race_record, repeat_scores, summarise
+from actlab.verdict.what_matters import what_matters
 
 # those with a look of their own, best known first
 ORDER = tuple(row.name for row in sorted((r for r in ACTIVATIONS if r.look is not None), key=lambda r: r.look or 0))
@@ -87,6 +88,8 @@ def make_run(
     found = summarise(frame, networks.sizes, race, "relu", RATES[:: max(1, n_rates - 1)] if command == "search" else ())
     if command == "search":
         found |= {"trials": trials_of(frame, rng), "importances": {"learning_rate": 0.7, "hidden": 0.2, "dropout": 0.1}}
+    if race is not None:
+        found["what_matters"] = what_matters(frame, race, networks.sizes, {name: {"activation": name} for name in own})
     top = header(command, target, networks)
     top["protocol"] |= race_record(race, frame) | {"n_trials": frame.trial.nunique()}
     write_json(run_directory.summary, top | found | footer())

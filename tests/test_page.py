@@ -98,7 +98,7 @@ def test_ids_are_unique_although_figures_share_names(html: str) -> None:
 
 
 def test_every_figure_has_a_text_alternative(html: str) -> None:
-    assert html.count('<svg role="img" aria-label="') == html.count("<figure>") == 6
+    assert html.count('<svg role="img" aria-label="') == html.count("<figure>") == 7
 
 
 def test_a_columns_name_stays_text(html: str) -> None:

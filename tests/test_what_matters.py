@@ -264,12 +264,14 @@ def test_the_sentence_says_which_matters_more_and_only_where_intervals_are_apart
     clear = rows(activation=(0.1, 0.05, 0.2), learning_rate=(0.5, 0.4, 0.6), training=(0.4, 0.3, 0.5))
     assert sentence(clear) == (
         "The learning rate (a factor of 3 around the best) matters five times as much as the activation here: "
-        "50% against 10% of the variation of the score, training alone 40%."
+        "50 % against 10 % of the variation of the score, training alone 40 %."
     )
     vague = rows(activation=(0.1, 0.05, 0.4), learning_rate=(0.2, 0.1, 0.6), training=(0.7, 0.3, 0.8))
     assert sentence(vague).startswith("Whether the learning rate (a factor of 3 around the best) or the activation")
     close = rows(activation=(0.35, 0.34, 0.36), learning_rate=(0.3, 0.29, 0.31), training=(0.35, 0.3, 0.4))
     assert sentence(close).startswith("The activation matters a little more than the learning rate (")
     only = rows(activation=(0.9, 0.8, 1.0), training=(0.1, 0.0, 0.2))
-    assert sentence(only).startswith("The activation matters more than eight times as much as training here: 90% ag")
+    assert sentence(only).startswith("The activation matters more than eight times as much as training here: 90 % ag")
+    nothing = rows(activation=(0.0, 0.0, 0.1), learning_rate=(0.5, 0.4, 0.6))
+    assert "matters more than eight times as much as the activation here: 50 % against 0 %" in sentence(nothing)
     assert sentence(None) == sentence([]) == ""

@@ -56,6 +56,7 @@ RECIPES = (
     FigureRecipe("differences", score_figures.differences, "Differences from the best", is_narrow=True),
     FigureRecipe("ranking", score_figures.ranking, "Rankings", is_narrow=True),
     FigureRecipe("learning_rates", score_figures.learning_rates, "Learning rates"),
+    FigureRecipe("what_matters", score_figures.what_matters, "What matters", is_narrow=True),
     FigureRecipe("importances", optuna_figures.importances, is_narrow=True),
     FigureRecipe("slices", optuna_figures.slices),
     FigureRecipe("curves", training_figures.curves, "Training"),

@@ -15,7 +15,22 @@ from matplotlib.ticker import NullFormatter
 
 from actlab.data.splits import fold_sizes
 from actlab.printed_tables import is_number
-from actlab.report.drawing import GRID, INK, MUTED, PAPER, ROW, Look, Row, forest, look, sheet, short, write_in_cell
+from actlab.report.drawing import (
+    GRID,
+    INK,
+    MUTED,
+    PALETTE,
+    PAPER,
+    ROW,
+    Look,
+    Row,
+    forest,
+    label_rows,
+    look,
+    sheet,
+    short,
+    write_in_cell,
+)
 from actlab.report.finished import FinishedRun
 from actlab.report.words import added_rates, at_most, compared, fixed, score_decimals, short_number, three_digits
 from actlab.verdict.summary import repeat_scores, winner_row
@@ -196,3 +211,24 @@ def _dots(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, axis="y")
     axes.spines["left"].set_visible(False)
+
+
+def what_matters(run: FinishedRun) -> Figure | None:
+    """Shares of the variation of the score with their intervals, a bar a source; None where they are not known."""
+    rows = run.summary.get("what_matters")
+    if not rows:
+        return None
+    figure = sheet(0.6, n_rows=len(rows))
+    axes = figure.add_subplot()
+    shares = [100 * row["share"] for row in rows]
+    axes.barh(range(len(rows)), shares, height=0.6, color=PALETTE[0])
+    for place, row in enumerate(rows):
+        low, high = 100 * row["ci_low"], 100 * row["ci_high"]
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.2, solid_capstyle="butt", zorder=3)
+        text: Any = {"textcoords": "offset points", "va": "center", "color": INK}
+        axes.annotate(f"{shares[place]:.0f} %", (high, place), (5, 0), **text)
+    label_rows(axes, [row["source"] for row in rows])
+    axes.set_xlim(0, 1.12 * max(100 * row["ci_high"] for row in rows))
+    axes.grid(True, axis="x")
+    axes.set_xlabel("share of the variation of the score, %, and 95 % interval")
+    return figure

@@ -15,6 +15,7 @@ from actlab.report.finished import FinishedRun
 from actlab.run_files import RunDirectory
 from actlab.verdict.race import LOOKS, Terms, detectable, look_reached
 from actlab.verdict.summary import winner_row
+from actlab.verdict.what_matters import sentence
 
 # p-values are not told apart below
 SMALLEST_P = 1e-4
@@ -216,8 +217,8 @@ def what_the_words_mean(summary: Mapping[str, Any]) -> list[str]:
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that belong beside the answer: what averaging gives, the references, whether a network without any
-    activation does as well, edges of the range, divergence, and how the run ended and goes on."""
-    found = [_scores_beside(summary), _linear(summary)]
+    activation does as well, what matters more, edges of the range, divergence, and how the run ended and goes on."""
+    found = [_scores_beside(summary), _linear(summary), sentence(summary.get("what_matters"))]
     if at_edge := [row["activation"] for row in summary["ranking"] if row.get("edge_of_range")]:
         rates = "its best learning rate lies" if len(at_edge) == 1 else "their best learning rates lie"
         found.append(f"{listed(at_edge)}: {rates} at the edge of the range tried, so a wider range may do better.")
@@ -225,7 +226,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     if total := sum(diverged.values()):
         counts = listed([f"{name} {count}" for name, count in diverged.items()], 6)
         found.append(f"{total} network{'s' if total > 1 else ''} diverged: {counts}.")
-    return [sentence for sentence in (*found, how_to_go_on(summary)) if sentence]
+    return [said for said in (*found, how_to_go_on(summary)) if said]
 
 
 def _scores_beside(summary: Mapping[str, Any]) -> str:
@@ -330,6 +331,12 @@ FIGURE_TEXTS = {
         "stopped early or diverged.",
         "Scatter plot of validation scores by activation and learning rate. Chosen: {favourites}.",
     ),
+    "what_matters": (
+        "If one network of this run were drawn at random, with one of its activations, a learning rate within a factor "
+        "of 3 of the best and any partition and seed: how much of the variance of its log score each of them makes. "
+        "Lines are 95 % bootstrap intervals. {matters}",
+        "Bar chart of shares of the score's variation: {shares}.",
+    ),
     "importances": (
         "Which parameter mattered: the share of the variance of the trials' validation scores that each one explains, "
         "by Optuna.",
@@ -376,6 +383,10 @@ def figure_texts(name: str, run: FinishedRun) -> tuple[str, str]:
             f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows
         ),
         "importances": ", ".join(f"{key} {share:.0%}" for key, share in run.part("importances").items()),
+        "matters": sentence(run.summary.get("what_matters")),
+        "shares": ", ".join(
+            f"{row['source']} {100 * row['share']:.0f} %" for row in run.summary.get("what_matters") or []
+        ),
         "winner": run.summary.get("winner"),
         "band": f"within {percent(run.part('protocol').get('rope'))}",
         "verdicts": ", ".join(f"{name} {one['verdict']}" for name, one in found.items()),

@@ -193,16 +193,16 @@ def sentence(rows: Sequence[Mapping[str, Any]] | None) -> str:
         return ""
     more, less = sorted((known[ACTIVATION], known[other]), key=lambda row: -row["share"])
     first, second = (NAMES.get(row["source"], row["source"]) for row in (more, less))
-    figures = f"{more['share']:.0%} against {less['share']:.0%} of the variation of the score"
+    figures = f"{100 * more['share']:.0f} % against {100 * less['share']:.0f} % of the variation of the score"
     if other == RATE and TRAINING in known:
-        figures += f", training alone {known[TRAINING]['share']:.0%}"
+        figures += f", training alone {100 * known[TRAINING]['share']:.0f} %"
     if not more["ci_low"] > less["ci_high"]:
         return f"Whether {first} or {second} matters more here is not told: {figures}."
     return f"{first[0].upper()}{first[1:]} matters {_times(more['share'], less['share'])} {second} here: {figures}."
 
 
 def _times(more: float, less: float) -> str:
-    ratio = more / less if less > 0 else math.inf
+    ratio = min(more / less, len(TIMES)) if less > 0 else len(TIMES)
     if ratio < 1.5:
         return "a little more than"
     return f"{TIMES[round(ratio)] if round(ratio) < len(TIMES) else 'more than eight times'} as much as"
