@@ -519,6 +519,16 @@ def test_a_round_that_does_not_fit_is_not_begun() -> None:
     assert run(scores, Terms.race(FOLDS, 4 * 3 * FOLDS - 1, 0.0)).looks == ()
 
 
+@settings(deadline=None, max_examples=30)
+@given(seeds, st.sampled_from([0.0, 0.02, 0.1]))
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(seed: int, spread: float) -> None:
+    scores = simulated(seed, np.random.default_rng(seed).uniform(0, 1, 4) * spread)
+    small, large = (run(scores, Terms.race(FOLDS, budget * FOLDS * 4, ROPE)) for budget in (16, 64))
+    assert facts(large)["looks"][: len(small.looks)] == facts(small)["looks"]
+    if small.ending != "budget":
+        assert facts(large) == facts(small)
+
+
 def test_it_ends_when_all_are_as_good() -> None:
     found = run(simulated(15, [0.0, 0.0, 0.0], noise=0.02), Terms.race(FOLDS, ALL, 0.05))
     assert found.ending == "settled"
