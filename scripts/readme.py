@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actlab.printed_tables import PrintedTable, TableColumn, as_markdown, text_column
-from actlab.report.words import answer, decimals_for, fixed, four_digits, remarks, three_digits
+from actlab.report.words import answer, four_digits, percent, remarks, three_digits
 from actlab.run_files import RunDirectory
 from actlab.verdict.summary import comparison_with_winner
 
@@ -22,17 +22,20 @@ def ranking(summary: dict[str, Any]) -> str:
         text_column("activation"),
         TableColumn("learning rate", three_digits),
         TableColumn("log-RMSE", four_digits),
-        TableColumn("95 % interval"),
+        TableColumn("to the first, 95 % interval"),
         text_column("against the first"),
+        TableColumn("costs at most"),
         TableColumn("parameters", ","),
     )
     rows = []
     for row in summary["ranking"]:
-        decimals = decimals_for(row["mean"])
-        found = comparison_with_winner(summary, row["activation"])
-        verdict = f"{fixed(found['difference'], decimals)}, {found['verdict']}" if found else "-"
-        interval = f"{fixed(row['ci_low'], decimals)} to {fixed(row['ci_high'], decimals)}"
-        rows.append([row["activation"], row["learning_rate"], row["mean"], interval, verdict, row["n_parameters"]])
+        found = comparison_with_winner(summary, row["activation"]) or {}
+        low, high = (percent(found.get(key), "+") for key in ("ci_low", "ci_high"))
+        difference = (
+            f"{percent(found['difference'], '+')} ({low} to {high})" if found.get("ci_low") is not None else "-"
+        )
+        stated = (difference, found.get("verdict", "-"), percent(row["cost_at_most"]))
+        rows.append([row["activation"], row["learning_rate"], row["mean"], *stated, row["n_parameters"]])
     return as_markdown(PrintedTable.of(columns, rows))
 
 
