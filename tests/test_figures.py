@@ -25,6 +25,8 @@ from actlab.report.words import at_most, figure_texts, short_number
 from synthetic_runs import NEVER_ENTERED, ORDER, make_run
 
 OF_SEARCHES = ("importances", "slices")
+# learning rates beyond those of the sweep
+FURTHER = (0.3, 0.9, 1e-4, 3e-5, 1e-5, 3e-6)
 NAMES = [recipe.name for recipe in RECIPES if recipe.name not in OF_SEARCHES]
 
 
@@ -189,6 +191,26 @@ def test_learning_rates_frame_the_one_that_was_raced_and_name_the_stopped_and_th
     assert caption.endswith("Grey: training was stopped early. A + marks rates beyond those asked for.")
 
 
+def test_12_learning_rates_of_13_activations_do_not_overlap_where_some_are_added_stopped_and_lost(
+    tmp_path: Path,
+) -> None:
+    run = read_finished(make_run(tmp_path / "run", 13, 6))
+    members = run.members
+    members["pruned"] |= (members.repeat == 0) & (members.learning_rate == 3e-4) & (members.fold % 2 == 0)
+    further = members[(members.repeat == 0) & (members.learning_rate == 0.1)]
+    more = [further.assign(learning_rate=rate, trial=further.trial + 10_000 * n) for n, rate in enumerate(FURTHER, 1)]
+    more[0]["diverged"] = True
+    more[1].loc[more[1].fold < 2, "diverged"] = True
+    (run.directory.members).unlink()
+    pd.concat([members, *more]).to_csv(run.directory.members, index=False)
+    again = read_finished(run.directory.path)
+    again.config["compare"] = {"learning_rates": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]}
+    figure = draw(again)["learning_rates"]
+    assert overlapping(figure) == []
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert {"diverged", "2/5\ndiverged"} <= set(texts)
+
+
 def test_captions_say_what_is_in_the_picture_and_no_more(tmp_path: Path) -> None:
     run = read_finished(make_run(tmp_path / "run", 6, 3))
     caption, alternative = figure_texts("differences", run)
@@ -201,6 +223,9 @@ def test_captions_say_what_is_in_the_picture_and_no_more(tmp_path: Path) -> None
     assert caption.endswith("Framed: the rate that the comparison is about.")
     grid = read_finished(make_run(tmp_path / "grid", 2, 2, protocol="grid"))
     assert "sweep" not in figure_texts("learning_rates", grid)[0]
+    assert "the differences above tell them apart" in figure_texts("ranking", run)[0]
+    search = read_finished(make_run(tmp_path / "search", 2, 2, command="search"))
+    assert "differences" not in figure_texts("ranking", search)[0]
 
 
 def test_24_activations_have_24_looks_and_a_strange_one_always_the_same() -> None:
@@ -257,7 +282,7 @@ def test_a_run_where_everything_diverged_is_drawn(tmp_path: Path) -> None:
     assert "differences" not in figures
     texts = [text.get_text() for text in figures["ranking"].findobj(Text)]
     assert texts.count("no usable score") == 3
-    assert "all diverged" in [text.get_text() for text in figures["learning_rates"].findobj(Text)]
+    assert "diverged" in [text.get_text() for text in figures["learning_rates"].findobj(Text)]
 
 
 @pytest.mark.parametrize(("n_activations", "n_rates"), [(5, 1), (24, 6)])

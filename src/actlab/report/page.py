@@ -169,7 +169,7 @@ def page(run: FinishedRun) -> str:
         "trials": tables.trials_table(run.summary),
         "ranking": tables.ranking_table(run.summary, is_alone=False) if run.is_ranked else None,
         "differences": tables.differences_table(run.summary) if run.is_ranked else None,
-        "untested": f"Nothing was tested: {words.untested(run.summary)}." if run.is_ranked else "",
+        "untested": f"{words.untested(run.summary).capitalize()}." if run.is_ranked else "",
         "members": None if run.is_ranked else tables.members_table(run),
         "claims": tables.evidence_table(run.summary.get("claims") or []),
         "worst": tables.worst_table(run),
@@ -182,7 +182,7 @@ def page(run: FinishedRun) -> str:
     }
     # ids and names, in reading order, and what a section is there for
     sections = (
-        ("differences", "Differences", run.is_ranked),
+        ("differences", "Differences", content["differences"]),
         ("ranking", "Ranking", content["ranking"]),
         ("rates", "Learning rates", pictures.get("learning_rates")),
         ("search", "Search", content["trials"] or pictures.get("slices")),

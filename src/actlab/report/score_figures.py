@@ -37,6 +37,8 @@ from actlab.verdict.summary import repeat_scores, winner_row
 
 # Learning rates whose labels have room side by side.
 MOST_LEVEL = 7
+# Rows of a heat map beside which the label of its colours has room.
+FEWEST_ROWS = 4
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
 
 
@@ -121,7 +123,7 @@ def learning_rates(run: FinishedRun) -> Figure | None:
     """Mean validation score by activation and learning rate, what is ranked marked: a grid's cells, a search's dots."""
     if not run.is_ranked:
         return None
-    figure = sheet(0.95 + ROW * 1.08 * len(run.order))
+    figure = sheet(0.95 + ROW * 1.08 * max(FEWEST_ROWS, len(run.order)))
     axes = figure.add_subplot()
     scores = _trial_scores(run)
     norm = _robust_norm(scores.val)
@@ -172,7 +174,7 @@ def _grid(axes: Axes, run: FinishedRun, scores: pd.DataFrame, norm: Normalize) -
     mesh = axes.pcolormesh(edges_x, edges_y, np.ma.masked_invalid(values), cmap="cividis", norm=norm)
     added = added_rates(run)
     ticks = [("+" if column in added else "") + three_digits(column) for column in columns]
-    axes.set_xticks(range(len(columns)), ticks, rotation=45 if len(columns) > MOST_LEVEL else 0)
+    axes.set_xticks(range(len(columns)), ticks, rotation=90 if len(columns) > MOST_LEVEL else 0)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.spines[:].set_visible(False)
     for trial in scores[scores.activation.isin(run.order)].itertuples():
@@ -187,7 +189,8 @@ def _write_trial(axes: Axes, x: int, y: int, trial: Any, mesh: QuadMesh, norm: N
         red, green, blue, _ = mesh.cmap(norm(trial.val))
         colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
     if trial.missing:
-        text, size = f"{'all' if trial.missing == trial.n else f'{trial.missing:.0f}/{trial.n:.0f}'} diverged", 5.0
+        how_many = "" if trial.missing == trial.n else f"{trial.missing:.0f}/{trial.n:.0f}\n"
+        text, size = f"{how_many}diverged", 5.0
     elif trial.stopped:
         text, size = "stopped", 5.5
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=GRID, linewidth=0))

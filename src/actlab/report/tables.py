@@ -33,10 +33,9 @@ TONES: dict[str, Tone] = {
 SIGNS = {"above": ">", "below": "<", "at": "="}
 EDGE_NOTE = "! the learning rate is the lowest or the highest of those tried"
 RANKING_NOTE = (
-    "Scores on test rows, lower is better, each the root over all rows of a repeat and its mean over the repeats. "
-    "Costs ≤: what choosing it can cost at most. !: the learning rate is the lowest or highest tried. Diverged: "
-    "networks whose training went to nan or infinity, over all rates. Sd: over the repeats. Time: of all its networks, "
-    "hours:minutes:seconds."
+    "Scores on test rows, lower is better, each the root over all rows of a repeat and its mean over the repeats. !: "
+    "the learning rate is the lowest or highest tried. Diverged: networks whose training went to nan or infinity, over "
+    "all rates. Sd: over the repeats. Time: of all its networks, hours:minutes:seconds."
 )
 DIFFERENCES_NOTE = (
     "Differences and 95 % intervals are in percent of the score that they are against; all intervals hold together "

@@ -315,10 +315,8 @@ def fit_answer(run: FinishedRun) -> str:
 # Of each figure: what it shows and how to read it; and its message for those who do not see it.
 FIGURE_TEXTS = {
     "ranking": (
-        "Mean score of each activation on test rows; small dots are its repeats. Folds are hard or easy for all alike, "
-        "so dots of two activations overlap where every repeat agrees: the differences above tell them apart. One that "
-        "left early is placed by its difference on the repeats it has. Hollow: the shipped networks averaged, and "
-        "models without a network.",
+        "Mean score of each activation on test rows; small dots are its repeats.{apart} Hollow: the shipped networks "
+        "averaged, and models without a network.",
         "Dot plot of mean test scores, best first: {names}. The table below has the numbers.",
     ),
     "learning_rates": (
@@ -379,6 +377,10 @@ def figure_texts(name: str, run: FinishedRun) -> tuple[str, str]:
     shipped, found = run.part("ensemble").get("activations") or {}, compared(run.summary)
     facts = {
         "names": listed(run.order, 30),
+        "apart": " Folds are hard or easy for all alike, so dots of two activations overlap where every repeat agrees: "
+        "the differences above tell them apart. One that left early is placed by its difference on the repeats it has."
+        if found
+        else "",
         "favourites": ", ".join(
             f"{row['activation']} at {three_digits(row['learning_rate'])}" for row in run.ranking_rows
         ),
