@@ -252,6 +252,16 @@ def test_a_difference_within_the_region_does_not_support_and_a_vague_one_cannot_
     assert "too wide" in verdict(1e-2, 0.0)[1]
 
 
+def test_one_that_left_has_the_repeats_up_to_the_look_that_both_were_in() -> None:
+    noise = np.random.default_rng(2).normal(0, 0.001, (3, 8))
+    scores = {"relu": 0.1 + noise[0], "tanh": 0.1 + noise[1], "sigmoid": (0.2 + noise[2])[:4]}
+    race = run({name: own.tolist() for name, own in scores.items()}, Terms.race(N_FOLDS, 10_000, ROPE))
+    assert [look.n_repeats for look in race.looks] == [4, 8]
+    (part,) = by_claim(measured(race=race))["Tanhbeats"]["parts"]
+    assert (part["n"], part["verdict"]) == (4, "supported")
+    assert part["value"] == pytest.approx((scores["sigmoid"] - scores["tanh"][:4]).mean())
+
+
 def test_the_label_of_a_variant_is_its_name_in_the_race() -> None:
     found = measured()
     scores = repeat_scores(found.members, [20] * N_FOLDS)

@@ -314,7 +314,8 @@ def _score_difference(run: Measurements, worse: str, better: str) -> Part:
         return Part(what, reason=f"fewer than {FEWEST} repeats tell no difference of scores")
     pair = look.pair(a, b)
     low, high = (pair.low, pair.high) if a != b else (0.0, 0.0)
-    differences = (look.scores[b] - look.scores[a])[: pair.n_repeats].tolist()
+    own, other = (look.scores[name][: pair.n_repeats] for name in (b, a))
+    differences = (own - other).tolist()
     part = Part(what, pair.difference, low, high, threshold=0.0, refuted_at=look.region)
     part = replace(part, values=tuple(enumerate(differences, 1)))
     if math.isnan(low):
