@@ -175,7 +175,8 @@ def test_without_any_effect_training_has_nearly_all() -> None:
 def test_another_scale_of_the_score_changes_nothing() -> None:
     one, other = (told(made(noisy(shift=shift), NAMES, 4)) for shift in (0.0, 5.0))
     for source in one:
-        assert list(other[source].values())[1:] == pytest.approx(list(one[source].values())[1:], abs=1e-9)
+        for key in ("share", "ci_low", "ci_high"):
+            assert other[source][key] == pytest.approx(one[source][key], abs=1e-9)
 
 
 def test_more_noise_of_training_raises_its_share() -> None:
@@ -222,6 +223,21 @@ def test_factors_have_shares_of_their_own_and_what_is_left_is_interactions() -> 
     assert [found[s]["share"] for s in ("activation", "init", INTERACTIONS)] == pytest.approx(
         [16 / 21, 4 / 21, 1 / 21], rel=1e-3
     )
+
+
+def test_one_activation_that_makes_most_of_it_is_named_with_the_shares_without_it() -> None:
+    members = made(noisy(), NAMES, 4)
+    far = members.activation == "c"
+    members.loc[far, ["val_score", "test_score"]] *= 3
+    found, alone = told(members), told(members[~far])
+    assert {row["without"] for row in found.values()} == {"c"}
+    assert found["activation"]["share"] > 0.95
+    for source, row in found.items():
+        assert row["share_without"] == alone[source]["share"]
+    assert "; without c " in sentence(list(found.values()))
+    # evenly spaced ones are all of a kind, and of two none is the odd one
+    assert {row["without"] for row in told(made(noisy(own=0.0005), NAMES[:3], 4)).values()} == {None}
+    assert {row["without"] for row in told(made(noisy(), NAMES[:2], 4)).values()} == {None}
 
 
 def test_one_learning_rate_has_no_share() -> None:

@@ -15,7 +15,8 @@ Squared effects are estimated without bias by products of two different repeats 
 less its noise, as in the analysis of variance (Searle, Casella & McCulloch 1992); a sum below 0 counts as 0. Intervals
 are percentiles of a bootstrap over repeats, of equal counts up to each look, and over folds of the sweep. A repeat
 drawn twice makes luck look like an effect, so the draws are moved to have the estimate as their mean. Activations that
-diverged are left out.
+diverged are left out. Where one activation makes most of the variance between them (identity where nothing is linear),
+shares are stated without it, too.
 """
 
 import math
@@ -35,6 +36,8 @@ N_GRID = 24
 N_BOOTSTRAP, LEVEL = 1000, 0.95
 ACTIVATION, RATE, TRAINING, PARTITION, SEED = "activation", "learning rate", "training", "partition", "seed"
 INTERACTIONS = "interactions"
+# An activation makes most of what all do where the others leave less than this share of it.
+LITTLE = 0.25
 # Components (1 + N_BOOTSTRAP,) in squared logarithms: the estimate, then the draws.
 Components = dict[str, FloatArray]
 
@@ -42,7 +45,8 @@ Components = dict[str, FloatArray]
 def what_matters(
     members: pd.DataFrame, race: Race, fold_sizes: Sequence[int], levels: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
-    """`source`, `share`, `ci_low` and `ci_high` of every source of variation; the shares add to 1.
+    """`source`, `share`, `ci_low` and `ci_high` of every source of variation; the shares add to 1. Where one activation
+    makes most of what all do, `without` is its name and `share_without` the share that is left without it, else None.
 
     `levels` has the level of every source that settings were made of, `activation` first, by the name in the race.
     Learning rates have no share where no activation was tried at two that trained. None for fewer than two activations
@@ -51,13 +55,50 @@ def what_matters(
     logs = log_scores(members, race, fold_sizes)
     if len(logs) < 2:
         return None
+    curves = rate_curves(members, choose(members, is_comparison=True), list(logs))
+    whole = components(logs, curves, levels)
+    if (rows := shares(whole)) is None:
+        return None
+    without, rest = outlier(logs, curves, levels, float(whole.get(ACTIVATION, np.zeros(1))[0]))
+    left = {row["source"]: row["share"] for row in rest}
+    return [row | {"without": without, "share_without": left.get(row["source"])} for row in rows]
+
+
+def components(
+    logs: Mapping[str, FloatArray], curves: Mapping[str, FloatArray], levels: Mapping[str, Mapping[str, Any]]
+) -> Components:
+    """Of settings with log scores (repeats, inner splits), and of the curves of those among them that have one."""
     generator = np.random.default_rng(0)
     draws = drawn(sorted({len(own) for own in logs.values()}), generator)
-    curves = rate_curves(members, choose(members, is_comparison=True), list(logs))
     found = effects({name: own.mean(1) for name, own in logs.items()}, levels, draws)
-    if curves:
-        found[RATE] = of_rates(curves, drawn([len(next(iter(curves.values())))], generator))
-    return shares(found | of_training(list(logs.values()), draws))
+    if own_curves := {name: curve for name, curve in curves.items() if name in logs}:
+        found[RATE] = of_rates(own_curves, drawn([len(next(iter(own_curves.values())))], generator))
+    return found | of_training(list(logs.values()), draws)
+
+
+def outlier(
+    logs: Mapping[str, FloatArray],
+    curves: Mapping[str, FloatArray],
+    levels: Mapping[str, Mapping[str, Any]],
+    whole: float,
+) -> tuple[str | None, list[dict[str, Any]]]:
+    """The activation without which less than `LITTLE` of the variance between activations, `whole`, is left, and the
+    shares without it."""
+    names = list(dict.fromkeys(levels[name][ACTIVATION] for name in logs))
+    if len(names) < 3:
+        return None, []
+    # the one that is farthest from the middle
+    middle = {
+        name: float(np.mean([own.mean() for label, own in logs.items() if levels[label][ACTIVATION] == name]))
+        for name in names
+    }
+    farthest = max(names, key=lambda name: abs(middle[name] - float(np.median(list(middle.values())))))
+    rest = components(
+        {label: own for label, own in logs.items() if levels[label][ACTIVATION] != farthest}, curves, levels
+    )
+    if max(0.0, float(rest.get(ACTIVATION, np.zeros(1))[0])) >= LITTLE * whole:
+        return None, []
+    return str(farthest), shares(rest) or []
 
 
 def log_scores(members: pd.DataFrame, race: Race, fold_sizes: Sequence[int]) -> dict[str, FloatArray]:
@@ -196,6 +237,9 @@ def sentence(rows: Sequence[Mapping[str, Any]] | None) -> str:
     figures = f"{100 * more['share']:.0f} % against {100 * less['share']:.0f} % of the variation of the score"
     if other == RATE and TRAINING in known:
         figures += f", training alone {100 * known[TRAINING]['share']:.0f} %"
+    if (name := more.get("without")) is not None and more["share_without"] is not None:
+        ends = (100 * (row["share_without"] or 0.0) for row in (more, less))
+        figures += f"; without {name} {' against '.join(f'{end:.0f} %' for end in ends)}"
     if not more["ci_low"] > less["ci_high"]:
         return f"Whether {first} or {second} matters more here is not told: {figures}."
     return f"{first[0].upper()}{first[1:]} matters {_times(more['share'], less['share'])} {second} here: {figures}."
