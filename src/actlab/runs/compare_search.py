@@ -22,6 +22,7 @@ from actlab.engine.study import Cell
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
 from actlab.members import derive_seed
+from actlab.report.words import budget_sentence
 from actlab.run_files import RunDirectory
 from actlab.runs.evaluate import MEMBERS, Setting, Work, level_text, setting_of, variants
 from actlab.runs.experiment import Experiment
@@ -146,6 +147,11 @@ class Compare(Experiment):
     @cached_property
     def terms(self) -> Terms:
         return terms_of(self.configuration.compare, len(self.variants))
+
+    def execute(self) -> tuple[RunDirectory, dict[str, Any] | None]:
+        if not self._is_done() and (sentence := budget_sentence(self.terms, len(self.variants), self.n_networks)):
+            print(f"What this comparison can show: {sentence}.", file=sys.stderr)
+        return super().execute()
 
     @cached_property
     def fold_sizes(self) -> list[int]:
