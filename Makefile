@@ -33,7 +33,7 @@ article: $(STAMP) ## the teaching experiment to the letter: one run of each of f
 train: $(STAMP) ## train one activation with several seeds
 	$(ACTLAB) fit --config $(CONFIG) $(ARGS)
 
-compare: $(STAMP) ## the fair comparison: every activation at every learning rate, equal budgets
+compare: $(STAMP) ## the fair comparison: repeated until it is settled
 	$(ACTLAB) compare --config $(CONFIG) $(ARGS)
 
 search: $(STAMP) ## search activation and learning rate together, with an adaptive sampler

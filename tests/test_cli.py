@@ -117,6 +117,7 @@ def test_fit_then_test_then_predict(small_csv: str, tmp_path: Path) -> None:
 
 def test_compare_answers_for_a_csv_never_seen_before(small_csv: str, tmp_path: Path) -> None:
     flags = ["--data.csv", small_csv, "--data.target", "price", "--trainer.max_epochs", "5", "--compare.folds", "3"]
+    flags += ["--compare.repeats", "4"]
     grid = ["--compare.activations", "[identity, relu]", "--compare.learning_rates", "[0.003, 0.01]"]
     done = actlab("compare", *flags, *grid, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -131,7 +132,8 @@ def test_compare_answers_for_a_csv_never_seen_before(small_csv: str, tmp_path: P
         "best.ckpt",
         "tensorboard",
     } <= {path.name for path in run.iterdir()}
-    assert len(pd.read_csv(run / "members.csv")) == 2 * 2 * 3 * 2
+    counting = pd.read_csv(run / "members.csv").query("repeat >= 1")
+    assert len(counting) == 2 * 4 * 3
 
 
 def test_compare_on_several_data_sets_ranks_across_them(small_csv: str, tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_compare_on_several_data_sets_ranks_across_them(small_csv: str, tmp_path
         (tmp_path / f"{name}.yaml").write_text(f"data: {{csv: {name}.csv, target: price}}\n")
     (tmp_path / "both.yaml").write_text(
         "data: [small.yaml, other.yaml]\nmodel: {hidden: [4]}\ntrainer: {max_epochs: 2}\n"
-        "compare: {activations: [identity, relu, tanh], learning_rates: [0.01], folds: 2, inner: 1}\n"
+        "compare: {activations: [identity, relu, tanh], learning_rates: [0.01], folds: 2, repeats: 4}\n"
     )
     done = actlab("compare", "--config", "both.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[1]
 GUIDES = ("your_csv", "add_an_activation", "read_the_report", "change_the_network", "several_data_sets")
 # Added after a guide's own flags, so they win. What a reader waits minutes for takes seconds here.
 TINY = {
-    "compare": ["--trainer.max_epochs=2", "--compare.folds=2", "--compare.inner=1", "--compare.learning_rates=[0.01]"],
+    "compare": [
+        "--trainer.max_epochs=2",
+        "--compare.folds=2",
+        "--compare.repeats=4",
+        "--compare.learning_rates=[0.01]",
+    ],
     "search": ["--trainer.max_epochs=2", "--compare.folds=2", "--compare.inner=1", "--search.n_trials=2"],
     "fit": ["--trainer.max_epochs=2", "--model.n_members=2"],
 }

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
 
 from actlab.engine.storage import open_storage
-from actlab.engine.study import OWNER, Study
+from actlab.engine.study import DONE, OWNER, Study
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.run_files import RunDirectory
@@ -127,7 +126,7 @@ def test_one_worker_and_four_give_the_same_members_to_the_bit(small_csv: str, tm
         sys.executable, "-m", "actlab", "compare", "--data.csv", small_csv, "--data.target", "price",
         "--model.hidden", "[16,8]", "--compare.activations", "[relu,tanh,silu]",
         "--compare.learning_rates", "[0.001,0.01]",
-        "--compare.inner", "1", "--trainer.max_epochs", "20",
+        "--compare.repeats", "8", "--trainer.max_epochs", "20",
     ]  # fmt: skip
     frames, answers, owners = [], [], []
     for n_workers in (1, 4):
@@ -141,8 +140,8 @@ def test_one_worker_and_four_give_the_same_members_to_the_bit(small_csv: str, tm
         # means, intervals, p-values and verdicts, to the bit
         ranking = [{key: value for key, value in row.items() if key != "seconds"} for row in summary["ranking"]]
         answers.append((summary["winner"], ranking, summary["comparisons"]))
-        trials = Study(open_storage(run.journal), "actlab").trials(TrialState.COMPLETE)
-        assert len(trials) == 6
+        trials = Study(open_storage(run.journal), "actlab").trials(*DONE)
+        assert len(trials) == frames[-1].trial.nunique()
         owners.append({trial.user_attrs[OWNER]["worker"] for trial in trials})
     pd.testing.assert_frame_equal(*frames, check_exact=True)
     assert answers[0] == answers[1]

@@ -206,7 +206,9 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("Score a checkpoint on its validation rows.", partial(_score, "validation")),
     "test": Command("Score a checkpoint on its test rows.", partial(_score, "test")),
     "predict": Command("Predict a CSV with a checkpoint.", _predict),
-    "compare": Command("Compare activations fairly: equal budgets, paired, nested.", partial(_rank, "compare")),
+    "compare": Command(
+        "Compare activations fairly: nested, paired, repeated until settled.", partial(_rank, "compare")
+    ),
     "search": Command("Search activation and learning rate together with Optuna.", partial(_rank, "search")),
     "export": Command("Write a checkpoint as one ONNX graph, from raw columns to prediction.", _export),
     "report": Command("Make report.html and figures of a run again, or set two runs side by side.", _report),
