@@ -29,7 +29,6 @@ from actlab.engine.study import CELL, Cell, Study
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.members import Split
-from actlab.model.checkpoint import config_hash
 from actlab.networks.machine import give_back_freed_memory, is_accelerated
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
@@ -37,13 +36,13 @@ from actlab.run_files import RunDirectory, jsonable
 from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of, snapshots_in
 from actlab.runs.model_building import RunNetworks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
-from actlab.runs.results import ResultFiles, attributes_of, versions
+from actlab.runs.results import MACHINE_KEYS, ResultFiles, asked_hash, attributes_of, versions
 
 # Attributes of the study: what its first start was asked for, and which process wrote the results.
 FINGERPRINT, WRITER = "actlab", "written_by"
 # Keys of the configuration that change no number of a network, or only how many there are: data are known by their
 # content, devices and progress bars are those of a machine.
-FREE_KEYS = ("data.csv", "trainer.devices", "trainer.enable_progress_bar", "trainer.accelerator")
+FREE_KEYS = ("data.csv", *(f"trainer.{key}" for key in MACHINE_KEYS))
 # The most members that train as one population: the default comparison is one. In several, threads would run dry at the
 # end of each, when few members are left. A GPU wants them larger still.
 POPULATION_MEMBERS, GPU_FACTOR = 720, 8
@@ -262,7 +261,7 @@ class Experiment(ABC):
             summary = self.run.read_summary()
         except InputError:
             return None
-        found, asked = summary.get("protocol", {}), config_hash(jsonable(self.configuration.compared()))
+        found, asked = summary.get("protocol", {}), asked_hash(self.configuration)
         is_ours = found.get("n_trials") == len(self.plan()) and found.get("configuration") == asked
         return summary if is_ours else None
 

@@ -61,6 +61,8 @@ RECORDS: dict[str, type[Any]] = {
     HEALTH: HealthRecord,
     CONVERGENCE: ConvergenceRecord,
 }
+# keys of the Trainer that are about a machine
+MACHINE_KEYS = ("devices", "accelerator", "enable_progress_bar")
 # user attribute of a trial that counts: what its networks predict for rows that they never saw
 PREDICTIONS = "predictions"
 # Rows beyond which predictions are not kept for each network.
@@ -82,6 +84,15 @@ def terms_of(asked: CompareSettings, n_settings: int) -> Terms:
         further = min((look for look, _ in terms.looks if look > reached), default=reached)
         terms = replace(terms, budget=max(budget, further * n_networks * n_settings))
     return terms
+
+
+def asked_hash(asked: Configuration) -> str:
+    """Of everything that the results of a run depend on: not where its table lies, nor what the machine is."""
+    content = jsonable(asked.compared())
+    content["data"].pop("csv")
+    for key in MACHINE_KEYS:
+        content["trainer"].pop(key, None)
+    return config_hash(content)
 
 
 def versions() -> dict[str, str]:
@@ -340,7 +351,7 @@ class ResultFiles:
                 "n_rows": table.n_rows,
                 **{f"n_{part}": len(rows) for part, rows in vars(some).items()},
                 **self._terms(),
-                "configuration": config_hash(jsonable(configuration.compared())),
+                "configuration": asked_hash(configuration),
                 "n_trials": len(self.trials),
                 "max_epochs": configuration.trainer["max_epochs"],
                 "patience": configuration.optimizer.patience,
