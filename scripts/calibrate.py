@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "docs" / "calibration.md"
 BANKS = ROOT / "scripts" / "calibration" / "banks"
 REPEATS = ROOT / "tests" / "data"
-ROPES = (0.02, 0.1, 0.2, 0.4)
+ROPES = (0.02, 0.05, 0.1, 0.2)
 N_SAME_SEEDS, N_DRAWN = 20, 400
 
 

@@ -215,6 +215,7 @@ def test_the_document_holds_every_count_and_the_seeds_of_what_is_wrong(scripts: 
     text = scripts.document.document(judged, as_good, 20, {"house_prices": (bank, [("default", power)])}, 500)
     assert "| the same activation under four names | 200 | 100 | 2 | 2.0% | 6.2% | 98, 99 |" in text
     assert "2 of 200 races are wrong, 1.0%" in text
+    assert "Fewer than 200 races, or none, have been trained so far of copies-200, tables-100." in text
     assert "`worse here` is said in 50% of the races" in text
     assert "| copies-200 | 10% | 100 | 40.0% | 1.0% |" in text
     assert "| 5% | default | 640 | 90.0% | 2.0% | 0.0% | 10.0% | 3.0% |" in text

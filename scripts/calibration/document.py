@@ -72,7 +72,7 @@ def document(
     example = next((scenario.name for scenario in judged), "copies-200")
     lines = [INTRODUCTION.format(kinds=kinds, example=example), "", *FALSE_ALARMS]
     lines += [_row(scenario, races) for scenario, races in judged.items() if races]
-    lines += ["", *_over_all(judged), "", *_new_tables(judged), AS_GOOD]
+    lines += ["", *_over_all(judged), *_left_out(judged), "", *_new_tables(judged), AS_GOOD]
     lines += [
         f"| {name} | {one.rope:.0%} | {one.n_runs} | {one.ties / one.n_runs:.1%} | {one.planted / one.n_runs:.1%} |"
         for name, found in as_good.items()
@@ -82,7 +82,7 @@ def document(
     lines += ["", f"A copy on the same seeds as the best is `as good` with U = 0: {same} races.", POWER]
     for name, (bank, found) in powers.items():
         lines += ["", _bank_sentence(name, bank, n_drawn), "", *POWER_HEAD, *(_power_row(*one) for one in found)]
-    return "\n".join([*lines, "", *_how_to_fill(), ""])
+    return "\n".join([*lines, "", *_how_to_fill(powers), ""])
 
 
 def below(wrong: int, races: int) -> float:
@@ -107,6 +107,12 @@ def _over_all(judged: Mapping[Scenario, Sequence[Judged]]) -> Iterator[str]:
             f"Over all {wrong} of {len(races)} races are wrong, {wrong / len(races):.1%} "
             f"(below {below(wrong, len(races)):.1%})."
         )
+
+
+def _left_out(judged: Mapping[Scenario, Sequence[Judged]]) -> Iterator[str]:
+    fewer = [scenario.name for scenario, races in judged.items() if len(races) < N_RUNS]
+    if fewer:
+        yield f"Fewer than {N_RUNS} races, or none, have been trained so far of {', '.join(fewer)}."
 
 
 def _new_tables(judged: Mapping[Scenario, Sequence[Judged]]) -> Iterator[str]:
@@ -137,7 +143,9 @@ def _power_row(budget: str, power: Power) -> str:
     return f"| {power.planted:.0%} | {budget} | {power.networks:.0f} | {' | '.join(cells)} |"
 
 
-def _how_to_fill() -> Iterator[str]:
+def _how_to_fill(powers: Mapping[str, object]) -> Iterator[str]:
+    if lacking := [name for name in SOURCES if f"{name}-bank" not in powers]:
+        yield f"The banks of {N_REPEATS} repeats with scores of folds are not trained yet for {' and '.join(lacking)}."
     yield (
         f"A bank is trained by the following, which may be interrupted and goes on with its next {AT_ONCE} repeats "
         f"({N_REPEATS} of {FOLDS} networks for each activation):"
