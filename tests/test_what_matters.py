@@ -12,7 +12,7 @@ import pytest
 
 from actlab.verdict.race import Race, Terms, run
 from actlab.verdict.summary import repeat_scores
-from actlab.verdict.what_matters import INTERACTIONS, log_scores, sentence, what_matters
+from actlab.verdict.what_matters import INTERACTIONS, components, log_scores, sentence, shares, what_matters
 
 SIZES = [20, 20, 20, 20, 20]
 RATES = (1e-3, 3e-3, 1e-2)
@@ -170,6 +170,28 @@ def test_without_any_effect_training_has_nearly_all() -> None:
     assert found["activation"]["share"] < 0.05
     assert found["activation"]["ci_low"] == 0
     assert found["training"]["share"] > 0.7
+
+
+def test_shares_are_right_on_average_and_their_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(3)
+    n_runs, means = 100, 0.02 * np.linspace(-1, 1, 6)
+    levels = {str(place): {"activation": place} for place in range(6)}
+    place = (np.arange(24) + 0.5) / 24 - 0.5
+    truth = {"activation": means.var(), "learning rate": 0.03**2 * place.var(), "training": 0.01**2 + 0.01**2}
+    found: dict[str, list[tuple[float, bool]]] = {source: [] for source in truth}
+    for _ in range(n_runs):
+        # own luck beside that of the partition; curves that folds tilt
+        y = means[:, None] + 0.01 * generator.normal(size=(6, 16)) + 0.01 * generator.normal(size=16)
+        slopes = 0.03 + 0.01 * generator.normal(size=(6, 5))
+        logs = {name: own[:, None] for name, own in zip(levels, y, strict=True)}
+        curves = {name: own[:, None] * place for name, own in zip(levels, slopes, strict=True)}
+        for row in shares(components(logs, curves, levels)) or []:
+            share = truth[row["source"]] / sum(truth.values())
+            found[row["source"]].append((row["share"] - share, row["ci_low"] <= share <= row["ci_high"]))
+    for errors in found.values():
+        off, is_inside = np.array(errors).T
+        assert abs(off.mean()) < 3 * off.std() / math.sqrt(n_runs) + 0.01
+        assert is_inside.mean() >= 0.85
 
 
 def test_another_scale_of_the_score_changes_nothing() -> None:
