@@ -133,6 +133,23 @@ def test_differences_show_every_interval_with_its_word_in_percent_of_the_best(tm
     assert (band.get_x(), band.get_width()) == pytest.approx((-2, 4))
 
 
+def test_one_that_is_far_off_does_not_press_those_in_question_together(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 6, 3)
+    run = read_finished(path)
+    found = {row["b"]: row for row in run.summary["comparisons"] if row["against"] == "best"}
+    found["maxout"].update(difference=0.93, ci_low=0.79, ci_high=1.07)
+    figure = draw(run)["differences"]
+    left, right = figure.axes[0].get_xlim()
+    highest = max(100 * found[name]["ci_high"] for name in ("sigmoid", "tanh", "leaky_relu"))
+    assert highest < right < 1.1 * highest + 0.5
+    assert left < min(100 * found[name]["ci_low"] for name in ("sigmoid", "tanh"))
+    assert "at 93.0" in [text.get_text() for text in figure.findobj(Text)]
+    # where everybody else is far off, the nearest are shown
+    for name in ("sigmoid", "tanh", "leaky_relu"):
+        found[name].update(verdict="worse", difference=0.5, ci_low=0.4, ci_high=0.6)
+    assert draw(run)["differences"].axes[0].get_xlim()[1] == pytest.approx(60 + 0.04 * 62)
+
+
 def test_what_is_not_settled_is_hollow_and_a_word_against_another_names_it(tmp_path: Path) -> None:
     run = read_finished(make_run(tmp_path / "run", 6, 3))
     for row in run.summary["comparisons"]:

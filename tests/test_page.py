@@ -72,7 +72,7 @@ def html(path: Path) -> str:
 
 
 def test_reading_order(html: str) -> None:
-    order = ["differences", "ranking", "rates", "curves", "health", "predictions", "method"]
+    order = ["differences", "matters", "ranking", "rates", "curves", "health", "predictions", "method"]
     assert [found for found in Page(html).ids if found in order] == order
 
 

@@ -264,10 +264,10 @@ def test_numbers_and_names_are_short() -> None:
         "",
     ]
     assert [duration(s) for s in (0, 7.4, 754, 3723)] == ["0:00", "0:07", "12:34", "1:02:03"]
-    assert [about(s) for s in (1, 60, 61, 125, 720, 5399, 12600)] == [
-        "1 minute",
-        "1 minute",
-        "2 minutes",
+    assert [about(s) for s in (0.1, 60, 61, 125, 720, 5399, 12600)] == [
+        "10 seconds",
+        "60 seconds",
+        "70 seconds",
         "2 minutes",
         "12 minutes",
         "90 minutes",

@@ -143,11 +143,13 @@ class Row:
     lost: str = "no usable score"
 
 
-def forest(rows: Sequence[Row], headings: tuple[str, str], includes: float | None = None) -> tuple[Figure, Axes]:
-    """Rows from top to bottom; what lies beyond a robust range, which `includes` a value, ends in an arrow."""
+def forest(
+    rows: Sequence[Row], headings: tuple[str, str], limits: tuple[float, float] | None = None
+) -> tuple[Figure, Axes]:
+    """Rows from top to bottom; what lies beyond the limits, a robust range where none are given, ends in an arrow."""
     figure = sheet(0.75, n_rows=len(rows))
     axes = figure.add_subplot()
-    left, right = robust_range(rows, includes)
+    left, right = limits or robust_range(rows)
     axes.set_xlim(left, right)
     axes.grid(True, axis="x")
     for side, labels in ((axes, [row.label for row in rows]), (axes.twinx(), [row.note for row in rows])):
@@ -188,7 +190,7 @@ def _ends(row: Row) -> tuple[float, float]:
     return (min(values), max(values)) if values else (row.low, row.high)
 
 
-def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[float, float]:
+def robust_range(rows: Sequence[Row]) -> tuple[float, float]:
     """Limits that show most of the intervals whole; one bad row does not press the others together."""
     numbers = np.array([(row.value, *_ends(row)) for row in rows if math.isfinite(row.value)])
     if not len(numbers):
@@ -197,7 +199,5 @@ def robust_range(rows: Sequence[Row], includes: float | None = None) -> tuple[fl
     inner_low, inner_high = np.quantile(lows, 0.25), np.quantile(highs, 0.75)
     span = inner_high - inner_low or 0.1 * abs(inner_high) or 1.0
     left, right = max(lows.min(), inner_low - 0.75 * span), min(highs.max(), inner_high + 0.75 * span)
-    if includes is not None:
-        left, right = min(left, includes), max(right, includes)
     margin = 0.04 * (right - left) or 0.5 * span
     return float(left - margin), float(right + margin)

@@ -54,9 +54,9 @@ class FigureRecipe:
 # In reading order. A new figure is a row here, and one in `words.FIGURE_TEXTS`.
 RECIPES = (
     FigureRecipe("differences", score_figures.differences, "Differences from the best", is_narrow=True),
+    FigureRecipe("what_matters", score_figures.what_matters, "What matters", is_narrow=True),
     FigureRecipe("ranking", score_figures.ranking, "Rankings", is_narrow=True),
     FigureRecipe("learning_rates", score_figures.learning_rates, "Learning rates"),
-    FigureRecipe("what_matters", score_figures.what_matters, "What matters", is_narrow=True),
     FigureRecipe("importances", optuna_figures.importances, is_narrow=True),
     FigureRecipe("slices", optuna_figures.slices),
     FigureRecipe("curves", training_figures.curves, "Training"),
@@ -183,6 +183,7 @@ def page(run: FinishedRun) -> str:
     # ids and names, in reading order, and what a section is there for
     sections = (
         ("differences", "Differences", content["differences"]),
+        ("matters", "What matters", pictures.get("what_matters")),
         ("ranking", "Ranking", content["ranking"]),
         ("rates", "Learning rates", pictures.get("learning_rates")),
         ("search", "Search", content["trials"] or pictures.get("slices")),

@@ -1,7 +1,7 @@
 """Figures of scores: the ranking, what each learning rate gave, and differences from the best."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ from actlab.verdict.summary import repeat_scores, winner_row
 
 # Learning rates whose labels have room side by side.
 MOST_LEVEL = 7
+# How many times further off than all that is in question a difference may lie and be drawn whole.
+FARTHEST = 4
 # Rows of a heat map beside which the label of its colours has room.
 FEWEST_ROWS = 4
 REFERENCES = {"ridge": "ridge regression", "hist_gradient_boosting": "gradient boosting"}
@@ -93,16 +95,24 @@ def differences(run: FinishedRun) -> Figure | None:
         return None
     name = str(best["activation"])
     first = Row(short(name), 0.0, math.nan, math.nan, look(name), "best" + _cost(best))
-    figure, axes = forest(
-        [first, *(_difference(found[one]) for one in run.order if one in found)],
-        ("activation", "verdict"),
-        includes=0.0,
-    )
-    if is_number(rope := run.part("protocol").get("rope")):
-        axes.axvspan(-100 * rope, 100 * rope, color=GRID, zorder=0, linewidth=0)
+    rows, region = [_difference(found[one]) for one in run.order if one in found], run.part("protocol").get("rope")
+    rope = 100 * region if is_number(region) else 0.0
+    figure, axes = forest([first, *rows], ("activation", "verdict"), _near(rows, rope))
+    axes.axvspan(-rope, rope, color=GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlabel(f"{run.target.metric_name} worse than that of {short(name)}, %")
     return figure
+
+
+def _near(rows: Sequence[Row], rope: float) -> tuple[float, float]:
+    """Limits that show the region of practical equivalence and whole intervals of all that are not settled, and of
+    those that are worse the ones that are not many times further off, or else the nearest third."""
+    nearest = sorted((row for row in rows if math.isfinite(row.high)), key=lambda row: row.high)
+    edge = FARTHEST * max([rope, *(row.high for row in nearest if not row.is_filled)])
+    shown = [row for row in nearest if row.high <= edge] or nearest[: math.ceil(len(nearest) / 3)]
+    left, right = min([-rope, *(row.low for row in shown)]), max([rope, *(row.high for row in shown)])
+    margin = 0.04 * (right - left) or 1.0
+    return left - margin, right + margin
 
 
 def _difference(found: Mapping[str, Any]) -> Row:

@@ -34,7 +34,7 @@ MEASURES: tuple[tuple[str, str, str, float | None, Callable[[float], str]], ...]
 
 
 def curves(run: FinishedRun) -> Figure | None:
-    """A panel an activation, at its favourite rate: validation with its spread, training dashed, best of all behind."""
+    """A panel an activation, at its learning rate: validation with its spread, training dashed, best of all behind."""
     shown = {name: frame for name in run.order if len(frame := _chosen_curve(run, name))}
     if not shown:
         return None
@@ -64,10 +64,10 @@ def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
     """Curve of the trial that was chosen in most folds, to where half of its members still train, thinned."""
     if run.curves is None:
         return pd.DataFrame()
-    favourite = next((row["learning_rate"] for row in run.ranking_rows if row["activation"] == name), None)
+    rate = next((row["learning_rate"] for row in run.ranking_rows if row["activation"] == name), None)
     own = run.curves[run.curves.activation == name]
-    if favourite is not None:
-        own = own[np.isclose(own.learning_rate, favourite, rtol=1e-9)]
+    if rate is not None:
+        own = own[np.isclose(own.learning_rate, rate, rtol=1e-9)]
     own = one_curve(own)
     own = own[np.isfinite(own.val_mean)]
     # evenly on the logarithmic axis that it is drawn on

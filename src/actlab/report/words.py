@@ -89,9 +89,9 @@ def at_most(share: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """`1 minute`, `12 minutes`, `3.5 hours`: a time that is still to come and known only roughly."""
+    """`20 seconds`, `12 minutes`, `3.5 hours`: a time that is still to come and known only roughly."""
     if seconds < 90:
-        return f"{max(1, math.ceil(seconds / 60))} minute{'s' if seconds > 60 else ''}"
+        return f"{max(1, math.ceil(seconds / 10)) * 10} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.2g} hours"
 
 
