@@ -40,8 +40,8 @@ class Run(FinishedRun):
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
-        """Verdicts of every activation against the best and against the baseline (`against`); differences, intervals and
-        costs are shares of the mean of `a`. Empty where nothing was tested."""
+        """Verdicts of every activation against the best and against the baseline (`against`); differences, intervals
+        and costs are shares of the mean of `a`. Empty where nothing was tested."""
         return pd.DataFrame(self.summary.get("comparisons") or [])
 
     @property

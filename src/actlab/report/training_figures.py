@@ -61,7 +61,7 @@ def curves(run: FinishedRun) -> Figure | None:
 
 
 def _chosen_curve(run: FinishedRun, name: str) -> pd.DataFrame:
-    """Curve of the trial that was chosen in most folds, to where half of its members still train, thinned."""
+    """Curve of an activation's first trial at its learning rate, to where half of its members still train, thinned."""
     if run.curves is None:
         return pd.DataFrame()
     rate = next((row["learning_rate"] for row in run.ranking_rows if row["activation"] == name), None)
