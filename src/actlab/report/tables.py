@@ -44,7 +44,10 @@ DIFFERENCES_NOTE = (
     "here, would settle it if the difference stays as large as it is now; or rows, to show it for new ones."
 )
 TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, with everything that was searched."
-CLAIMS_NOTE = "Intervals are 95 %; tests are adjusted (Holm) over all quantities of this table."
+CLAIMS_NOTE = (
+    "Over the repeats, with 95 % intervals. Differences of scores are those of the comparison, whose intervals hold all "
+    "together; the tests of all other quantities are adjusted for each other (Holm)."
+)
 
 
 def print_answer(summary: Mapping[str, Any]) -> None:
