@@ -16,7 +16,7 @@ from actlab.config import Configuration, DataSets
 from actlab.engine.storage import SafeJournalStorage
 from actlab.errors import InputError
 from actlab.report import several_page as rank_figure
-from actlab.report.several import answer, print_several, remarks, score_and_rank
+from actlab.report.several import answer, marks_note, print_several, remarks, score_and_rank
 from actlab.report.several_page import write_several
 from actlab.run_files import RunDirectory, write_json, write_text
 from actlab.runs.compare_search import Compare, compare
@@ -296,6 +296,9 @@ def test_noise_shows_no_difference_and_joins_all() -> None:
 
 def test_a_diverged_activation_ranks_last_and_worse_ones_have_marks() -> None:
     summary = made_up(3, 4)
+    assert marks_note(summary | {"verdicts": {"data_0": {"tanh": "as good"}}}) == ""
+    only = marks_note(summary | {"verdicts": {"data_0": {"tanh": "worse here"}}})
+    assert only == "* worse than the best there on these rows"
     shown = [score_and_rank(summary, "data_0", name) for name in summary["activations"]]
     assert shown == ["0.1000 (1)", "0.1100 (2)", "0.1200 (3)*", "0.1300 (4)**"]
     rankings = [[("relu", None), ("tanh", 0.2), ("silu", 0.1)], [("relu", 0.1), ("tanh", 0.2), ("silu", 0.3)]]
@@ -378,7 +381,9 @@ def test_the_terminal_shows_ranks_and_answers(capsys: pytest.CaptureFixture[str]
     assert "relu 1 0.1000 (1) 0.1000 (1) 0.1000 (1)" in printed
     assert answer(summary) in printed
     assert "answer for the luck of the data set" in printed
-    assert "** worse than the best there for new rows of that kind, * worse on these rows" in printed
+    assert (
+        "** worse than the best there for new rows of that kind, * worse than the best there on these rows" in printed
+    )
     assert "data_2: On this data nothing is known." in printed
     print_several(made_up(9, 4))
     assert "the other 4 data sets are in ranks.csv" in " ".join(capsys.readouterr().out.split())

@@ -15,8 +15,10 @@ MANY = 10
 # data sets that the terminal's table has columns for
 N_SHOWN = 5
 # behind a score: what the activation is against the best of that data set
-MARKS = {"worse": "**", "worse here": "*"}
-MARKS_NOTE = "** worse than the best there for new rows of that kind, * worse on these rows"
+MARKS = {
+    "worse": ("**", "worse than the best there for new rows of that kind"),
+    "worse here": ("*", "worse than the best there on these rows"),
+}
 # which of the three kinds of luck is spoken of
 LUCK = (
     "Ranks across data sets answer for the luck of the data set, whether the order would hold on other tables; the "
@@ -143,13 +145,14 @@ def score_and_rank(summary: Mapping[str, Any], data_set: str, name: str) -> str:
     """`0.1244 (1)`, with the mark of the data set's own verdict where that says worse."""
     scores, rank = summary["scores"][data_set], summary["ranks"][data_set][name]
     decimals = decimals_for(min((score for score in scores.values() if score is not None), default=1.0))
-    mark = MARKS.get(summary["verdicts"].get(data_set, {}).get(name), "")
+    mark, _ = MARKS.get(summary["verdicts"].get(data_set, {}).get(name), ("", ""))
     return f"{fixed(scores[name], decimals)} ({rank:g}){mark}"
 
 
-def has_marks(summary: Mapping[str, Any]) -> bool:
-    """Whether any data set shows an activation to be worse than its best."""
-    return any(verdict in MARKS for verdicts in summary["verdicts"].values() for verdict in verdicts.values())
+def marks_note(summary: Mapping[str, Any]) -> str:
+    """What the marks mean that occur; empty where none does."""
+    said = {verdict for verdicts in summary["verdicts"].values() for verdict in verdicts.values()}
+    return ", ".join(f"{mark} {meaning}" for verdict, (mark, meaning) in MARKS.items() if verdict in said)
 
 
 def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: str = "") -> PrintedTable:
@@ -174,8 +177,8 @@ def ranks_table(summary: Mapping[str, Any], n_shown: int | None = None, note: st
 def print_several(summary: Mapping[str, Any]) -> None:
     """Ranks, the answer across data sets with what belongs beside it, and each data set's own answer, to stdout."""
     notes, sentences = ["score (rank)"], remarks(summary)
-    if has_marks(summary):
-        notes.append(MARKS_NOTE)
+    if meanings := marks_note(summary):
+        notes.append(meanings)
     if (n_left := len(summary["data_sets"]) - N_SHOWN) > 0:
         notes.append(f"the other {n_left} data sets are in ranks.csv")
         sentences.append("Each data set has its own answer in report.html and in its own directory.")

@@ -16,10 +16,9 @@ from actlab.data.target import Target
 from actlab.report.drawing import INK, MUTED, PAPER, WIDTH, look, mark, sheet, short, style
 from actlab.report.page import inline, render, write_figure
 from actlab.report.several import (
-    MARKS_NOTE,
     answer,
-    has_marks,
     is_significant,
+    marks_note,
     mean_rank,
     ranks_table,
     read_several,
@@ -176,7 +175,7 @@ def write_several(path: str | Path) -> Path:
         "answer": answer(summary),
         "remarks": remarks(summary),
         "figure": {"svg": inline(svg, FIGURE, alternative(summary)), "caption": caption, "is_narrow": False},
-        "ranks": ranks_table(summary, note=RANKS_NOTE + (f" {MARKS_NOTE}." if has_marks(summary) else "")),
+        "ranks": ranks_table(summary, note=RANKS_NOTE + (f" {meanings}." if (meanings := marks_note(summary)) else "")),
         "data_sets": [_data_set(RunDirectory(run.path / entry["name"]), entry) for entry in summary["data_sets"]],
         "method": METHOD,
         "command": repeat_command(run, "compare"),

@@ -45,7 +45,7 @@ DIFFERENCES_NOTE = (
 )
 TRIALS_NOTE = "The best trials by mean inner-validation score, lower is better, with everything that was searched."
 CLAIMS_NOTE = (
-    "Over the repeats, with 95 % intervals. Differences of scores are those of the comparison, whose intervals hold all "
+    "Over the repeats, with 95 % intervals. Differences of scores are those of the comparison, whose intervals hold "
     "together; the tests of all other quantities are adjusted for each other (Holm)."
 )
 
