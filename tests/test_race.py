@@ -481,6 +481,23 @@ def test_the_baseline_is_compared_by_the_same_intervals() -> None:
     assert reverse.verdict == "worse"
 
 
+def test_the_best_is_first_although_one_that_left_was_ahead_of_it_on_the_repeats_that_both_have() -> None:
+    # "late" is noisy: not shown to be worse at the first look, and the best by the last
+    rng = np.random.default_rng(1787)
+    planted = {"steady": (0.1, 0.0005), "left": (0.106, 0.0005), "late": (0.0995, 0.006)}
+    rng.normal(size=16)
+    scores = {name: mean + sd * rng.normal(size=16) for name, (mean, sd) in planted.items()}
+    found = run(scores, Terms.race(5, 10**6, 0.02, 16))
+    assert found.looks[0].left == {"left": "steady"}
+    assert found.looks[-1].best == "late"
+    means = ranked_means(found)
+    assert next(iter(means)) == "late"
+    assert means["left"] < means["late"] < means["steady"]
+    (one,) = (stated for stated in compared_with_best(found) if stated.b == "left")
+    assert (one.a, one.verdict, one.shown_against) == ("late", "worse here", "steady")
+    assert one.difference < 0
+
+
 def test_the_ranking_compares_on_shared_repeats() -> None:
     scores = simulated(13, [0.0, 0.0, 0.5])
     # later folds are harder: the mean over its own repeats would flatter the one that left early

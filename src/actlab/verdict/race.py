@@ -515,5 +515,6 @@ def ranked_means(race: Race) -> dict[str, float]:
         for name in race.same_as
         if name not in race.diverged
     }
-    order = sorted(known, key=lambda name: (known[name], name != best, name))
+    # the best is the best of those still in: who left may have been ahead of it on the repeats that both have
+    order = sorted(known, key=lambda name: (name != best, known[name], name))
     return {name: known[name] for name in order} | dict.fromkeys(sorted(race.diverged), math.nan)
