@@ -483,9 +483,8 @@ def test_the_baseline_is_compared_by_the_same_intervals() -> None:
 
 def test_the_best_is_first_although_one_that_left_was_ahead_of_it_on_the_repeats_that_both_have() -> None:
     # "late" is noisy: not shown to be worse at the first look, and the best by the last
-    rng = np.random.default_rng(1787)
+    rng = np.random.default_rng(10745)
     planted = {"steady": (0.1, 0.0005), "left": (0.106, 0.0005), "late": (0.0995, 0.006)}
-    rng.normal(size=16)
     scores = {name: mean + sd * rng.normal(size=16) for name, (mean, sd) in planted.items()}
     found = run(scores, Terms.race(5, 10**6, 0.02, 16))
     assert found.looks[0].left == {"left": "steady"}

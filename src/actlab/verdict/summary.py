@@ -156,10 +156,11 @@ def _compared(race: Race, members: pd.DataFrame, baseline: str) -> list[Comparis
 def _means(scores: Mapping[str, Sequence[float]], race: Race | None, members: pd.DataFrame) -> dict[str, float]:
     """Activation to its mean score, best first, those without one last; plain means where there was no look."""
     plain = {name: float(np.mean(values)) for name, values in scores.items()}
-    means = ranked_means(race) if race is not None and race.looks else plain
-    every = {str(name): means.get(str(name), math.nan) for name in [*means, *dict.fromkeys(members.activation)]}
     # nan compares false with everything
-    return dict(sorted(every.items(), key=lambda item: (math.isnan(item[1]), item[1])))
+    means = dict(sorted(plain.items(), key=lambda item: (math.isnan(item[1]), item[1])))
+    if race is not None and race.looks:
+        means = ranked_means(race)
+    return {str(name): means.get(str(name), math.nan) for name in [*means, *dict.fromkeys(members.activation)]}
 
 
 def _n_repeats(name: str, scores: Mapping[str, Sequence[float]], race: Race | None) -> int:
