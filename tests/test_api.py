@@ -16,7 +16,7 @@ from actlab.report import drawing as colours
 from synthetic_runs import make_run
 
 SMALL = {
-    "compare": {"activations": ["relu", "tanh"], "learning_rates": [0.01], "folds": 2, "inner": 1},
+    "compare": {"activations": ["relu", "tanh"], "learning_rates": [0.01], "folds": 2, "repeats": 4},
     "trainer": {"max_epochs": 2, "accelerator": "cpu"},
 }
 
@@ -56,7 +56,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_comparison_gives_frames_figures_and_predictions(trained: api.Run, tmp_path: Path) -> None:
-    assert len(trained.members) == 4
+    assert len(trained.members) == 2 * 4 * 2
     assert set(trained.ranking.activation) == {"relu", "tanh"}
     assert len(trained.comparisons) == 1
     assert trained.answer.startswith("On this data ")

@@ -91,10 +91,10 @@ def test_differences_name_the_keys_with_both_values() -> None:
     assert lines == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 4"]
 
 
-def test_thorough_is_all_activations_at_eight_rates_with_three_repeats_and_inner_splits() -> None:
+def test_thorough_is_all_activations_at_eight_rates_with_four_repeats_and_inner_splits() -> None:
     grid = parse("compare", ["--config", "configs/thorough.yaml"]).compare
     assert set(grid.activations) == {row.name for row in ACTIVATIONS}
-    assert (len(grid.learning_rates), grid.repeats, grid.inner) == (8, 3, 3)
+    assert (grid.protocol, len(grid.learning_rates), grid.repeats, grid.inner) == ("grid", 8, 4, 3)
 
 
 def test_all_is_every_activation_by_name_in_what_a_run_keeps() -> None:

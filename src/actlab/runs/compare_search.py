@@ -34,6 +34,8 @@ from actlab.verdict.summary import repeat_scores
 
 # What the key of a comparison's cell names besides the repeat.
 VARIED = ("activation", "learning_rate")
+# Cells of a race that a worker of a database claims at a time.
+QUEUED = 2
 # Attribute of the study: the activations that it began with.
 NAMES = "activations"
 # Learning rates that Optuna's tools are told of; what was tried beyond them widens them.
@@ -249,8 +251,9 @@ class Compare(Experiment):
 
     def batch(self, n_missing: int) -> int:
         if self.configuration.storage is not None:
-            # nobody knows how many workers there are: as many as one activation has in the sweep
-            return min(self.largest_batch, len(self.configuration.compare.learning_rates))
+            # nobody knows how many workers there are: few, so that nobody waits long at a look; the learning rates of an
+            # activation stay together all the same
+            return min(self.largest_batch, QUEUED)
         # two populations a worker, so that one who gets the slow activations is not waited for long
         return (
             min(self.largest_batch, -(-n_missing // (2 * self.n_workers))) if self.n_workers > 1 else self.largest_batch
