@@ -58,7 +58,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_a_comparison_gives_frames_figures_and_predictions(trained: api.Run, tmp_path: Path) -> None:
     assert len(trained.members) == 2 * 4 * 2
     assert set(trained.ranking.activation) == {"relu", "tanh"}
-    assert len(trained.comparisons) == 1
+    assert trained.comparisons.against.tolist() == ["best", "baseline"]
     assert trained.answer.startswith("On this data ")
     assert {"ranking", "learning_rates", "curves"} <= trained.figures().keys()
     assert trained.predictions is not None

@@ -251,8 +251,8 @@ class Compare(Experiment):
 
     def batch(self, n_missing: int) -> int:
         if self.configuration.storage is not None:
-            # nobody knows how many workers there are: few, so that nobody waits long at a look; the learning rates of an
-            # activation stay together all the same
+            # nobody knows how many workers there are: few, so that nobody waits long at a look; a sweep is claimed by
+            # whole activations all the same
             return min(self.largest_batch, QUEUED)
         # two populations a worker, so that one who gets the slow activations is not waited for long
         return (
