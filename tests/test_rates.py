@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from actlab.verdict.rates import best_rate, further_rates, is_at_edge, kept, lowest
+from actlab.verdict.rates import best_rate, further_rates, kept, lowest
+from actlab.verdict.summary import is_at_edge
 
 ASKED = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 
@@ -70,13 +71,14 @@ def test_at_most_three_further_rates_a_side_and_none_for_a_single_one() -> None:
         added += further
         tried[further[0]] = -float(len(added))
     assert added == [0.09, 0.27, 0.81]
-    assert is_at_edge(tried)
+    assert best_rate(tried) == 0.81
+    assert is_at_edge(0.81, list(tried))
     assert further_rates({1e-3: 0.1}, [1e-3]) == []
-    assert not is_at_edge({1e-3: 0.1})
 
 
 def test_divergence_beyond_the_best_ends_the_widening_and_is_no_edge() -> None:
     tried = dict(zip([*ASKED, 0.09], [5.0, 4.0, 3.0, 2.0, 1.0, math.inf], strict=True))
     assert further_rates(tried, ASKED) == []
-    assert not is_at_edge(tried)
-    assert best_rate(tried) in (1e-2, 3e-2)
+    best = best_rate(tried)
+    assert best in (1e-2, 3e-2)
+    assert not is_at_edge(best, list(tried))

@@ -173,7 +173,8 @@ class Experiment(ABC):
             asked["versions"] = versions()
             free = (*FREE_KEYS, *self.free)
             check_same_run(self.run, self.study.optuna, asked, free, is_quiet=worker is not None)
-            if worker is None and self.run.read_config() != jsonable(configuration.to_dict()):
+            if worker is None:
+                # keys that may change are those of the last start; a damaged file is mended
                 self.run.write_config(configuration.to_dict())
         self.progress: PopulationProgress | None = None
         # workers would write over each other's files

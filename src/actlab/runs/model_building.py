@@ -109,7 +109,7 @@ class RunNetworks:
         """The networks of the rows of `summary.choose`, in the folds of the first repeat that counts."""
         first = first_repeat(chosen)
         repeats = {trial: sorted(set(rows.repeat)) for trial, rows in first.groupby("trial")}
-        found = {trial: self.load(trial, settings[trial], own) for trial, own in repeats.items()}  # type: ignore[index,arg-type]
+        found = {trial: self.load(trial, settings[trial], own) for trial, own in repeats.items()}  # type: ignore[index,arg-type]  # trials are integers
         rows = first[["trial", *PAIR]].itertuples(index=False, name=None)
         return [network for trial, *fold in rows for network in found[trial] if network.fold == tuple(fold)]
 
@@ -254,7 +254,7 @@ def ship(
     """
     usable = first_repeat(without_diverged(chosen))
     squares = squares_by_activation(networks, usable, out_of_fold)
-    keys: list[FoldKey] = squares.columns.to_list()  # type: ignore[assignment]
+    keys: list[FoldKey] = squares.columns.to_list()  # type: ignore[assignment]  # pairs, as made
     inside = best_activations(squares, keys, grid.ensemble)
     outside = {key: best_activations(squares, [k for k in keys if k != key], grid.ensemble) for key in keys}
     own, elsewhere = (rows_of(usable, names) for names in (dict.fromkeys(keys, inside), outside))

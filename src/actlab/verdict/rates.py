@@ -69,11 +69,6 @@ def _ends(tried: Tried) -> list[int]:
     return [side for side, end in ((-1, rates[0]), (1, rates[-1])) if end in best and len(rates) > 1]
 
 
-def is_at_edge(tried: Tried) -> bool:
-    """Whether the best learning rate is the lowest or highest tried, so that a better one may lie outside."""
-    return len(tried) > 1 and best_rate(tried) in (min(tried), max(tried))
-
-
 def further_rates(tried: Tried, asked: Sequence[float]) -> list[float]:
     """The learning rates to try next, beyond an end where the best one lies: by the ratio of the last two, at most
     `MOST_FURTHER` on either side of those `asked` for; none where a single one was asked for."""
