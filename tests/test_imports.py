@@ -47,6 +47,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "verdict": (
         {"paired_tests", "rates", "simultaneous"},
         {"race"},
+        {"comparisons"},
         {"summary"},
         {"across_data_sets", "claims", "what_matters"},
     ),

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from actlab.verdict import race
-from actlab.verdict.race import Comparison, Race, Terms, compared_with_baseline, compared_with_best, ranked_means, run
+from actlab.verdict import comparisons, race
+from actlab.verdict.comparisons import Comparison, compared_with_baseline, compared_with_best, ranked_means
+from actlab.verdict.race import Race, Terms, run
 from actlab.verdict.simultaneous import RowNoise, Units, row_sums
 from plain_race import plain_noise, plain_quantile, plain_race
 
@@ -571,22 +572,22 @@ def test_repeats_needed_by_hand() -> None:
     assert look.standard_error("a", "b") == pytest.approx((0.05 / math.sqrt(8), 7))
     # R' = R (q se / d)^2 = (q 0.05 / 0.03)^2 = 2.78 q^2 with two-sided t: at 16, q(0.02, 15) = 2.602: 18.8, too many;
     # at 32, q(0.01, 31) = 2.744: 20.9, enough
-    assert race.repeats_needed(look, "a", "b") == 32 - 8
+    assert comparisons.repeats_needed(look, "a", "b") == 32 - 8
     (one,) = compared_with_best(run(scores, Terms.race(FOLDS, ALL, ROPE, 8)))
     assert (one.verdict, one.repeats_needed) == ("not settled", 24)
     # sameness: R' = (q 0.05 / (rope - d))^2, rope 0.04, d 0.001: at 16, 11.1: enough
     near = run(of_known_difference(0.001, 0.05, 8), Terms.race(FOLDS, ALL, 0.04, 8)).looks[-1]
-    assert race.repeats_needed(near, "a", "b") == 16 - 8
+    assert comparisons.repeats_needed(near, "a", "b") == 16 - 8
     # at the edge of the region neither: the difference of 0.01 takes 64 repeats of sd 0.05: (q 5)^2, q(0.005, 63) = 2.9
     edge = run(of_known_difference(0.01, 0.05, 8), Terms.race(FOLDS, ALL, 0.01, 8)).looks[-1]
-    assert race.repeats_needed(edge, "a", "b") is None
+    assert comparisons.repeats_needed(edge, "a", "b") is None
 
 
 def test_repeats_needed_of_a_grid_have_all_of_alpha() -> None:
     scores = of_known_difference(0.03, 0.05, 8)
     look = run(scores, Terms.grid(FOLDS, ROPE, 8)).looks[-1]
     # 2.78 t(0.05, R - 1)^2 <= R: at 13, 2.179^2 * 2.78 = 13.2; at 14, 2.160^2 * 2.78 = 12.97
-    assert race.repeats_needed(look, "a", "b") == 14 - 8
+    assert comparisons.repeats_needed(look, "a", "b") == 14 - 8
 
 
 def test_rows_needed_by_hand() -> None:
@@ -602,13 +603,13 @@ def test_rows_needed_by_hand() -> None:
     assert one.rows_needed > 400
     # the noise of rows is not what hides it: no number of rows is named
     assert (
-        race.rows_needed(
+        comparisons.rows_needed(
             run(scores, Terms.race(FOLDS, ALL, ROPE, 8), KnownRows(400, lambda a, b: 1e-6)).looks[0], "a", "b"
         )
         is None
     )
-    assert race.rows_needed(look, "b", "a") is None
-    assert race.rows_needed(run(scores, Terms.race(FOLDS, ALL, ROPE, 8)).looks[0], "a", "b") is None
+    assert comparisons.rows_needed(look, "b", "a") is None
+    assert comparisons.rows_needed(run(scores, Terms.race(FOLDS, ALL, ROPE, 8)).looks[0], "a", "b") is None
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(160, 0.02), (640, 0.01)])

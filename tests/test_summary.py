@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from actlab.run_files import MemberRecord, RunDirectory, to_frame
+from actlab.verdict.comparisons import compared_with_baseline, compared_with_best, ranked_means
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
-from actlab.verdict.race import Race, Terms, compared_with_baseline, compared_with_best, ranked_means, run
+from actlab.verdict.race import Race, Terms, run
 from actlab.verdict.summary import (
     baseline_comparison,
     choose,

@@ -12,7 +12,8 @@ import numpy as np
 
 from actlab.data.table import Table
 from actlab.members import derive_seed
-from actlab.verdict.race import DEFAULT_LOOK, Race, Terms, compared_with_best, default_budget, run
+from actlab.verdict.comparisons import compared_with_best
+from actlab.verdict.race import DEFAULT_LOOK, Race, Terms, default_budget, run
 from actlab.verdict.simultaneous import RowNoise, Units, row_sums
 from calibration.training import COLUMNS, Arm, FloatArray, Training, generated_table, read, trained
 

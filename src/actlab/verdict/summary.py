@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from actlab.verdict.comparisons import Comparison, compared_with_baseline, compared_with_best, ranked_means
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
-from actlab.verdict.race import Comparison, Look, Race, compared_with_baseline, compared_with_best, ranked_means
+from actlab.verdict.race import Look, Race
 
 PAIR = ["repeat", "fold"]
 # A rate within this share of the (logarithmic) range from one of its ends counts as lying at the edge.
