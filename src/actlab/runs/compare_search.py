@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -137,6 +137,7 @@ class Compare(Experiment):
 
     def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
         super().__init__(configuration, worker)
+        self._planned: tuple[KeysView[str], list[Cell]] | None = None
         with self.study.coordinator.lock():
             if NAMES not in self.study.optuna.user_attrs:
                 self.study.optuna.set_user_attr(NAMES, list(self.variants))
@@ -160,7 +161,14 @@ class Compare(Experiment):
         return fold_sizes(self.table.n_rows, self.protocol.folds)
 
     def plan(self) -> list[Cell]:
-        asked, done = self.configuration.compare, self.study.done()
+        done = self.study.done()
+        # asked for several times between two populations, and a race takes a while to replay
+        if self._planned is None or self._planned[0] != done.keys():
+            self._planned = done.keys(), self._plan(done)
+        return self._planned[1]
+
+    def _plan(self, done: Mapping[str, FrozenTrial]) -> list[Cell]:
+        asked = self.configuration.compare
         if asked.protocol == "grid":
             repeats = range(1, self.protocol.repeats)
             keys = [
