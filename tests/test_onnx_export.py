@@ -15,7 +15,8 @@ from torch import nn
 
 from actlab import activations
 from actlab.activations import ACTIVATIONS, Activation
-from actlab.data.table import Table, read_rows, read_table
+from actlab.data.columns import Column
+from actlab.data.table import Table, frame_rows, read_rows, read_table
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, save
 from actlab.settings import DataSettings, ProtocolSettings
@@ -34,10 +35,12 @@ def session(model: Any) -> Any:
 
 
 def feeds(ensemble: Ensemble, features: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Each column by its name, (N, 1): float64 with NaN, or text with "" for missing."""
+    """Each column by the name of its input, (N, 1): float64 with NaN, or text with "" for missing."""
     texts = features.select_dtypes(exclude="number").fillna("")
     return {
-        column.name: features[[column.name]].to_numpy(dtype=np.float64)
+        "prediction (column)" if column.name == "prediction" else column.name: features[[column.name]].to_numpy(
+            dtype=np.float64
+        )
         if column.kind == "numeric"
         else texts[[column.name]].to_numpy(dtype=object)
         for column in ensemble.schema.columns
@@ -176,15 +179,71 @@ def test_texts_of_the_file_mean_what_they_mean_in_the_file(tmp_path: Path) -> No
     np.testing.assert_allclose(predicted, ensemble.predict(read.features), rtol=1e-5)
 
 
-def test_a_column_called_prediction_is_still_a_column() -> None:
-    table = houses()
-    columns = tuple(replace(c, name="prediction") if c.name == "LotArea" else c for c in table.schema.columns)
-    renamed = replace(
-        table,
-        features=table.features.rename(columns={"LotArea": "prediction"}),
-        schema=replace(table.schema, columns=columns),
+def written_table(tmp_path: Path) -> Table:
+    """Codes, texts with blanks and signs inside, grades, and a column called as the output."""
+    rng, n = np.random.default_rng(0), 90
+    columns = {
+        "prediction": rng.normal(size=n),
+        "id": rng.choice(["x", "y"], n),
+        "zone": rng.choice(["1", "2", "30", "1.5"], n),
+        "kind": rng.choice(["a", "b  b", "é(|", "NA", "C:\\d", "+1"], n),
+        "grade": rng.choice(["low", "NA", "high"], n),
+        "price": np.exp(rng.normal(size=n)),
+    }
+    pd.DataFrame(columns).to_csv(tmp_path / "written.csv", index=False)
+    return read_table(
+        DataSettings(
+            csv=str(tmp_path / "written.csv"),
+            target="price",
+            categorical=["zone"],
+            ordinal={"grade": ["low", "NA", "high"]},
+            na_values=["", "NA", "-999"],
+        )
     )
-    agree(make_ensemble(renamed), renamed.features[:20])
+
+
+def test_a_column_called_prediction_does_not_rename_the_output(tmp_path: Path) -> None:
+    table = written_table(tmp_path)
+    ensemble = make_ensemble(table)
+    agree(ensemble, table.features)
+    model = to_onnx(ensemble)
+    inside = session(model)
+    assert [one.name for one in inside.get_outputs()] == ["prediction"]
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    named = json.loads(facts["columns"])
+    assert [one.name for one in inside.get_inputs()] == list(named)
+    assert list(named.values()) == [column.name for column in table.schema.columns]
+
+
+CELLS = {
+    "prediction": [0.5, -999.0, np.nan, 1e300],
+    "id": ["x ", "\ty", " ", "z"],
+    "zone": ["1.00", " 30.0 ", "2.", "\u00a01.5\u3000", "1.50", "-1", " -999", "1.0x", ""],
+    "kind": ["a\n", " b  b", "b b", "\u2003é(|", " NA ", "C:\\d ", "+1.000", "+1", "A", "a a"],
+    "grade": ["low ", " NA", "high", "", "-999", "mid", "NA"],
+}
+
+
+def test_cells_mean_what_they_mean_in_a_frame_however_they_are_written(tmp_path: Path) -> None:
+    """All cells of `CELLS` against `predict`: blanks of all kinds, 1.00, missing texts and numbers, unknown ones."""
+    table = written_table(tmp_path)
+    ensemble, rng = make_ensemble(table), np.random.default_rng(1)
+    rows = pd.DataFrame({name: [cells[i] for i in rng.integers(0, len(cells), 300)] for name, cells in CELLS.items()})
+    rows.loc[: len(CELLS["kind"]) - 1, "kind"] = CELLS["kind"]
+    expected = ensemble.predict(frame_rows(rows, table.schema).features)
+    np.testing.assert_allclose(run(ensemble, rows), expected, rtol=1e-5)
+    assert len(set(expected)) > 150
+
+
+def test_many_categories_of_any_spelling_are_found_by_patterns(tmp_path: Path) -> None:
+    """More than one pattern holds, and numbers of up to ten bits."""
+    names = [f"category number {i} (of many)" for i in range(600)]
+    table = replace(only(houses(), "categorical"), features=pd.DataFrame({"name": names}))
+    columns = (Column("name", "categorical"),)
+    table = replace(table, schema=replace(table.schema, columns=columns), target=np.exp(np.arange(600) / 100))
+    ensemble = make_ensemble(table)
+    padded = table.features.assign(name=[f"  {name}\u00a0" for name in names])
+    np.testing.assert_allclose(run(ensemble, padded), ensemble.predict(table.features), rtol=1e-5)
 
 
 def test_the_graph_says_what_it_is() -> None:

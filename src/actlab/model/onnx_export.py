@@ -4,8 +4,9 @@ Written with the operators' own definitions rather than traced, so that strings 
 torch's exporter writes only an activation whose record has no ONNX form, or a class of one's own.
 
 Every feature column is an input of its own name, shape (N, 1): numbers as float64 with NaN for missing (dates as days
-since 1970-01-01), categories as text, with an empty one or a text of `data.na_values` for missing. The only output,
-`prediction`, is (N,) float64. Target, id and other facts stand in the model's metadata.
+since 1970-01-01), categories as text, with an empty one or a text of `data.na_values` for missing. Texts are read as
+those of a file are: blanks around them do not count, and `1.00` is `1`. The only output, `prediction`, is (N,) float64;
+a column of that name is the input `prediction (column)`. Target, id and other facts stand in the model's metadata.
 
 Preprocessing differs from member to member, yet is linear in one set of inputs but for the scaling of numbers: the
 one-hot columns of all categories that any member knows. A member's own encoding is folded into its first layer.
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from actlab import __version__, activations
 from actlab.activations import Activation
+from actlab.data.columns import PLAIN
 from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
@@ -39,9 +41,13 @@ from actlab.run_files import check_output, write_atomically
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
-# of the operators; newer ones are read by fewer runtimes
-OPSET = 18
+# of the operators; newer ones are read by fewer runtimes. RegexFullMatch came with it.
+OPSET = 20
 OUTPUT = "prediction"
+# what `str.strip` takes off, in the syntax of RE2
+BLANKS = r"[\t-\r\x1c- \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]*"
+# Characters of a pattern at most: with twice as many RE2 runs out of memory and becomes slow.
+PATTERN_LENGTH = 8_000
 
 
 def import_onnx(name: str = "onnx") -> ModuleType:
@@ -199,10 +205,9 @@ def to_onnx(ensemble: Ensemble) -> Any:
         _network(graph, one, blocks[one.preprocessor], columns.encoding(one.preprocessor)) for one in ensemble.members
     ]
     schema = ensemble.schema
-    kinds = {column.name: "DOUBLE" if column.kind == "numeric" else "STRING" for column in schema.columns}
-    output = OUTPUT if OUTPUT not in kinds else f"{OUTPUT} of actlab"
-    _mean(graph, ensemble, outputs, output)
-    model = graph.model(kinds, output)
+    kinds = {columns.inputs[c.name]: "DOUBLE" if c.kind == "numeric" else "STRING" for c in schema.columns}
+    _mean(graph, ensemble, outputs, OUTPUT)
+    model = graph.model(kinds, OUTPUT)
     model.producer_name, model.producer_version = "actlab", __version__
     # what the graph does not say by itself
     facts = {
@@ -210,6 +215,7 @@ def to_onnx(ensemble: Ensemble) -> Any:
         "id": schema.id or "",
         "metric": ensemble.target.metric,
         "missing": json.dumps(["", *schema.na_values]),
+        "columns": json.dumps({given: name for name, given in columns.inputs.items()}),
         "dates": json.dumps([column.name for column in schema.columns if column.format == "iso_date"]),
         "config_hash": config_hash(plain(ensemble.config)),
         "versions": json.dumps(dict(ensemble.versions)),
@@ -228,6 +234,13 @@ class Columns:
 
     def __init__(self, graph: Graph, ensemble: Ensemble) -> None:
         self.graph = graph
+        names = [column.name for column in ensemble.schema.columns]
+        # by the column's name; an input cannot be called as the output
+        self.inputs = {name: name for name in names}
+        if OUTPUT in names:
+            self.inputs[OUTPUT] = next(
+                n for i in range(len(names)) if (n := f"{OUTPUT} (column)" + "'" * i) not in names
+            )
         known: dict[str, set[str]] = {}
         for rule in (rule for preprocessor in ensemble.preprocessors for rule in preprocessor.rules):
             if isinstance(rule, CategoryRule):
@@ -235,12 +248,13 @@ class Columns:
         self.categories = {name: tuple(sorted(texts)) for name, texts in known.items()}
         numbers, missing = [], ensemble.schema.na_values
         for column in ensemble.schema.columns:
+            given = self.inputs[column.name]
             if column.kind == "numeric":
-                numbers.append(column.name)
+                numbers.append(_present(graph, given, missing))
             elif column.kind == "ordinal":
                 # NaN for what is none of its categories
                 ranks = graph.constant(np.array([*range(len(column.categories)), np.nan, np.nan]))
-                numbers.append(graph.add("Gather", ranks, _code(graph, column.name, column.categories, missing)))
+                numbers.append(graph.add("Gather", ranks, _code(graph, given, column.categories, missing)))
         self.shared = []
         if numbers:
             # (N, n) float64, NaN where missing; log1p of what is positive in it; booleans
@@ -249,7 +263,8 @@ class Columns:
             self.shared.append(graph.add("Cast", self.is_missing, to=graph.type("FLOAT")))
         for name, texts in self.categories.items():
             identity = graph.constant(np.eye(len(texts) + 2, dtype=np.float32))
-            flat = graph.add("Reshape", _code(graph, name, texts, missing), graph.constant(np.array([-1])))
+            code = _code(graph, self.inputs[name], texts, missing)
+            flat = graph.add("Reshape", code, graph.constant(np.array([-1])))
             self.shared.append(graph.add("Gather", identity, flat))
 
     def features(self, preprocessor: Preprocessor) -> str:
@@ -293,16 +308,47 @@ class Columns:
         return np.concatenate([numbers, *one_hot])
 
 
+def _present(graph: Graph, name: str, missing: Sequence[str]) -> str:
+    """The numbers, NaN in place of those that mean "missing", such as -999."""
+    for number in sorted({float(text) for text in missing if PLAIN.fullmatch(text)}):
+        is_missing = graph.add("Equal", name, graph.double(number))
+        name = graph.add("Where", is_missing, graph.double(np.nan), name)
+    return name
+
+
 def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
-    """(N, 1) int64: the position in `known`, then one number for missing texts, then one for all others."""
+    """(N, 1) int64: the position in `known`, then one number for missing texts, then one for all others.
+
+    A cell that is none of the texts as it stands may be one of them written otherwise. Then bit b of its number, from
+    1, is whether a pattern matches it: that of all texts whose number has this bit.
+    """
+    unknown = graph.constant(np.array(len(known) + 1))
     codes = dict.fromkeys(["", *(text.strip() for text in missing)], len(known))
     codes |= {text: i for i, text in enumerate(known)}
-    for i, text in enumerate(known):
-        # as in reading a CSV: where a column has gaps, programs write integer codes as 3.0
-        if re.fullmatch(r"[+-]?\d+", text):
-            codes.setdefault(f"{text}.0", i)
     facts: dict[str, Any] = {"keys_strings": list(codes), "values_int64s": list(codes.values())}
-    return graph.add("LabelEncoder", name, domain="ai.onnx.ml", default_int64=len(known) + 1, **facts)
+    exact = graph.add("LabelEncoder", name, domain="ai.onnx.ml", default_int64=len(known) + 1, **facts)
+    is_other = graph.add("Equal", exact, unknown)
+    cell = graph.add("Where", is_other, name, graph.constant(np.array("", dtype=object)))
+    number = graph.constant(np.array(0))
+    for bit in range((len(known) + 1).bit_length()):
+        own = [_written(text) for text, code in codes.items() if (code + 1) >> bit & 1]
+        while own:
+            lengths = np.cumsum([len(pattern) + 1 for pattern in own])
+            n = max(1, int(np.searchsorted(lengths, PATTERN_LENGTH)))
+            found = graph.add("RegexFullMatch", cell, pattern=f"{BLANKS}(?:{'|'.join(own[:n])}){BLANKS}")
+            value = graph.add(
+                "Mul", graph.add("Cast", found, to=graph.type("INT64")), graph.constant(np.array(1 << bit))
+            )
+            # a cell is one text at most
+            number, own = graph.add("Add", number, value), own[n:]
+    is_none = graph.add("Equal", number, graph.constant(np.array(0)))
+    other = graph.add("Where", is_none, unknown, graph.add("Sub", number, graph.constant(np.array(1))))
+    return graph.add("Where", is_other, other, exact)
+
+
+def _written(text: str) -> str:
+    """A pattern of the texts that `category_name` takes for this one."""
+    return re.escape(text) + (r"(?:\.0+)?" if re.fullmatch(r"[+-]?\d+", text, re.ASCII) else "")
 
 
 def _log1p(graph: Graph, x: str) -> str:
