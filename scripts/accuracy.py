@@ -199,9 +199,9 @@ def predictions(
     """Weights by every rule from the training rows alone, predictions (pairs, test rows), and the pairs' names."""
     assert table.target is not None
     features = table.features.iloc[training].reset_index(drop=True)
-    part = replace(table, features=features, target=table.target[training], ids=None)
+    part = replace(table, features=features, target=table.target[training], ids=None, layout=table.layout.of(training))
     results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration, "search"), part)
-    parts = splits.make_splits(part.n_rows, configuration.compare.splitting("search"), configuration.seed)
+    parts = splits.make_splits(part.layout, configuration.compare.splitting("search"), configuration.seed)
     by_split = {split: prepare(part, own, configuration.data) for split, own in parts.items()}
     outside = np.zeros((len(pairs), len(test)))
     for row, result in enumerate(results):
@@ -220,7 +220,7 @@ def predictions(
 def settings(configuration: Configuration) -> None:
     """Train the grid on the outer folds; print the score of every setting, and of models made of several."""
     table = read_table(configuration.data)
-    with mock.patch.object(splits, "_folds", lambda n_rows, *_: outer_folds(n_rows)):
+    with mock.patch.object(splits, "_folds", lambda layout, *_: outer_folds(layout.n_rows)):
         found = train(configuration, table)
     print(f"{'setting':<28} {'one':>7} {'mean of ' + str(found.n_inner):>10} {'bag of 10':>10} {'endless':>8}")
     for row, name in enumerate(found.names):

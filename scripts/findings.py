@@ -13,7 +13,7 @@ from typing import Any
 
 from actlab.printed_tables import PrintedTable, TableColumn, as_markdown
 from actlab.report.tables import differences_table, ranking_table
-from actlab.report.words import answer, compared, listed, percent, remarks, three_digits, what_the_words_mean
+from actlab.report.words import answer, compared, listed, of_rows, percent, remarks, three_digits, what_the_words_mean
 from actlab.run_files import RunDirectory, write_text
 from actlab.verdict.summary import comparison_with_winner
 
@@ -46,9 +46,10 @@ def non_linearity(summary: Mapping[str, Any]) -> list[str]:
     if found is None:
         return []
     best, gain = summary["winner"], f"{percent(found['ci_low'])} to {percent(found['ci_high'])}"
+    new, these = of_rows(summary, "new rows"), of_rows(summary, "these rows")
     sentences = {
-        "worse": f"Yes: on new rows of the same source identity, a linear model, is {gain} worse than {best}.",
-        "worse here": f"Yes, on these rows: identity, a linear model, is {gain} worse than {best}.",
+        "worse": f"Yes: on {new} of the same source identity, a linear model, is {gain} worse than {best}.",
+        "worse here": f"Yes, on {these}: identity, a linear model, is {gain} worse than {best}.",
         "as good": f"No: identity, a linear model, costs at most {percent(found['cost_at_most'])}.",
     }
     unsettled = f"Not settled: identity, a linear model, is anything from {gain} worse than {best}."
@@ -91,8 +92,8 @@ def health(summary: Mapping[str, Any]) -> list[str]:
 
 # what a verdict leaves open
 OPEN = {
-    "not settled": "whether {names} score as well as {best} or worse, on these rows already",
-    "worse here": "whether {best} is better than {names} on new rows of the same source, too",
+    "not settled": "whether {names} score as well as {best} or worse, on {these} already",
+    "worse here": "whether {best} is better than {names} on {new} of the same source, too",
 }
 
 
@@ -101,7 +102,8 @@ def open_questions(summary: Mapping[str, Any]) -> list[str]:
     lines, found = [], compared(summary)
     for verdict, text in OPEN.items():
         if names := [name for name, one in found.items() if one["verdict"] == verdict]:
-            lines.append(f"- {text.format(names=listed(names, 20), best=summary['winner'])};")
+            rows = {"new": of_rows(summary, "new rows"), "these": of_rows(summary, "these rows")}
+            lines.append(f"- {text.format(names=listed(names, 20), best=summary['winner'], **rows)};")
     lines += [f"- {c['claim'].rstrip('.')}: {c['reason']};" for c in summary.get("claims") or [] if c["reason"]]
     lines.append("- anything about other data sets, other widths, or longer training than was allowed here.")
     return ["### What could not be shown", "", *lines, ""]

@@ -113,7 +113,9 @@ def ridge_intervals(
         outer: Numbers of those to predict.
     """
     folds: dict[tuple[int, int], SplitRows] = {}
-    for split, parts in make_splits(len(rows), configuration.compare.splitting("search"), configuration.seed).items():
+    for split, parts in make_splits(
+        table.layout.of(rows), configuration.compare.splitting("search"), configuration.seed
+    ).items():
         folds.setdefault((split.repeat, split.fold), parts)
     errors = [
         np.abs(true_values(table, configuration)[rows[parts.test]] - ridge(table, configuration, fitting, test))

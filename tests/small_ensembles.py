@@ -39,7 +39,7 @@ def make_ensemble(
     protocol = protocol or ProtocolSettings(folds=2, inner=2, validation_fraction=0.3)
     assert table.target is not None
     members, test_rows = [], {}
-    for split, rows in make_splits(table.n_rows, protocol, seed=0).items():
+    for split, rows in make_splits(table.layout, protocol, seed=0).items():
         test_rows[split.repeat, split.fold] = rows.test
         preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
         scaler = fit_target(table.target, rows.training, settings.target_transform)

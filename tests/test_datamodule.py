@@ -29,7 +29,8 @@ def test_altering_test_or_validation_rows_changes_no_preprocessing_number_and_no
     rows = before.data[SPLIT].rows
     frame = pd.read_csv(small_csv)
     held_out = np.concatenate([rows.validation, rows.test])
-    frame.loc[held_out, "x"] = 1e6
+    # each another value: rows that are equal in all features would be kept in one part
+    frame.loc[held_out, "x"] = 1e6 + np.arange(len(held_out))
     frame.loc[held_out, "gap"] = np.nan
     frame.loc[held_out, "kind"] = "never seen"
     frame.loc[held_out, "price"] = 1e9

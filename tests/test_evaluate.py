@@ -10,6 +10,7 @@ import pytest
 from actlab.activations import ACTIVATIONS, get
 from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
+from actlab.data.layout import RowLayout
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.errors import InputError
@@ -67,7 +68,11 @@ def test_splits_in_waves_give_the_same_rows(small_csv: str, table: Table, monkey
     together = frame(small_csv, table)
     monkeypatch.setattr(trials, "SPLIT_BYTES", 120 * 6 * 8 * 2)
     assert (
-        len(trials._waves(list(make_splits(120, ProtocolSettings(folds=3, inner=2), 0)), table, evaluation(small_csv)))
+        len(
+            trials._waves(
+                list(make_splits(RowLayout(120), ProtocolSettings(folds=3, inner=2), 0)), table, evaluation(small_csv)
+            )
+        )
         > 1
     )
     assert frame(small_csv, table).equals(together)
@@ -86,7 +91,7 @@ def test_a_callback_that_outlives_its_population_does_not_keep_the_rows(small_cs
 
 def test_the_test_score_is_the_rmse_of_the_log_predictions(small_csv: str, table: Table) -> None:
     (result,) = evaluate(works({0: SETTINGS[0]}), evaluation(small_csv), table)
-    splits = make_splits(table.n_rows, ProtocolSettings(folds=3, inner=2), 0)
+    splits = make_splits(table.layout, ProtocolSettings(folds=3, inner=2), 0)
     assert table.target is not None
     for outcome in result.outcomes:
         truth = np.log(table.target[splits[outcome.member.split].test])

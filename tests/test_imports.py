@@ -22,8 +22,8 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"config"},
     ),
     "data": (
-        {"csv_file", "splits", "target"},
-        {"columns"},
+        {"csv_file", "layout", "target"},
+        {"columns", "splits"},
         {"table"},
         {"preprocessing"},
         {"check", "datamodule"},

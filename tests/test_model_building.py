@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from actlab.config import Configuration
+from actlab.data.layout import RowLayout
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
 from actlab.data.target import fit_target
@@ -50,7 +51,7 @@ def evaluation(csv: str, inner: int) -> Evaluation:
 def networks_with(csv: str, folder: Path, asked: Evaluation) -> RunNetworks:
     """The networks of both settings, as a comparison leaves them."""
     table = read_table(asked.data)
-    splits = shipped_splits(table.n_rows, asked.protocol, 4, 0)
+    splits = shipped_splits(table.layout, asked.protocol, 4, 0)
     networks = RunNetworks(folder, asked, table, splits)
     for result in evaluate({number: Work(setting) for number, setting in SETTINGS.items()}, asked, table):
         networks.save(result.number, result.outcomes)
@@ -97,7 +98,7 @@ def test_members_that_stop_early_and_others_do_not_mix(small_csv: str) -> None:
 
 def test_the_model_needs_no_networks_where_every_setting_failed(small_csv: str, tmp_path: Path) -> None:
     asked = evaluation(small_csv, 2)
-    networks = RunNetworks(tmp_path, asked, read_table(asked.data), {})
+    networks = RunNetworks(tmp_path, asked, read_table(asked.data), make_splits(RowLayout(120), asked.protocol, 0))
     rows = {"activation": "relu", "trial": [0], "repeat": [1], "fold": [0], "val": [np.nan], "best_epoch": [0.0]}
     shipped, found = ship(networks, pd.DataFrame(rows), {}, SETTINGS, CompareSettings(folds=3))
     assert shipped == []
@@ -107,7 +108,7 @@ def test_the_model_needs_no_networks_where_every_setting_failed(small_csv: str, 
 
 def test_the_first_inner_splits_are_the_comparisons_own() -> None:
     settings = ProtocolSettings(folds=4, inner=2)
-    wide, narrow = shipped_splits(90, settings, 7, 3), make_splits(90, settings, 3)
+    wide, narrow = shipped_splits(RowLayout(90), settings, 7, 3), make_splits(RowLayout(90), settings, 3)
     assert len(wide) == 4 * 7
     for split, rows in narrow.items():
         assert all(np.array_equal(a, b) for a, b in zip(vars(rows).values(), vars(wide[split]).values(), strict=True))
@@ -119,7 +120,7 @@ def test_the_first_inner_splits_are_the_comparisons_own() -> None:
 def test_the_errors_of_infinitely_many_networks_are_those_of_their_expectation(small_csv: str, tmp_path: Path) -> None:
     """Networks that are a known function plus independent noise: the noise is taken off, whatever their number."""
     asked = evaluation(small_csv, 2)
-    networks = RunNetworks(tmp_path, asked, read_table(asked.data), {})
+    networks = RunNetworks(tmp_path, asked, read_table(asked.data), make_splits(RowLayout(120), asked.protocol, 0))
     generator, off = np.random.default_rng(0), np.where(np.arange(120) % 2, 0.3, -0.1)
     for n_draws in (2, 5):
         drawn = [networks.truth + off + 0.2 * generator.normal(size=(n_draws, 120)) for _ in range(8000)]
@@ -132,7 +133,7 @@ def test_the_errors_of_infinitely_many_networks_are_those_of_their_expectation(s
 def test_the_errors_of_infinitely_many_networks_by_hand(small_csv: str, tmp_path: Path) -> None:
     """Errors 1, 2, 6 of a row: (3)^2 less their variance 7 over 3 draws; the score is over the rows of a fold."""
     asked = evaluation(small_csv, 1)
-    networks = RunNetworks(tmp_path, asked, read_table(asked.data), make_splits(120, asked.protocol, 0))
+    networks = RunNetworks(tmp_path, asked, read_table(asked.data), make_splits(RowLayout(120), asked.protocol, 0))
     errors = np.zeros((3, 120))
     test = networks.splits[Split(0, 1, 0)].test
     errors[:, test[0]], errors[:, test[1]] = (1, 2, 6), (-4, -4, -4)
@@ -147,7 +148,7 @@ def test_the_errors_of_infinitely_many_networks_by_hand(small_csv: str, tmp_path
 
 def test_predictions_lie_at_their_rows_and_a_diverged_network_leaves_a_gap(small_csv: str, tmp_path: Path) -> None:
     asked = evaluation(small_csv, 2)
-    splits = make_splits(120, replace(asked.protocol, repeats=3), 0)
+    splits = make_splits(RowLayout(120), replace(asked.protocol, repeats=3), 0)
     networks = RunNetworks(tmp_path, asked, read_table(asked.data), splits)
 
     def made(split: Split) -> TrainedNetwork:
@@ -168,7 +169,7 @@ def test_predictions_lie_at_their_rows_and_a_diverged_network_leaves_a_gap(small
 def test_a_models_score_is_over_all_rows_and_not_the_mean_of_its_folds(small_csv: str, tmp_path: Path) -> None:
     """Seven folds of 120 rows, of which only one is predicted badly."""
     asked = replace(evaluation(small_csv, 1), protocol=ProtocolSettings(folds=7, inner=1))
-    splits = make_splits(120, replace(asked.protocol, repeats=2), 0)
+    splits = make_splits(RowLayout(120), replace(asked.protocol, repeats=2), 0)
     networks, errors = RunNetworks(tmp_path, asked, read_table(asked.data), splits), np.full(120, 0.1)
     errors[splits[Split(1, 6, 0)].test] = 2.0
 
@@ -286,7 +287,7 @@ def test_a_comparison_ships_a_bag_and_scores_it_on_rows_that_it_did_not_see(smal
     assert (run.read_members().repeat > 0).sum() == 4 * 2 * 3
     table = read_table(asked.data)
     assert table.target is not None
-    rmse, splits = [], make_splits(120, asked.compare.splitting("compare"), 0)
+    rmse, splits = [], make_splits(RowLayout(120), asked.compare.splitting("compare"), 0)
     for fold, rows in enumerate(splits[Split(1, fold, 0)].test for fold in range(3)):
         own = replace(ensemble, members=tuple(m for m in ensemble.members if m.member.split.fold == fold), residuals=())
         assert len(own.members) == 4 * len(counts)
@@ -311,7 +312,7 @@ def test_residuals_are_from_torchs_logarithm_to_the_bit(small_csv: str, tmp_path
     assert table.target is not None
     asked = evaluation(small_csv, 1)
     asked = replace(asked, data=replace(asked.data, target_transform=transform))
-    splits = make_splits(table.n_rows, asked.protocol, 0)
+    splits = make_splits(table.layout, asked.protocol, 0)
     test = splits[Split(0, 0, 0)].test
     made = replace(
         untrained(make_member(0, SETTINGS[0], Split(0, 0, 0), 0), {}),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from actlab.config import Configuration
+from actlab.data.layout import RowLayout
 from actlab.data.splits import fold_sizes, make_splits
 from actlab.data.table import read_table
 from actlab.members import Split
@@ -98,7 +99,7 @@ def test_what_networks_predict_is_theirs_for_rows_they_never_saw(small_csv: str,
     run_directory, _ = compare(configuration)
     _, _, _, out_of_fold = finished(run_directory)
     members = run_directory.read_members()
-    splits = make_splits(120, configuration.compare.splitting("compare"), 0)
+    splits = make_splits(RowLayout(120), configuration.compare.splitting("compare"), 0)
     own = members[(members.activation == "tanh") & (members.repeat == 3)]
     actual = read_out_of_fold(run_directory)[0]
     for fold, score in zip(own.fold, own.test_score, strict=True):

@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from actlab.config import Configuration
+from actlab.data.layout import RowLayout
 from actlab.data.splits import make_splits
 from actlab.engine.workers import Worker
 from actlab.members import Split
@@ -109,7 +110,7 @@ def test_histograms_fit_the_health_that_was_measured_while_training(tmp_path: Pa
 
 
 def n_validation() -> int:
-    return len(make_splits(90, CompareSettings(folds=2, inner=1), 0)[Split(0, 0, 0)].validation)
+    return len(make_splits(RowLayout(90), CompareSettings(folds=2, inner=1), 0)[Split(0, 0, 0)].validation)
 
 
 def test_a_search_logs_as_a_comparison_does_and_its_settings_show_what_was_searched(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def measure_point(point: Point, csv: str) -> dict[str, float]:
     table = read_table(data)
     read_at = time.perf_counter()
     protocol = ProtocolSettings(inner=1)
-    split = next(iter(make_splits(table.n_rows, protocol, 0)))
+    split = next(iter(make_splits(table.layout, protocol, 0)))
     members = [
         Member(trial, name, 1e-3, split, seed, HIDDEN)
         for trial, name in enumerate(point.activations)

@@ -106,7 +106,7 @@ def article_task(csv: str, target: str, n_members: int, max_epochs: int = articl
 def comparison_task(configuration: Configuration) -> Task:
     """The members of a comparison: its activations, learning rates and splits, preprocessed as it does."""
     table = read_table(configuration.data)
-    splits = make_splits(table.n_rows, configuration.compare.splitting("search"), configuration.seed)
+    splits = make_splits(table.layout, configuration.compare.splitting("search"), configuration.seed)
     grid, model, decay = configuration.compare, configuration.model, configuration.optimizer.weight_decay
     settings = [
         Setting(name, rate, decay, tuple(model.hidden), model.dropout, model.init)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from actlab.data.datamodule import TabularDataModule, prepare
+from actlab.data.layout import RowLayout
 from actlab.data.splits import SplitRows, make_splits, splits_of
 from actlab.data.table import Table, read_table
 from actlab.members import Member, Split, derive_seed
@@ -135,7 +136,7 @@ class _Tables(TabularDataModule):
 def race_splits(run: int, n_rows: int, repeats: Sequence[int], folds: int) -> dict[Split, SplitRows]:
     """Those of a race, one network a fold."""
     protocol = ProtocolSettings(folds, inner=1)
-    splits = make_splits(n_rows, protocol, derive_seed("calibration", run))
+    splits = make_splits(RowLayout(n_rows), protocol, derive_seed("calibration", run))
     return {split: splits[split] for split in splits_of(repeats, protocol)}
 
 

@@ -16,9 +16,11 @@ Schedule = Literal["constant", "cosine"]
 
 if TYPE_CHECKING:
     ActivationNames = list[str]
+    Names = list[str]
 else:
     # what may be written; settings hold a list
     ActivationNames = list[str] | Literal["all"]
+    Names = list[str] | str
 
 # level of every test
 ALPHA = 0.05
@@ -48,6 +50,12 @@ class DataSettings:
         categorical: Columns to treat as categories whatever they look like (integer codes, say).
         numeric: Columns to treat as numbers whatever they look like.
         ordinal: Column to its categories from lowest to highest; each becomes one number, its rank.
+        groups: Column or columns whose rows belong together where they are equal in all of them (a person, a site, a
+            mix): no group is in two parts of any split. A single one is no feature unless `categorical`, `numeric` or
+            `ordinal` names it; several stay features.
+        fold: Column with the outer test fold of each row; its values take the place of `compare.folds`.
+        duplicates: Rows that are equal in all features are kept in one part of every split: `together`; `apart` splits
+            them like any rows, and `auto` does where they are repeated measurements at most combinations of few values.
         na_values: Cell texts that mean "missing". Everything else is a value.
         target_transform: `log` trains on the natural logarithm and scores log-RMSE; `none` trains on the plain target
             and scores RMSE.
@@ -63,6 +71,9 @@ class DataSettings:
     categorical: list[str] = field(default_factory=list)
     numeric: list[str] = field(default_factory=list)
     ordinal: dict[str, list[str]] = field(default_factory=dict)
+    groups: Names = field(default_factory=list)
+    fold: str | None = None
+    duplicates: Literal["auto", "together", "apart"] = "auto"
     na_values: list[str] = field(default_factory=lambda: ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"])
     target_transform: TargetTransform = "log"
     scaling: Scaling = "robust"
@@ -71,6 +82,9 @@ class DataSettings:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
+        written: object = self.groups
+        if isinstance(written, str):
+            object.__setattr__(self, "groups", [written])
         _require_at_least(1, "data", self, "batch_size")
 
 

@@ -148,7 +148,7 @@ class TabularDataModule(pl.LightningDataModule):
         if self.data:
             return
         self.table = self.table or read_table(self.settings)
-        splits = make_splits(self.table.n_rows, self.protocol, self.seed)
+        splits = make_splits(self.table.layout, self.protocol, self.seed)
         for split in self.wanted if self.wanted is not None else splits:
             rows = without_validation(splits[split]) if self.is_refit else splits[split]
             self.data[split] = prepare(self.table, rows, self.settings)

@@ -31,6 +31,7 @@ from actlab.data.columns import (
     read_numbers,
 )
 from actlab.data.csv_file import CsvFile, column_names, iterate_blocks, listed, open_csv, shown
+from actlab.data.layout import RowLayout, lay_out, stays_feature
 from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
@@ -39,6 +40,11 @@ from actlab.settings import DataSettings
 MAX_CATEGORIES = 100
 ID_NAME = re.compile(r"(?i:id|index|unnamed: 0|.*[_ ]id)|.*[a-z]I[dD]")
 FRAME = "the frame"  # in place of a path in messages
+# A column may stand in both keys.
+SHARED_ROLES = (
+    ("data.target", "data.numeric"),
+    *((f"data.{key}", "data.groups") for key in ("ordinal", "categorical", "numeric")),
+)
 # of cells that are split off a file at a time, as Python's own texts
 BLOCK_CELLS = 1 << 21
 
@@ -55,6 +61,7 @@ class Table:
         schema: How the columns were read.
         warnings: Sentences about what was unusual; in a stream each appears once.
         content_hash: SHA-256 of the bytes of the file, in hexadecimal.
+        layout: What is known of the rows of a table to train on.
     """
 
     features: pd.DataFrame
@@ -63,6 +70,7 @@ class Table:
     schema: Schema
     warnings: tuple[str, ...]
     content_hash: str
+    layout: RowLayout
 
     @property
     def n_rows(self) -> int:
@@ -84,7 +92,8 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     csv_file = open_csv(settings.csv)
     order = _check_settings(settings, csv_file)
     raw = _read_raw(csv_file, settings.na_values)
-    n_rows = len(next(iter(raw.values())).lines)
+    lines = next(iter(raw.values())).lines
+    n_rows = len(lines)
     if settings.target is None and require_target:
         numeric = [name for name, column in raw.items() if not column.numbers.unreadable.size]
         raise InputError(
@@ -104,6 +113,7 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
         ids = _ids(id_name, id_column.texts)
         if not ids.is_unique:
             warnings.append(f"{id_column.whole} is the id, but the same in several rows")
+    of_rows, taken = _take_layout(raw, settings, order)
     kept, dropped, feature_warnings = _read_features(raw, settings, order)
     warnings += feature_warnings
     if not kept:
@@ -111,8 +121,10 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     if len(kept) > n_rows:
         warnings.append(f"{csv_file.path} has more feature columns ({len(kept)}) than rows ({n_rows})")
     columns = tuple(read.column for read in kept)
-    schema = Schema(columns, settings.target, id_name, tuple(settings.na_values), dropped)
-    return Table(_frame(kept), target, ids, schema, tuple(warnings), csv_file.sha256)
+    schema = Schema(columns, settings.target, id_name, tuple(settings.na_values), (*dropped, *taken))
+    features = _frame(kept)
+    layout, said = lay_out(str(csv_file.path), lines, features, target, of_rows, settings)
+    return Table(features, target, ids, schema, (*warnings, *said), csv_file.sha256, layout)
 
 
 def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Iterator[Table]:
@@ -164,7 +176,7 @@ def _tables(
                 warnings += read.warnings
         own_ids = None if schema.id is None else cells.get(schema.id)
         ids = None if own_ids is None else _ids(schema.id, _texts(own_ids, ""))
-        yield Table(_frame(columns), None, ids, schema, tuple(warnings), file.sha256)
+        yield Table(_frame(columns), None, ids, schema, tuple(warnings), file.sha256, RowLayout(len(lines)))
         warnings = []
 
 
@@ -196,13 +208,13 @@ def _texts(cells: Texts | pd.Series, missing: str) -> Texts:
 def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tuple[str, ...]]:
     """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
-    named = [("data.target", settings.target), ("data.id", settings.id)]
-    for key in ("ordinal", "categorical", "numeric"):
+    named = [("data.target", settings.target), ("data.id", settings.id), ("data.fold", settings.fold)]
+    for key in ("ordinal", "categorical", "numeric", "groups"):
         named += [(f"data.{key}", name) for name in getattr(settings, key)]
     for role, name in ((role, name) for role, name in named if name is not None):
         if name not in csv_file.names:
             raise InputError(f"{csv_file.path} has no column {shown(name)} ({role}){_similar(name, csv_file.names)}")
-        if name in roles and roles[name] != role and (roles[name], role) != ("data.target", "data.numeric"):
+        if name in roles and roles[name] != role and (roles[name], role) not in SHARED_ROLES:
             raise InputError(f"column {shown(name)} stands in {roles[name]} and in {role}; remove it from one")
         roles.setdefault(name, role)
     order = {name: tuple(map(category_name, names)) for name, names in settings.ordinal.items()}
@@ -276,6 +288,20 @@ def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | 
 
 def _ids(name: str | None, texts: Texts) -> pd.Series:
     return pd.Series(list(texts), dtype=object, name=name)
+
+
+def _take_layout(
+    columns: dict[str, RawColumn], settings: DataSettings, order: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The cells of columns that say how rows belong together, read as features are, and the names of those that are no
+    features, which leave the `columns`."""
+    names = [*settings.groups, *([settings.fold] if settings.fold is not None else [])]
+    cells = {name: _read_feature(columns[name], settings, order).parsed for name in names}
+    kept = settings.groups if settings.groups and stays_feature(settings) else []
+    taken = [name for name in cells if name not in kept]
+    for name in taken:
+        del columns[name]
+    return cells, taken
 
 
 def _read_features(

@@ -35,7 +35,16 @@ from actlab.verdict.summary import rows_by_activation
 
 DPI = 160
 # What the summary's `protocol` says of how a run went, which is no setting that two runs differ in.
-OUTCOMES = ("looks", "ending", "n_trials", "n_networks", "n_networks_swept", "seconds_per_network", "repeats_done")
+OUTCOMES = (
+    "looks",
+    "ending",
+    "n_trials",
+    "n_networks",
+    "n_networks_swept",
+    "seconds_per_network",
+    "repeats_done",
+    "fold_sizes",
+)
 # With fewer repeats two runs are set side by side without intervals.
 FEWEST_REPEATS = 4
 
@@ -277,7 +286,8 @@ def are_paired(a: FinishedRun, b: FinishedRun) -> bool:
     from the same one on."""
     keys = ("folds", "n_rows", "seed")
     splits = [(run.part("data").get("sha256"), *map(run.part("protocol").get, keys)) for run in (a, b)]
-    return splits[0] == splits[1] and None not in splits[0] and a.command == b.command
+    layouts = [run.part("protocol").get("layout") for run in (a, b)]
+    return splits[0] == splits[1] and None not in splits[0] and a.command == b.command and layouts[0] == layouts[1]
 
 
 def score_table(a: FinishedRun, b: FinishedRun) -> PrintedTable:

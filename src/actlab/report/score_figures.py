@@ -84,7 +84,9 @@ def repeats_of(run: FinishedRun) -> dict[str, list[float]]:
     p = run.part("protocol")
     if not p.get("n_rows") or not p.get("folds"):
         return {}
-    return repeat_scores(run.members, fold_sizes(int(p["n_rows"]), int(p["folds"])), run.command == "compare")
+    known = p.get("fold_sizes")
+    sizes = known.__getitem__ if known else fold_sizes(int(p["n_rows"]), int(p["folds"]))
+    return repeat_scores(run.members, sizes, run.command == "compare")
 
 
 def differences(run: FinishedRun) -> Figure | None:

@@ -135,9 +135,9 @@ def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
                 name,
                 _in_percent(one),
                 text_cell(_than(one), TONES.get(one["verdict"], "")),
-                one.get("covers") or "–",
+                words.of_rows(summary, one["covers"]) if one.get("covers") else "–",
             ]
-            row += [one.get("cost_at_most"), one.get("n_repeats"), needed(one)]
+            row += [one.get("cost_at_most"), one.get("n_repeats"), needed(one, words.unit(summary))]
             if has_baseline:
                 other = with_baseline.get(name)
                 row += [_in_percent(other), _verdict(str(other["verdict"]))] if other else [EMPTY, "the baseline"]
@@ -153,13 +153,13 @@ def _than(found: Mapping[str, Any]) -> str:
     return f"{found['verdict']} than {found['shown_against']} ({low} to {high})"
 
 
-def needed(found: Mapping[str, Any]) -> str:
+def needed(found: Mapping[str, Any], unit: str = "rows") -> str:
     """What would settle a comparison: repeats with the time that they take here, or rows; empty where nothing is open
     or nothing can be said."""
     repeats, rows, seconds = map(found.get, ("repeats_needed", "rows_needed", "seconds_needed"))
     if is_number(repeats):
         return f"{repeats} repeats" + (f", {words.about(seconds)}" if is_number(seconds) else "")
-    return f"{words.two_digits(rows)} rows" if is_number(rows) else ""
+    return f"{words.two_digits(rows)} {unit}" if is_number(rows) else ""
 
 
 def trials_table(summary: Mapping[str, Any]) -> PrintedTable | None:

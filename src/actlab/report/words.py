@@ -159,13 +159,26 @@ def _clauses(summary: Mapping[str, Any], by_verdict: Mapping[str, Sequence[str]]
 
 def _rows_needed(summary: Mapping[str, Any], names: Sequence[str]) -> str:
     """How many rows would show for new rows what is shown for these; nothing where more repeats might."""
-    n_rows, found = (summary.get("protocol") or {}).get("n_rows") or 0, compared(summary)
-    needed = sorted(n for name in names if is_number(n := found[name].get("rows_needed")) and n > n_rows)
+    protocol, found = summary.get("protocol") or {}, compared(summary)
+    n_units = protocol.get("n_units") or protocol.get("n_rows") or 0
+    needed = sorted(n for name in names if is_number(n := found[name].get("rows_needed")) and n > n_units)
     if not needed:
         return ""
     ends = list(dict.fromkeys(map(two_digits, (needed[0], needed[-1]))))
     whose = "" if len(needed) == len(names) else f" of {len(needed)} of them"
-    return f" (about {' to '.join(ends)} rows would show it{whose} for new rows)"
+    return f" (about {' to '.join(ends)} {unit(summary)} would show it{whose} for {of_rows(summary, 'new rows')})"
+
+
+def unit(summary: Mapping[str, Any]) -> str:
+    """What more data of this kind are made of: rows, distinct rows, or groups of rows that belong together."""
+    return str((summary.get("protocol") or {}).get("unit") or "rows")
+
+
+def of_rows(summary: Mapping[str, Any], covers: str) -> str:
+    """`new rows` or `these rows`, as it is on this table: new groups, these splits."""
+    if covers == "new rows":
+        return "new groups" if unit(summary) == "groups" else covers
+    return "these splits" if (summary.get("protocol") or {}).get("has_given_splits") else covers
 
 
 def _repeats_needed(summary: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -209,10 +222,18 @@ WHAT_THE_WORDS_MEAN = (
 )
 
 
+GIVEN_SPLITS = "on these splits it is worse whatever the seeds, while new training rows are not covered"
+
+
 def what_the_words_mean(summary: Mapping[str, Any]) -> list[str]:
-    """`WHAT_THE_WORDS_MEAN` where something was tested."""
+    """`WHAT_THE_WORDS_MEAN` where something was tested; for groups, and for splits that are given, what is so there."""
     rope = percent((summary.get("protocol") or {}).get("rope"))
-    return [sentence.format(rope=rope) for sentence in WHAT_THE_WORDS_MEAN] if compared(summary) else []
+    said = "\n".join(WHAT_THE_WORDS_MEAN).format(rope=rope) if compared(summary) else ""
+    if of_rows(summary, "these rows") == "these splits":
+        said = said.replace("on these rows it is worse whatever the seeds and folds", GIVEN_SPLITS)
+    if unit(summary) == "groups":
+        said = said.replace("new rows", "new groups").replace("more rows", "more groups")
+    return said.split("\n") if said else []
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:

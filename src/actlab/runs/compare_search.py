@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial
 
 from actlab import activations
 from actlab.config import Configuration
-from actlab.data.splits import fold_sizes
 from actlab.engine.pruning import RateRace, RungPruning, rungs
 from actlab.engine.study import Cell
 from actlab.engine.workers import Worker
@@ -63,7 +62,6 @@ def check_budget(configuration: Configuration) -> None:
     asked = configuration.compare
     if asked.protocol == "grid":
         return
-    n_settings = len(variants(configuration))
     if asked.inner is not None:
         raise InputError(
             f"a race trains one network a fold, got compare.inner={asked.inner}; leave it out, or add "
@@ -78,8 +76,15 @@ def check_budget(configuration: Configuration) -> None:
             )
         if reached[-1] < asked.repeats:
             print(f"compare.repeats {asked.repeats} is rounded down to the look at {reached[-1]}", file=sys.stderr)
+    if configuration.data.fold is None:
+        check_least_budget(configuration)
+
+
+def check_least_budget(configuration: Configuration) -> None:
+    """Refuse a budget that does not reach the first look; where folds are given, once it is known how many."""
+    asked, n_settings = configuration.compare, len(variants(configuration))
     least = least_budget(asked.folds, n_settings)
-    if asked.budget is not None and asked.budget < least:
+    if asked.protocol == "race" and asked.budget is not None and asked.budget < least:
         raise InputError(
             f"compare.budget must be at least {least} networks ({LOOKS[0]} repeats x {asked.folds} folds x "
             f"{n_settings} activations), got budget={asked.budget}"
@@ -142,6 +147,10 @@ class Compare(Experiment):
             if NAMES not in self.study.optuna.user_attrs:
                 self.study.optuna.set_user_attr(NAMES, list(self.variants))
 
+    def check(self) -> None:
+        super().check()
+        check_least_budget(self.configuration)
+
     @cached_property
     def variants(self) -> dict[str, Setting]:
         """What is compared, by label."""
@@ -155,10 +164,6 @@ class Compare(Experiment):
         if not self._is_done() and (sentence := budget_sentence(self.terms, len(self.variants), self.n_networks)):
             print(f"What this comparison can show: {sentence}.", file=sys.stderr)
         return super().execute()
-
-    @cached_property
-    def fold_sizes(self) -> list[int]:
-        return fold_sizes(self.table.n_rows, self.protocol.folds)
 
     def plan(self) -> list[Cell]:
         done = self.study.done()
@@ -221,7 +226,7 @@ class Compare(Experiment):
             counts = dict.fromkeys(rates, self.terms.looks[0][0])
         else:
             counting = [trial for key, trial in done.items() if json.loads(key)["repeat"] >= 1]
-            own = repeat_scores(frames(counting)[MEMBERS], self.fold_sizes)
+            own = repeat_scores(frames(counting)[MEMBERS], self.networks.splits.test_sizes)
             race = run({name: own.get(name, []) for name in rates}, self.terms)
             counts = {name: max([race.used[name], *race.missing.get(name, ())]) for name in rates}
         most = max(counts.values(), default=0)

@@ -301,7 +301,7 @@ def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[li
     most = sum(MAX_CATEGORIES + 2 if column.kind == "categorical" else 2 for column in table.schema.columns)
     if len(splits) == 1 or len(splits) * most * feature_bytes <= SPLIT_BYTES:
         return [splits]
-    rows = make_splits(table.n_rows, evaluation.protocol, evaluation.seed)[splits[0]].training
+    rows = make_splits(table.layout, evaluation.protocol, evaluation.seed)[splits[0]].training
     n_features = fit_preprocessor(table.features, table.schema, rows, evaluation.data).n_features
     per_wave = max(1, SPLIT_BYTES // (n_features * feature_bytes))
     return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]

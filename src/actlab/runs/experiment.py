@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 
 from actlab.config import Configuration, differences
+from actlab.data.layout import RowLayout
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
@@ -91,6 +92,13 @@ def named_directory(
     return run
 
 
+def with_given_folds(configuration: Configuration, layout: RowLayout) -> Configuration:
+    """With as many folds as the table brings along, where it does."""
+    if layout.fold is None:
+        return configuration
+    return replace(configuration, compare=replace(configuration.compare, folds=int(layout.fold.max()) + 1))
+
+
 def check_same_run(
     run: RunDirectory, study: optuna.Study, asked: dict[str, Any], free: Sequence[str], is_quiet: bool
 ) -> None:
@@ -146,14 +154,15 @@ class Experiment(ABC):
     free: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
-        self.configuration, self.worker = configuration, worker
+        self.worker = worker
         # processes on this machine that share the run
         self.n_workers = worker.n_workers if worker is not None else 1
         self.table = read_table(configuration.data)
+        self.configuration = configuration = with_given_folds(configuration, self.table.layout)
         give_back_freed_memory()
         self.protocol = configuration.compare.splitting(self.command)
         # refused before anything is written
-        make_splits(self.table.n_rows, self.protocol, configuration.seed)
+        self.check()
         self.run = choose_directory(self.command, configuration)
         self.run.create()
         if worker is None:
@@ -162,7 +171,7 @@ class Experiment(ABC):
         if worker is not None and (device := worker.device()) is not None:
             trainer["devices"] = [device]
         self.evaluation = Evaluation.of(replace(configuration, trainer=trainer), self.command)
-        shipped = shipped_splits(self.table.n_rows, self.protocol, configuration.compare.bag, configuration.seed)
+        shipped = shipped_splits(self.table.layout, self.protocol, configuration.compare.bag, configuration.seed)
         self.networks = RunNetworks(self.run.weights, self.evaluation, self.table, shipped)
         storage = open_storage(self.run.journal if configuration.storage is None else configuration.storage)
         name = "actlab" if configuration.storage is None else configuration.study or self.run.path.name
@@ -180,6 +189,10 @@ class Experiment(ABC):
         # workers would write over each other's files
         place = f"{WORKER_PREFIX}{worker.index}" if worker is not None else ""
         self.live = LiveCurves(self.run.tensorboard / place)
+
+    def check(self) -> None:
+        """Refuse what cannot be done with this table."""
+        make_splits(self.table.layout, self.protocol, self.configuration.seed)
 
     @abstractmethod
     def plan(self) -> list[Cell]:

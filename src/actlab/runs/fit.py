@@ -22,7 +22,7 @@ from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
 from actlab.run_files import CurveRecord, MemberRecord, RunDirectory, jsonable, to_frame, write_frame, write_json
 from actlab.runs.evaluate import Evaluation, Setting, TrialResult, make_member, snapshots_in, train_in_waves
-from actlab.runs.experiment import choose_directory, show_warnings
+from actlab.runs.experiment import choose_directory, show_warnings, with_given_folds
 from actlab.runs.model_building import RunNetworks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress
 from actlab.runs.results import versions, write_pre_activations
@@ -39,6 +39,7 @@ def fit(configuration: Configuration) -> RunDirectory:
         InputError: bad data or configuration, or the directory holds another run.
     """
     table = read_table(configuration.data)
+    configuration = with_given_folds(configuration, table.layout)
     run = choose_directory("fit", configuration)
     if run.config.exists() and (lines := differences(run.read_config(), jsonable(configuration.to_dict()))):
         raise InputError(
@@ -47,7 +48,7 @@ def fit(configuration: Configuration) -> RunDirectory:
     if run.config.exists() and run.checkpoint.exists():
         raise InputError(f"{run.path} holds this very run, finished; add --fresh to train it again beside")
     # whatever can be refused is refused before anything is written
-    splits = make_splits(table.n_rows, configuration.compare.splitting("fit"), configuration.seed)
+    splits = make_splits(table.layout, configuration.compare.splitting("fit"), configuration.seed)
     activations.get(configuration.model.activation)
     run.create()
     show_warnings(table.warnings)
@@ -135,7 +136,7 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
             "their test folds, with `actlab test`"
         )
     asked = CompareSettings(**ensemble.config["compare"])
-    splits = shipped_splits(table.n_rows, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
+    splits = shipped_splits(table.layout, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
     total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
     for one in ensemble.members:
         rows: np.ndarray = getattr(splits[one.member.split], part)

@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from actlab.data.layout import RowLayout
 from actlab.data.preprocessing import Preprocessor, fit_preprocessor
-from actlab.data.splits import Rows, SplitRows, Splits, make_splits
+from actlab.data.splits import Rows, Splits, make_splits
 from actlab.data.table import Table
 from actlab.data.target import Target, TargetScaler, fit_target
 from actlab.members import FoldKey, Split
@@ -46,9 +47,9 @@ LENGTH = 1.5
 CLOSE = 0.05
 
 
-def shipped_splits(n_rows: int, protocol: ProtocolSettings, bag: int, seed: int) -> Splits:
+def shipped_splits(layout: RowLayout, protocol: ProtocolSettings, bag: int, seed: int) -> Splits:
     """The splits of a run, and those that only networks of the shipped model have."""
-    return make_splits(n_rows, replace(protocol, inner=max(protocol.inner, bag)), seed)
+    return make_splits(layout, replace(protocol, inner=max(protocol.inner, bag)), seed)
 
 
 def networks_of(outcomes: Sequence[Outcome]) -> list[TrainedNetwork]:
@@ -62,9 +63,7 @@ class RunNetworks:
     `splits` are those of `table`: those of `shipped_splits` where the model's networks are to be trained.
     """
 
-    def __init__(
-        self, directory: Path, evaluation: Evaluation, table: Table, splits: Mapping[Split, SplitRows]
-    ) -> None:
+    def __init__(self, directory: Path, evaluation: Evaluation, table: Table, splits: Splits) -> None:
         self.directory, self.evaluation, self.table, self.splits = directory, evaluation, table, splits
         self.target = Target.of(evaluation.data.target_transform)
         # trial of the results to the number that its networks were saved under, where these differ

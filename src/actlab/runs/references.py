@@ -1,7 +1,7 @@
 """What a network has to beat: the median, ridge regression and gradient boosting, on the same folds.
 
 A reference has no use for an inner split: it is fitted once a (repeat, fold) on every row outside the test fold, and
-what it chooses (ridge's penalty) it chooses on those rows.
+what it chooses (ridge's penalty, how long to boost) it chooses on those rows, none of a group by others of it.
 """
 
 import math
@@ -27,8 +27,11 @@ from actlab.settings import DataSettings
 
 Values = NDArray[np.float64]
 
-# Penalties ridge chooses from by leave-one-out error.
+# Penalties ridge chooses from by leave-one-out error; of grouped rows by cross-validation in so many parts.
 RIDGE_ALPHAS = np.logspace(-2, 4, 25)
+GROUP_PARTS = 5
+# Rows from which on gradient boosting looks at a part of them to see when to stop (scikit-learn's rule and share).
+STOPPING_ROWS, STOPPING_SHARE = 10_000, 0.1
 # Bins of HistGradientBoosting, hence the most categories a column of its can have; rarer ones count as missing.
 N_BINS = 255
 # Cells of a table beyond which folds are fitted one after the other: each makes several copies of its rows.
@@ -44,6 +47,12 @@ class FoldData:
     targets: Values
     table: Table
     settings: DataSettings
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Of the rows to fit on."""
+        codes = self.table.layout.groups
+        return None if codes is None else codes[self.fitting]
 
 
 @dataclass(frozen=True)
@@ -111,25 +120,43 @@ def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float |
 
 
 def _ridge(data: FoldData) -> Values:
-    """Ridge on the networks' own inputs, its penalty chosen by leave-one-out error in closed form."""
+    """Ridge on the networks' own inputs, its penalty chosen by leave-one-out error in closed form; of groups, by the
+    error on parts of whole groups."""
     from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
 
     features = data.table.features
     preprocessor = fit_preprocessor(features, data.table.schema, data.fitting, data.settings)
     inputs = preprocessor.transform(features)
-    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(inputs[data.fitting].astype(np.float64), data.targets[data.fitting])
+    known, targets, parts = inputs[data.fitting].astype(np.float64), data.targets[data.fitting], None
+    if data.groups is not None:
+        n_parts = min(GROUP_PARTS, len(np.unique(data.groups)))
+        parts = list(GroupKFold(n_parts).split(known, targets, data.groups))
+    model = RidgeCV(alphas=RIDGE_ALPHAS, cv=parts, scoring=parts and "neg_mean_squared_error").fit(known, targets)
     return np.asarray(model.predict(inputs[data.test].astype(np.float64)), dtype=np.float64)
 
 
 def _hist_gradient_boosting(data: FoldData) -> Values:
     """scikit-learn's defaults on the raw columns, missing cells left missing."""
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.model_selection import GroupShuffleSplit
 
     schema = data.table.schema
     inputs = ordinal_codes(data.table.features, schema, data.fitting)
     is_categorical = [column.kind == "categorical" for column in schema.columns]
-    model = HistGradientBoostingRegressor(categorical_features=is_categorical, max_bins=N_BINS, random_state=0)
-    model.fit(inputs[data.fitting], data.targets[data.fitting])
+    fitting, stopping = data.fitting, dict[str, Values]()
+    if data.groups is not None and len(fitting) > STOPPING_ROWS:
+        parts = GroupShuffleSplit(1, test_size=STOPPING_SHARE, random_state=0).split(fitting, groups=data.groups)
+        kept, held = next(parts)
+        stopping = {"X_val": inputs[fitting[held]], "y_val": data.targets[fitting[held]]}
+        fitting = fitting[kept]
+    model = HistGradientBoostingRegressor(
+        categorical_features=is_categorical,
+        max_bins=N_BINS,
+        random_state=0,
+        early_stopping=bool(stopping) or "auto",
+    )
+    model.fit(inputs[fitting], data.targets[fitting], **stopping)
     return np.asarray(model.predict(inputs[data.test]), dtype=np.float64)
 
 

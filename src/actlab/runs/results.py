@@ -7,7 +7,6 @@ import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +17,8 @@ import torch
 from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
-from actlab.data.splits import fold_sizes, splits_of
+from actlab.data.layout import RowLayout, without_gaps
+from actlab.data.splits import Rows, splits_of
 from actlab.data.target import Target
 from actlab.diagnostics import measures
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
@@ -164,6 +164,15 @@ def write_pre_activations(
     return bins
 
 
+def units_of(layout: RowLayout, tested: Rows) -> Units:
+    """What is drawn anew when new rows are: tested rows, or groups of them."""
+    if layout.groups is None and layout.weights is None:
+        return Units.rows(len(tested))
+    weights = np.ones(layout.n_rows) if layout.weights is None else layout.weights
+    groups = np.arange(layout.n_rows) if layout.groups is None else layout.groups
+    return Units(without_gaps(groups[tested]), weights[tested])
+
+
 @dataclass(frozen=True)
 class ResultFiles:
     """What the files of a run are written from; `trials` are finished, in the order of the results, as `settings`."""
@@ -180,10 +189,6 @@ class ResultFiles:
     def is_comparison(self) -> bool:
         return self.command == "compare"
 
-    @cached_property
-    def fold_sizes(self) -> list[int]:
-        return fold_sizes(self.networks.table.n_rows, self.configuration.compare.folds)
-
     def write(self) -> dict[str, Any]:
         """Every file of the run directory; returns the summary, which is written last."""
         self.run.sweep()
@@ -191,20 +196,21 @@ class ResultFiles:
         for key, frame in records.items():
             write_frame(getattr(self.run, key), frame)
         members, asked, summary = records[MEMBERS], self.configuration, self._header()
+        splits = self.networks.splits
         chosen = choose(members, self.is_comparison)
         predictions = self.predictions(chosen)
         race = self._race(members, predictions) if self.is_comparison else None
         baseline = baseline_of(asked.compare.baseline, variants(asked))
-        summary["protocol"] |= race_record(race, members)
+        summary["protocol"] |= race_record(race, members) | self._layout(members)
         summary |= summarise(
-            members, self.fold_sizes, race, baseline, () if self.is_comparison else asked.search.learning_rate
+            members, splits.test_sizes, race, baseline, () if self.is_comparison else asked.search.learning_rate
         )
         self._write_out_of_fold(chosen, predictions)
         print("training the networks of the model on all rows outside their folds", file=sys.stderr)
         with PopulationProgress() as progress:
             own = {name: np.concatenate(list(repeats.values())) for name, repeats in predictions.items()}
             networks, summary["ensemble"] = ship(self.networks, chosen, own, self.settings, asked.compare, [progress])
-        rows = {split: self.networks.splits[split] for split in splits_of([self.first_repeat], self._once)}
+        rows = {split: splits[split] for split in splits_of([self.first_repeat], self._once)}
         references = list(reference_predictions(self.networks.table, rows, asked.data))
         summary["references"] = mean_scores(references)
         if race is not None:
@@ -212,7 +218,7 @@ class ResultFiles:
                 one.label: {ACTIVATION: one.activation} | {key: one.searched[key] for key in asked.compare.factors}
                 for one in self.settings.values()
             }
-            summary["what_matters"] = what_matters(members, race, self.fold_sizes, levels)
+            summary["what_matters"] = what_matters(members, race, splits.test_sizes, levels)
             summary |= self._claims(records, race)
         else:
             scores = members.groupby("trial").val_score.mean()
@@ -258,13 +264,14 @@ class ResultFiles:
                 networks = self.networks.load(trial, self.settings[trial], repeats)
                 kept = self.networks.out_of_fold(networks, repeats)
             for repeat, own in zip(repeats, np.split(kept, len(repeats)), strict=True):
-                if np.isfinite(own).all():
+                if np.isfinite(own[:, self.networks.splits.tested]).all():
                     found.setdefault(str(name), {})[repeat] = own
         return found
 
     def _race(self, members: pd.DataFrame, predictions: Mapping[str, Mapping[int, Float32Array]]) -> Race:
         """With what the errors of rows say of new ones."""
-        scores = repeat_scores(members, self.fold_sizes)
+        splits = self.networks.splits
+        scores = repeat_scores(members, splits.test_sizes)
         entered = {name: scores.get(name, []) for name in dict.fromkeys(members.activation) if name in scores}
         terms = terms_of(self.configuration.compare, len(set(members.activation)))
         n_repeats = max(map(len, entered.values()), default=0)
@@ -272,9 +279,9 @@ class ResultFiles:
         def squared_errors() -> Iterator[dict[str, FloatArray]]:
             for repeat in range(1, n_repeats + 1):
                 own = {name: repeats[repeat] for name, repeats in predictions.items() if repeat in repeats}
-                yield {name: self.networks.squared_errors(values) for name, values in own.items()}
+                yield {name: self.networks.squared_errors(values)[splits.tested] for name, values in own.items()}
 
-        units = Units.rows(self.networks.table.n_rows)
+        units = units_of(self.networks.table.layout, splits.tested)
         looks = [look for look, _ in terms.looks if look <= n_repeats]
         sums = row_sums(squared_errors(), units, looks) if looks else {}
         return run_race(entered, terms, RowNoise(units, self.configuration.compare.folds, sums))
@@ -330,6 +337,20 @@ class ResultFiles:
         asked = self.configuration.compare
         budget = terms_of(asked, len(variants(self.configuration))).budget if asked.protocol == "race" else None
         return {"rope": asked.rope, "budget": budget}
+
+    def _layout(self, members: pd.DataFrame) -> dict[str, Any]:
+        """What is not as in a table of single rows that are split at random."""
+        splits = self.networks.splits
+        layout = splits.layout
+        if layout.is_plain:
+            return {}
+        return {
+            "layout": layout.digest,
+            "unit": layout.unit,
+            "n_units": units_of(layout, splits.tested).n,
+            "has_given_splits": layout.has_given_splits,
+            "fold_sizes": [splits.test_sizes(repeat) for repeat in range(int(members.repeat.max()) + 1)],
+        }
 
     def _header(self) -> dict[str, Any]:
         configuration, table = self.configuration, self.networks.table

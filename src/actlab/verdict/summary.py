@@ -5,7 +5,7 @@ validation. In a comparison repeats from 1 on count; repeat 0, where there is on
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from actlab.verdict.paired_tests import corrected_resampled_t, holm
 from actlab.verdict.race import Look, Race
 
 PAIR = ["repeat", "fold"]
+# Test rows of each fold, in every repeat or by repeat.
+FoldSizes = Sequence[float] | Callable[[int], Sequence[float]]
 # A rate within this share of the (logarithmic) range from one of its ends counts as lying at the edge.
 EDGE_SHARE = 0.05
 
@@ -76,14 +78,12 @@ def scores_of(chosen: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def repeat_scores(
-    members: pd.DataFrame, fold_sizes: Sequence[int], is_comparison: bool = True
-) -> dict[str, list[float]]:
+def repeat_scores(members: pd.DataFrame, fold_sizes: FoldSizes, is_comparison: bool = True) -> dict[str, list[float]]:
     """Activation to the scores of its repeats, as far as they follow one another without a gap.
 
     A repeat's score is the root of the mean squared error over all rows, sqrt(sum_f n_f mean_inner(score^2) / n), with
-    n_f of `fold_sizes` (folds,): not the mean of its folds' roots, which is lower. nan where a network has no score. In
-    a search the repeats begin at 0.
+    n_f of `fold_sizes` (what rows weigh, where they have weights): not the mean of its folds' roots, which is lower.
+    nan where a network has no score. In a search the repeats begin at 0.
     """
     if members.empty:
         return {}
@@ -92,9 +92,12 @@ def repeat_scores(
     scores = own.test_score.astype(np.float64)
     squares = own.assign(square=scores.where(np.isfinite(scores), math.inf) ** 2)
     of_folds = squares.groupby(["activation", *PAIR])["square"].mean().reset_index()
-    of_folds["square"] *= np.asarray(fold_sizes)[of_folds.fold.astype(int)] / sum(fold_sizes)
+    sizes = {repeat: sizes_in(fold_sizes, repeat) for repeat in set(of_folds.repeat.tolist())}
+    pairs = of_folds[PAIR].astype(int).itertuples(index=False, name=None)
+    of_folds["square"] *= [sizes[repeat][fold] / sum(sizes[repeat]) for repeat, fold in pairs]
     of_repeats = of_folds.groupby(["activation", "repeat"])["square"].agg(["sum", "size"])
-    roots = np.sqrt(of_repeats["sum"].where((of_repeats["size"] == len(fold_sizes)) & np.isfinite(of_repeats["sum"])))
+    n_folds = len(sizes_in(fold_sizes, int(is_comparison)))
+    roots = np.sqrt(of_repeats["sum"].where((of_repeats["size"] == n_folds) & np.isfinite(of_repeats["sum"])))
     by_repeat: dict[Any, float] = roots.to_dict()
     found: dict[str, list[float]] = {}
     for name in dict.fromkeys(map(str, members.activation)):
@@ -103,9 +106,13 @@ def repeat_scores(
     return {name: repeats for name, repeats in found.items() if repeats}
 
 
+def sizes_in(fold_sizes: FoldSizes, repeat: int) -> Sequence[float]:
+    return fold_sizes(repeat) if callable(fold_sizes) else fold_sizes
+
+
 def summarise(
     members: pd.DataFrame,
-    fold_sizes: Sequence[int],
+    fold_sizes: FoldSizes,
     race: Race | None,
     baseline: str,
     searched: Sequence[float] = (),
@@ -137,7 +144,7 @@ def summarise(
         ],
         "baseline": baseline,
     }
-    return found | ({"appendix": _appendix(chosen, means, len(fold_sizes))} if compared else {})
+    return found | ({"appendix": _appendix(chosen, means, len(sizes_in(fold_sizes, 1)))} if compared else {})
 
 
 def _compared(race: Race, members: pd.DataFrame, baseline: str) -> list[Comparison]:

@@ -28,7 +28,7 @@ import pandas as pd
 
 from actlab.verdict.race import LOOKS, Race
 from actlab.verdict.simultaneous import FloatArray
-from actlab.verdict.summary import choose, members_of, repeat_scores
+from actlab.verdict.summary import FoldSizes, choose, members_of, repeat_scores
 
 # A learning rate is known about so well without any search.
 NEAR = 3.0
@@ -43,7 +43,7 @@ Components = dict[str, FloatArray]
 
 
 def what_matters(
-    members: pd.DataFrame, race: Race, fold_sizes: Sequence[int], levels: Mapping[str, Mapping[str, Any]]
+    members: pd.DataFrame, race: Race, fold_sizes: FoldSizes, levels: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
     """`source`, `share`, `ci_low` and `ci_high` of every source of variation; the shares add to 1. Where one activation
     makes most of what all do, `without` is its name and `share_without` the share that is left without it, else None.
@@ -101,7 +101,7 @@ def outlier(
     return str(farthest), shares(rest) or []
 
 
-def log_scores(members: pd.DataFrame, race: Race, fold_sizes: Sequence[int]) -> dict[str, FloatArray]:
+def log_scores(members: pd.DataFrame, race: Race, fold_sizes: FoldSizes) -> dict[str, FloatArray]:
     """Setting to its log scores (repeats, inner splits), of the repeats that the looks have read, at least those of the
     first; those that diverged are left out."""
     own = members_of(choose(members, is_comparison=True), members)
