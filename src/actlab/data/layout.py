@@ -5,6 +5,7 @@ all columns of `data.groups`, and where they are copies of each other; together 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,12 @@ Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Unit = Literal["rows", "distinct rows", "groups"]
 
+# Named like the key of groups, or so many values that a category has at most so many rows on average.
+KEY_NAME = re.compile(
+    r"(?i:(.*[_ ])?(id|person|subject|patient|participant|student|user|customer|client|household|family|player|site))"
+    r"|.*[a-z]I[dD]"
+)
+ROWS_OF_KEY = 20
 # Rows are repeated measurements where no more than this share of them is different, and that is at least this share of
 # all combinations of the columns' values.
 MOST_DIFFERENT, LEAST_FILLED = 0.75, 0.5
@@ -107,6 +114,8 @@ def lay_out(
         groups, unit = (groups, "groups") if groups.max() < len(groups) - 1 else (None, "rows")
         if fold is not None and groups is not None:
             _refuse_straddling(path, lines, groups, fold, "data.groups")
+    else:
+        said += _keys_of_groups(path, features, settings)
     same, sentences = _copies(path, lines, features, target, fold, settings)
     said += sentences
     if same is not None:
@@ -164,6 +173,23 @@ def _refuse_straddling(path: str, lines: NDArray[np.int64], groups: Codes, fold:
         )
 
 
+def _keys_of_groups(path: str, features: pd.DataFrame, settings: DataSettings) -> list[str]:
+    """A sentence for each column that may say which rows belong together, unless settings say what it is."""
+    declared, said = {*settings.categorical, *settings.numeric, *settings.ordinal}, []
+    for name in features.columns.difference(list(declared), sort=False):
+        cells = features[name].dropna()
+        is_text, is_named = cells.dtype == object, KEY_NAME.fullmatch(name) is not None
+        if not is_text and not (is_named and not (cells % 1).any()):
+            continue
+        n = cells.nunique()
+        if 2 < n <= len(cells) / 2 and (is_named or n * ROWS_OF_KEY > len(features)):
+            said.append(
+                f"{path}, column {name!r} looks like the key of groups of rows ({n} values in {len(features)} rows); "
+                f"if new rows will be of others, say so with --data.groups {name!r}, for scores are too good else"
+            )
+    return said
+
+
 def _copies(
     path: str,
     lines: NDArray[np.int64],
@@ -182,9 +208,8 @@ def _copies(
     where = f"{path}: {is_copy.sum()} rows repeat others in all feature columns (first: lines {both})"
     if settings.duplicates == "auto" and _are_measured_again(features, target, codes):
         return None, [
-            f"{where}, with other targets, and the {codes.max() + 1} different ones fill most combinations of the "
-            "columns' values: taken for repeated measurements and split like any rows (data.duplicates together keeps "
-            "them in one part of every split)"
+            f"{where}, and few different ones fill most combinations: taken for repeated measurements and split like "
+            "any rows (data.duplicates together keeps equal ones in one part of every split)"
         ]
     in_folds = codes if fold is None else equal_rows(pd.DataFrame({"row": codes, "fold": fold}))
     if fold is not None and (n_torn := int(in_folds.max() - codes.max())):
@@ -198,7 +223,7 @@ def _are_measured_again(features: pd.DataFrame, target: Floats | None, codes: Co
     """Whether rows that are equal in all features are no copies, but new measurements of what new rows will be equal to
     as well: few values, whose combinations are mostly there and often repeated, with targets that differ."""
     first = np.unique(codes, return_index=True)[1]
-    if target is None or np.array_equal(target[first[codes]], target):
+    if target is not None and np.array_equal(target[first[codes]], target):
         return False
     n_combinations = float(np.prod(features.nunique(dropna=False).to_numpy(dtype=np.float64)))
     return len(first) <= MOST_DIFFERENT * len(codes) and len(first) >= LEAST_FILLED * n_combinations
