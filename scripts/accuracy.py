@@ -1,7 +1,7 @@
 """How accurate is the model that a comparison ships? Measured on outer folds that take no part in anything.
 
-The outer folds are scikit-learn's KFold(5, shuffle=True, random_state=0), the score is the mean over folds of the
-log-RMSE (RMSE under `target_transform: none`).
+The outer folds are scikit-learn's KFold(5, shuffle=True, random_state=0), GroupKFold where rows belong together; the
+score is the mean over folds of the log-RMSE (RMSE under `target_transform: none`).
 
     python scripts/accuracy.py shipped --out DIR --config configs/house_prices.yaml [any flags of actlab compare]
 
@@ -40,12 +40,13 @@ import pandas as pd
 import torch
 import yaml
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold, KFold
 
 from accuracy_rules import Floats, Found, alone, gathered, rmse, rules
 from actlab.config import Configuration, parse
 from actlab.data import splits
 from actlab.data.datamodule import prepare
+from actlab.data.layout import RowLayout
 from actlab.data.table import Table, read_rows, read_table
 from actlab.data.target import Target
 from actlab.members import FoldKey
@@ -83,9 +84,11 @@ def main(arguments: list[str]) -> None:
         settings(configuration)
 
 
-def outer_folds(n_rows: int) -> list[NDArray[np.int64]]:
+def outer_folds(layout: RowLayout) -> list[NDArray[np.int64]]:
     """Test rows of each outer fold."""
-    return [test for _, test in KFold(N_OUTER, shuffle=True, random_state=0).split(np.zeros(n_rows))]
+    kind = KFold if layout.groups is None else GroupKFold
+    splits = kind(N_OUTER, shuffle=True, random_state=0).split(np.zeros(layout.n_rows), groups=layout.groups)
+    return [test for _, test in splits]
 
 
 def on_trained_scale(values: Floats, configuration: Configuration) -> Floats:
@@ -120,7 +123,7 @@ def comparisons(configuration: Configuration, out: Path) -> Iterator[Shipped]:
     """Compare on each outer training part, as a file of its own; comparisons that are there already are only read."""
     assert configuration.data.csv is not None
     text = pd.read_csv(configuration.data.csv, dtype=str, keep_default_na=False)
-    for fold, test in enumerate(outer_folds(len(text))):
+    for fold, test in enumerate(outer_folds(read_table(configuration.data).layout)):
         folder = out / f"outer-{fold}"
         folder.mkdir(parents=True, exist_ok=True)
         training, hidden = folder / "training.csv", folder / "test.csv"
@@ -155,7 +158,7 @@ def nested(configuration: Configuration, pairs: list[tuple[str, float]]) -> None
     table = read_table(configuration.data)
     truth = true_values(table, configuration)
     rows: dict[str, list[float]] = {}
-    for test in outer_folds(table.n_rows):
+    for test in outer_folds(table.layout):
         training = np.setdiff1d(np.arange(table.n_rows), test)
         inside, outside, names = predictions(configuration, table, training, test, pairs)
         for row, name in enumerate(names):
@@ -220,7 +223,7 @@ def predictions(
 def settings(configuration: Configuration) -> None:
     """Train the grid on the outer folds; print the score of every setting, and of models made of several."""
     table = read_table(configuration.data)
-    with mock.patch.object(splits, "_folds", lambda layout, *_: outer_folds(layout.n_rows)):
+    with mock.patch.object(splits, "_folds", lambda layout, *_: outer_folds(layout)):
         found = train(configuration, table)
     print(f"{'setting':<28} {'one':>7} {'mean of ' + str(found.n_inner):>10} {'bag of 10':>10} {'endless':>8}")
     for row, name in enumerate(found.names):
@@ -244,7 +247,7 @@ def train(configuration: Configuration, table: Table) -> Found:
     pairs = [(variant.label, rate) for variant in variants(configuration) for rate in grid.learning_rates]
     results = evaluate(trials_of(configuration, pairs), Evaluation.of(configuration, "search"), table)
     return gathered(
-        results, pairs, outer_folds(table.n_rows), true_values(table, configuration), n_inner(configuration)
+        results, pairs, outer_folds(table.layout), true_values(table, configuration), n_inner(configuration)
     )
 
 

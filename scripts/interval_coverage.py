@@ -50,10 +50,11 @@ width is a share of the price. Here that is put to the test on rows that nothing
 {command}
 ```
 
-An outer KFold(5, shuffle, random_state=0) lies around everything. On the rows outside an outer fold the shipped
-comparison runs as it is, and the model that it leaves makes the intervals; the rows of the outer fold are counted.
-*CV+* is the paper's own formula for the same networks, without a scale and around each fold's prediction. *Ridge* is
-what a plain model would give: errors out of fold on the same folds, the same rank of their sizes, one constant width
+An outer KFold(5, shuffle, random_state=0), for Concrete GroupKFold by mix, lies around everything. On the rows outside
+an outer fold the shipped comparison runs as it is, and the model that it leaves makes the intervals; the rows of the
+outer fold are counted. *CV+* is the paper's own formula for the same networks, without a scale and around each fold's
+prediction. *Ridge* is what a plain model would give: errors out of fold on the same folds, the same rank of their
+sizes, one constant width
 for all rows. Widths are means over rows on the scale trained on; 0.40 on the log scale means that the upper end is
 exp(0.40) = 1.49 times the lower one. The standard error of a coverage of 90 % is sqrt(0.09 / rows):
 {errors}.

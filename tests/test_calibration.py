@@ -58,9 +58,9 @@ def test_a_banks_score_is_the_root_over_all_rows(scripts: Any) -> None:
     table = scripts.training.read(scripts.training.generated_table(60, 0))
     arms = scripts.scenarios.KINDS["copies"].arms[:1]
     errors = scripts.training.trained({0: [table]}, arms, [1], how)[0]
-    scores = scripts.bank.fold_scores(errors, 60, [1]) if how.folds == scripts.bank.FOLDS else None
+    scores = scripts.bank.fold_scores(errors, table.layout, [1]) if how.folds == scripts.bank.FOLDS else None
     five = scripts.training.trained({0: [table]}, arms, [1], replace(how, folds=scripts.bank.FOLDS))[0]
-    scores = scripts.bank.fold_scores(five, 60, [1])
+    scores = scripts.bank.fold_scores(five, table.layout, [1])
     folds = scores[scripts.bank.FOLD_COLUMNS].to_numpy()
     assert scores["score"].item() == pytest.approx(np.sqrt((folds**2).mean()))
 

@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
 
+from actlab.config import configure
+from actlab.data.layout import RowLayout
+from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
+from actlab.data.target import fit_target
+from actlab.runs import references
 from actlab.runs.references import REFERENCES, ReferencePrediction, mean_scores, ordinal_codes, reference_predictions
 from actlab.settings import DataSettings, ProtocolSettings
 
@@ -122,4 +130,76 @@ def test_known_scores_of_the_two_data_sets(csv: str, target: str, expected: tupl
     settings = DataSettings(csv=str(DATA / csv), target=target, duplicates="apart")
     scores = scores_of(read_table(settings), settings)
     for found, wanted in zip(scores.values(), expected, strict=True):
+        assert found == pytest.approx(wanted, rel=0.05)
+
+
+def grouped(table: Table) -> Table:
+    """In groups of six, in no order, whose targets have a level of their own."""
+    codes = np.random.default_rng(3).permutation(np.arange(table.n_rows) % 20)
+    assert table.target is not None
+    level = np.random.default_rng(4).normal(size=20)[codes]
+    layout = RowLayout(table.n_rows, codes, unit="groups")
+    return dataclasses.replace(table, target=table.target * np.exp(level), layout=layout)
+
+
+def test_the_penalty_of_ridge_is_chosen_on_parts_of_whole_groups(settings: DataSettings) -> None:
+    table = grouped(read_table(settings))
+    assert table.layout.groups is not None
+    assert table.target is not None
+    splits = make_splits(table.layout, ProtocolSettings(folds=3, inner=1), seed=0)
+    found = [one for one in reference_predictions(table, splits, settings) if one.name == "ridge"]
+    for one, rows in zip(found, splits.values(), strict=True):
+        fitting = np.union1d(rows.training, rows.validation)
+        inputs = fit_preprocessor(table.features, table.schema, fitting, settings).transform(table.features)
+        scaler = fit_target(table.target, fitting, "log")
+        x, y = inputs.astype(np.float64), scaler.forward(table.target)
+
+        def fitted(alpha: float, own: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> Ridge:
+            return Ridge(alpha).fit(x[own], y[own])
+
+        parts = [
+            (fitting[known], fitting[held])
+            for known, held in GroupKFold(5).split(fitting, groups=table.layout.groups[fitting])
+        ]
+        errors = [
+            np.mean([np.mean((y[held] - fitted(alpha, known).predict(x[held])) ** 2) for known, held in parts])
+            for alpha in references.RIDGE_ALPHAS
+        ]
+        best = references.RIDGE_ALPHAS[int(np.argmin(errors))]
+        expected = scaler.inverse(fitted(best, fitting).predict(x[rows.test]))
+        np.testing.assert_allclose(one.predictions, expected, rtol=1e-6)
+
+
+def test_boosting_stops_by_groups_that_it_does_not_train_on(
+    settings: DataSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = grouped(read_table(settings))
+    codes = table.layout.groups
+    assert codes is not None
+    seen: list[tuple[set[int], set[int]]] = []
+
+    class Watched(HistGradientBoostingRegressor):
+        def fit(self, x: np.ndarray, y: np.ndarray, **held: np.ndarray) -> "Watched":
+            # the target of a group has a digit of its own
+            groups = [set(np.round(own % 1 * 1000).astype(int).tolist()) for own in (x[:, 0], held["X_val"][:, 0])]
+            seen.append((groups[0], groups[1]))
+            super().fit(x, y, **held)
+            assert self.do_early_stopping_
+            return self
+
+    table.features["x"] = np.arange(table.n_rows) + codes / 1000
+    monkeypatch.setattr("sklearn.ensemble.HistGradientBoostingRegressor", Watched)
+    monkeypatch.setattr(references, "STOPPING_ROWS", 50)
+    list(reference_predictions(table, make_splits(table.layout, ProtocolSettings(3, 1), 0), settings))
+    assert len(seen) == 3
+    for known, held in seen:
+        assert held
+        assert not known & held
+
+
+def test_by_mix_concrete_is_harder() -> None:
+    asked = configure("compare", ["--config", str(DATA.parent / "configs" / "concrete.yaml")])
+    settings = dataclasses.replace(asked.data, csv=str(DATA / "concrete" / "concrete.csv"))
+    scores = scores_of(read_table(settings), settings)
+    for found, wanted in zip(scores.values(), (0.560, 0.371, 0.180), strict=True):
         assert found == pytest.approx(wanted, rel=0.05)

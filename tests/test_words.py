@@ -16,6 +16,7 @@ from actlab.report.words import (
     fixed,
     how_to_go_on,
     listed,
+    of_rows,
     percent,
     remarks,
     three_digits,
@@ -209,6 +210,27 @@ def test_three_sentences_say_what_the_words_mean_where_there_are_any() -> None:
     assert "new rows of the same source" in said[1]
     assert "other tables" in said[2]
     assert what_the_words_mean(make_summary(VERDICTS) | {"comparisons": []}) == []
+
+
+def test_of_groups_more_of_them_would_tell_and_of_given_splits_no_more_is_said() -> None:
+    verdicts = {"silu": "", "gelu": "worse here", "relu": "worse here"}
+    summary = make_summary(verdicts, unit="groups", n_units=427)
+    assert "(about 8,300 groups would show it for new groups)" in answer(summary)
+    # of so many groups there are more already
+    assert "would show it" not in answer(make_summary(verdicts, unit="groups", n_units=9000))
+    said = what_the_words_mean(summary)
+    assert "worse on new groups of the same source" in said[1]
+    assert "more groups can tell" in said[1]
+    assert of_rows(summary, "new rows") == "new groups"
+    given = make_summary(verdicts, has_given_splits=True)
+    assert (
+        "on these splits it is worse whatever the seeds, while new training rows are not covered"
+        in (what_the_words_mean(given)[0])
+    )
+    assert (of_rows(given, "these rows"), of_rows(given, "new rows")) == ("these splits", "new rows")
+    copies = make_summary(verdicts, unit="distinct rows", n_units=400)
+    assert "(about 8,300 distinct rows would show it for new rows)" in answer(copies)
+    assert what_the_words_mean(copies) == what_the_words_mean(make_summary(verdicts))
 
 
 def test_what_is_against_the_baseline_is_kept_apart() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from actlab.config import parse
+from actlab.data.layout import RowLayout
 from actlab.data.table import read_table
 from actlab.settings import ALPHA
 from actlab.verdict.paired_tests import corrected_resampled_t, holm
@@ -64,15 +65,15 @@ def fill(path: Path, config: str, settings: Sequence[str], n_repeats: int = N_RE
     for start in range(done + 1, n_repeats + 1, AT_ONCE):
         repeats = range(start, min(start + AT_ONCE, n_repeats + 1))
         errors = trained({0: [table]}, arms, repeats, how)[0]
-        scores = fold_scores(errors, table.n_rows, repeats)
+        scores = fold_scores(errors, table.layout, repeats)
         path.parent.mkdir(parents=True, exist_ok=True)
         scores.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.7g")
 
 
-def fold_scores(errors: dict[str, FloatArray], n_rows: int, repeats: Sequence[int]) -> pd.DataFrame:
+def fold_scores(errors: dict[str, FloatArray], layout: RowLayout, repeats: Sequence[int]) -> pd.DataFrame:
     """One row for each repeat and setting, from squared errors (R, n): its score, the root over all rows, and that of
     each fold."""
-    tests = {(split.repeat, split.fold): rows.test for split, rows in race_splits(0, n_rows, repeats, FOLDS).items()}
+    tests = {(split.repeat, split.fold): rows.test for split, rows in race_splits(0, layout, repeats, FOLDS).items()}
     rows = [
         (repeat, setting, *(math.sqrt(own[place][part].mean()) for part in [slice(None), *parts]))
         for place, repeat in enumerate(repeats)

@@ -123,7 +123,7 @@ class _Tables(TabularDataModule):
         self.rows = {
             Split(run * MOST_REPEATS + split.repeat, split.fold, variant): rows
             for run, variants in tables.items()
-            for split, rows in race_splits(run, variants[0].n_rows, repeats, how.folds).items()
+            for split, rows in race_splits(run, variants[0].layout, repeats, how.folds).items()
             for variant in range(len(variants))
         }
 
@@ -133,10 +133,10 @@ class _Tables(TabularDataModule):
                 self.data[split] = prepare(self.tables[split.repeat // MOST_REPEATS][split.inner], rows, self.settings)
 
 
-def race_splits(run: int, n_rows: int, repeats: Sequence[int], folds: int) -> dict[Split, SplitRows]:
+def race_splits(run: int, layout: RowLayout, repeats: Sequence[int], folds: int) -> dict[Split, SplitRows]:
     """Those of a race, one network a fold."""
     protocol = ProtocolSettings(folds, inner=1)
-    splits = make_splits(RowLayout(n_rows), protocol, derive_seed("calibration", run))
+    splits = make_splits(layout, protocol, derive_seed("calibration", run))
     return {split: splits[split] for split in splits_of(repeats, protocol)}
 
 

@@ -117,9 +117,13 @@ def lay_out(
     else:
         said += _keys_of_groups(path, features, settings)
     same, sentences = _copies(path, lines, features, target, fold, settings)
-    said += sentences
-    if same is not None:
-        groups, unit = (same, "distinct rows") if groups is None else (united(groups, same), unit)
+    if groups is not None and same is not None:
+        same = united(groups, same)
+        # copies may all be of one group anyway
+        sentences = sentences if same.max() < groups.max() else []
+    elif same is not None:
+        unit = "distinct rows"
+    groups, said = groups if same is None else same, said + sentences
     return RowLayout(len(features), groups, fold, unit=unit), said
 
 
