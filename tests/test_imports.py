@@ -22,7 +22,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"config"},
     ),
     "data": (
-        {"csv_file", "layout", "target"},
+        {"csv_file", "formats", "layout", "target"},
         {"columns", "splits"},
         {"table"},
         {"preprocessing"},

@@ -13,14 +13,20 @@ from actlab.errors import InputError
 Scaling = Literal["robust", "standard", "minmax"]
 TargetTransform = Literal["log", "none"]
 Schedule = Literal["constant", "cosine"]
+WrittenFormat = Literal["decimal_point", "decimal_comma", "day_first", "month_first"]
+# texts that mean "missing" where nothing else is said
+NA_VALUES = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
 
 if TYPE_CHECKING:
     ActivationNames = list[str]
     Names = list[str]
+    CellText = str
 else:
     # what may be written; settings hold a list
     ActivationNames = list[str] | Literal["all"]
     Names = list[str] | str
+    # of which YAML makes a number; settings hold a text
+    CellText = str | int | float
 
 # level of every test
 ALPHA = 0.05
@@ -56,7 +62,11 @@ class DataSettings:
         fold: Column with the outer test fold of each row; its values take the place of `compare.folds`.
         duplicates: Rows that are equal in all features are kept in one part of every split: `together`; `apart` splits
             them like any rows, and `auto` does where they are repeated measurements at most combinations of few values.
-        na_values: Cell texts that mean "missing". Everything else is a value.
+        na_values: Cell texts that mean "missing"; -999 is -999.0, too. In a column that is numbers or dates otherwise,
+            so do `?`, `-`, `.`, `n/a`, `None`, `NaT`, `<NA>` and `unknown`. Everything else is a value. By column,
+            each with a list, where they differ (`*`: all other columns).
+        formats: Column to how its numbers or dates are written, where it does not show: `decimal_point`,
+            `decimal_comma`, `day_first` or `month_first` (`*`: all other columns).
         target_transform: `log` trains on the natural logarithm and scores log-RMSE; `none` trains on the plain target
             and scores RMSE.
         scaling: `robust` (median and quartiles), `standard` (mean and standard deviation) or `minmax`.
@@ -70,11 +80,12 @@ class DataSettings:
     id: str | None = None
     categorical: list[str] = field(default_factory=list)
     numeric: list[str] = field(default_factory=list)
-    ordinal: dict[str, list[str]] = field(default_factory=dict)
+    ordinal: dict[str, list[CellText]] = field(default_factory=dict)
     groups: Names = field(default_factory=list)
     fold: str | None = None
     duplicates: Literal["auto", "together", "apart"] = "auto"
-    na_values: list[str] = field(default_factory=lambda: ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"])
+    na_values: list[CellText] | dict[str, list[CellText]] = field(default_factory=NA_VALUES.copy)
+    formats: dict[str, WrittenFormat] = field(default_factory=dict)
     target_transform: TargetTransform = "log"
     scaling: Scaling = "robust"
     log_skewed: bool = True
@@ -86,6 +97,20 @@ class DataSettings:
         if isinstance(written, str):
             object.__setattr__(self, "groups", [written])
         _require_at_least(1, "data", self, "batch_size")
+        ordinal = {name: list(map(str, texts)) for name, texts in self.ordinal.items()}
+        missing = self.na_values
+        by_column = (
+            {name: list(map(str, texts)) for name, texts in missing.items()} if isinstance(missing, dict) else None
+        )
+        object.__setattr__(self, "ordinal", ordinal)
+        object.__setattr__(self, "na_values", list(map(str, missing)) if by_column is None else by_column)
+
+    def na_values_of(self, column: str | None) -> list[str]:
+        """Of one column, or of all that have none of their own."""
+        if not isinstance(self.na_values, dict):
+            return self.na_values
+        others = self.na_values.get("*", NA_VALUES)
+        return others if column is None else self.na_values.get(column, others)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def check(settings: DataSettings) -> CheckReport:
         columns.append(_describe(settings.target, "target", "numeric", pd.Series(table.target)))
         n_inputs = fit_preprocessor(table.features, table.schema, np.arange(table.n_rows), settings).n_features
     for column in table.schema.columns:
-        kind = "date" if column.format == "iso_date" else column.kind
+        kind = "date" if column.format == "date" else column.kind
         columns.append(_describe(column.name, "feature", kind, table.features[column.name]))
     numeric = [c.name for c in columns if c.role == "feature" and c.kind == "numeric" and table.target is None]
     # those named like a target, then the last columns, where targets mostly stand

@@ -1,48 +1,57 @@
-"""One column of a CSV: from texts to numbers, days or categories, under a kind decided once on the training file.
+"""One column of a table: from cells to numbers, days or categories, under a kind decided once on the training file.
 
-All rules work on the distinct texts of a column, so their cost per row is a hash look-up. Files to predict on are read
-under the kinds stored in the `Schema`.
+Cells are texts of a file, or those of a frame, which are taken as they are. All rules work on the distinct texts of a
+column, so their cost per row is a hash look-up. Rows to predict on are read under the kinds stored in the `Schema`, in
+the way that their own file is written.
 """
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import cached_property, partial
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
+from functools import cached_property
+from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from actlab.data.csv_file import CsvFile, shown
+from actlab.data.formats import (
+    CLEARLY_POINT,
+    FIRST,
+    FORMATS,
+    MISSING_WORDS,
+    MOSTLY,
+    PLAIN,
+    SECONDS_PER_DAY,
+    WRITTEN,
+    Cells,
+    Evidence,
+    FileStyle,
+    Format,
+    Reading,
+    Texts,
+    days_of,
+    resolution,
+)
 from actlab.errors import InputError
 from actlab.run_files import jsonable
 
 Kind = Literal["numeric", "categorical", "ordinal"]
-Format = Literal["number", "decimal_comma", "iso_date"]
-# (n_rows,) cells of a column as the file holds them: Python's own texts, or an array of NumPy's variable-width ones
-Texts = Sequence[str] | np.ndarray
 
-PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-INFINITE = re.compile(r"([+-]?)inf(inity)?", re.IGNORECASE)
-# 1,234,567.8 or 1'234 or 1 234 (also with the no-break spaces that spreadsheets write)
-GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,'\u2019 \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d*)?", re.ASCII)
-# 1234,5 or 1.234,5 or 1.234.567
-DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(?:([.'\u2019 \u00a0\u202f])\d{3})(?:\2\d{3})*)(,\d+)?", re.ASCII)
-CURRENCY = re.compile(r"([+-]?)\s*(?:[$€£¥]|USD|EUR|GBP)?\s*(.*?)\s*(?:[$€£¥]|USD|EUR|GBP)?")
-ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
+# what former versions called a format
+FORMER: dict[str, Format] = {"iso_date": "date", "decimal_comma": "number"}
 OTHER_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d\d:\d\d(:\d\d)?)?", re.ASCII)
-# For each way to write a number: its patterns, and what of a text that matches is left out.
-WRITTEN = {"number": ((PLAIN, GROUPED), r"[^\d.eE+-]"), "decimal_comma": ((DECIMAL_COMMA,), r"[^\d,+-]")}
-# Longer texts are no numbers; the patterns need not be tried on them.
-MAX_NUMBER_LENGTH = 400
-SECONDS_PER_DAY = 86_400
-EXPECTED = {
-    "number": "a number",
-    "decimal_comma": "a number with a decimal comma, as in training,",
-    "iso_date": "a date like 2024-12-31",
-}
+LEADING_ZERO = re.compile(r"\n[ \t]*0\d+[ \t]*(?=\n)", re.ASCII)
+# integers beyond this differ from their float64
+MAX_CODE = 1 << 53
 N_SHOWN_LINES = 5
+# distinct texts that show whether a format is worth a try
+N_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,30 @@ class Column:
     Args:
         kind: Cells of a `numeric` one are float64 with NaN for missing; the others are text with None for missing.
         categories: Of an ordinal column, from lowest to highest; empty for the other kinds.
-        format: How a numeric column is written: `number`, `decimal_comma` (1.234,5) or `iso_date` (days since 1970).
+        format: How a numeric column is written: a `date` is in days since 1970-01-01 UTC, a `duration` in seconds, a
+            `percent` a hundredth. Of another column: whether its names are numbers (`code`) or `text`; `number` where a
+            former version read it.
+        unit: Of numbers what they are in, of durations the shape of their clock (`h:mm`), of dates their finest part
+            (`year`, `month`, `day`, `hour`, `minute`, `second`; empty where a former version read it).
+        written: `day_first` or `month_first`, and for numbers what the user stated; decides where a file does not.
+        na_values: Texts that mean "missing" in this column; those of the schema where None.
+        low, high: Of the training file's numbers; None where a former version read it.
+        had_missing: Whether the training file had missing cells.
     """
 
     name: str
     kind: Kind
     categories: tuple[str, ...] = ()
     format: Format = "number"
+    unit: str = ""
+    written: str = ""
+    na_values: tuple[str, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    had_missing: bool | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "format", FORMER.get(self.format, self.format))
         if self.kind not in get_args(Kind) or self.format not in get_args(Format):
             raise InputError(f"column {shown(self.name)} has an unknown kind or format: {self.kind}, {self.format}")
 
@@ -73,7 +97,7 @@ class Schema:
         columns: The features, in order.
         target: Name of the column to predict, if one was named.
         id: Name of the column that identifies rows, if there is one.
-        na_values: Cell texts that mean "missing"; an empty cell always does.
+        na_values: Cell texts that mean "missing", where a column has none of its own; an empty cell always does.
         dropped: Columns of the training file that are no features (constant or wholly missing).
     """
 
@@ -101,28 +125,61 @@ def tupled(state: dict[str, Any]) -> dict[str, Any]:
 class Numbers(NamedTuple):
     """One column read as numbers: (n_rows,) float64, NaN where a cell is missing or unreadable.
 
-    `unreadable` holds the positions of the cells that are neither missing nor a number, `formatted` that of the first
-    cell that is a number only without its currency sign or thousands separators.
+    Args:
+        unreadable: Positions of the cells that are neither missing nor in the format.
+        reading: Of the distinct texts.
+        formatted: Position of the first text that float() would not read the same.
+        word: Position of the first cell that is one of `MISSING_WORDS`.
+        doubt: Position of a cell of two readings of which nothing decides.
     """
 
     parsed: np.ndarray
     unreadable: np.ndarray
+    reading: Reading
     formatted: int | None = None
+    word: int | None = None
+    doubt: int | None = None
+
+
+class Distinct(NamedTuple):
+    """The different texts of a column, stripped and none missing, and the numbers that a frame holds beside them.
+
+    Args:
+        codes: (n_rows,) positions in `texts`; the last is none, for cells that are missing or no text.
+        given: (n_rows,) float64 of cells that are no text (days of dates, seconds of durations), NaN elsewhere; None
+            where all cells are texts or missing.
+        format: Of the given numbers; `code` of booleans.
+    """
+
+    codes: np.ndarray
+    texts: list[str]
+    given: np.ndarray | None = None
+    format: Format = "number"
 
 
 @dataclass(frozen=True)
 class RawColumn:
-    """One column as the file holds it: (n_rows,) texts and line numbers, and the texts that mean "missing"."""
+    """One column as its source holds it: (n_rows,) cells and line numbers, and the texts that mean "missing".
+
+    `empty` is the text that a frame's missing cell stands for.
+    """
 
     name: str
-    texts: Texts
+    cells: Texts | pd.Series
     lines: np.ndarray
     file: CsvFile
     missing: frozenset[str]
+    style: FileStyle = field(default_factory=FileStyle)
+    empty: str = ""
 
     @cached_property
     def numbers(self) -> Numbers:
-        return read_numbers(self.texts, self.missing)
+        """In the format that most cells are in; only plain numbers where none has nearly all."""
+        return _best_numbers(self)
+
+    @property
+    def texts(self) -> Texts:
+        return cell_texts(self.cells)
 
     @property
     def whole(self) -> str:
@@ -131,9 +188,13 @@ class RawColumn:
     def place(self, row: int) -> str:
         return f"{self.file.path}, line {self.lines[row]}, column {shown(self.name)}"
 
+    def shown(self, row: int) -> str:
+        cell = self.cells.iloc[row] if isinstance(self.cells, pd.Series) else self.cells[row]
+        return shown(str(cell).strip())
+
     def refusal(self, row: int, what: str) -> InputError:
-        cell = f"{self.place(row)}: {shown(self.texts[row])}"
-        return InputError(f"{cell} {what}; correct the cell, or leave it empty if the value is missing")
+        repair = "correct the cell, or leave it empty if the value is missing"
+        return InputError(f"{self.place(row)}: {self.shown(row)} {what}; {repair}")
 
     def line_list(self, is_meant: np.ndarray) -> str:
         """`line 3`, or `lines 3, 7 and 12 more`, of the rows that are meant."""
@@ -141,6 +202,77 @@ class RawColumn:
         first = ", ".join(map(str, lines[:N_SHOWN_LINES]))
         more = f" and {len(lines) - N_SHOWN_LINES} more" if len(lines) > N_SHOWN_LINES else ""
         return f"line{'s' if len(lines) > 1 else ''} {first}{more}"
+
+    @cached_property
+    def distinct(self) -> Distinct:
+        cells, given, format = self.cells, None, "number"
+        if isinstance(cells, pd.Series):
+            cells, given, format = _given(cells)
+        codes, texts = pd.factorize(np.array(cells, dtype=object))
+        texts = [text.strip() for text in texts]
+        is_kept = np.array([text not in self.missing for text in texts], dtype=bool)
+        # the place of a missing text, and of a cell that is none (code -1), is behind the last one
+        places = np.append(np.where(is_kept, np.cumsum(is_kept) - 1, is_kept.sum()), is_kept.sum())
+        kept = [text for text, is_one in zip(texts, is_kept, strict=True) if is_one]
+        return Distinct(places[codes], kept, given, format)
+
+
+def _given(series: pd.Series) -> tuple[np.ndarray, np.ndarray | None, Format]:
+    """The texts of a series (None for other cells), and its numbers with their format, as `Distinct` has them."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(object)
+    elif isinstance(series.dtype, pd.PeriodDtype):
+        series = series.dt.to_timestamp()
+    nothing = np.full(len(series), None)
+    if is_numeric_dtype(series) and series.dtype.kind != "c":
+        format: Format = "code" if is_bool_dtype(series) else "number"
+        return nothing, series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True), format
+    if series.dtype.kind == "M":
+        return nothing, days_of(pd.DatetimeIndex(series)), "date"
+    if series.dtype.kind == "m":
+        return nothing, series.dt.total_seconds().to_numpy(dtype=np.float64, copy=True), "duration"
+    return _given_cells(series.to_numpy(dtype=object, na_value=None, copy=True))
+
+
+def _given_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Format]:
+    """As `_given`, of Python's objects."""
+    found: dict[Format, list[int]] = {}
+    for row, cell in enumerate(cells):
+        if cell is not None and not isinstance(cell, str):
+            found.setdefault(_format_of(cell), []).append(row)
+    if not found:
+        return cells, None, "number"
+    format, rows = next(iter(found.items()))
+    if len(found) > 1 or format == "text":
+        # no rule for cells of several types: they are what they are called
+        return np.array([None if cell is None else str(cell) for cell in cells], dtype=object), None, "number"
+    given, values = np.full(len(cells), np.nan), cells[rows]
+    if format == "date":
+        given[rows] = days_of(pd.to_datetime(values, utc=True))
+    elif format == "duration":
+        given[rows] = pd.to_timedelta([str(v) if isinstance(v, time) else v for v in values]).total_seconds()
+    else:
+        given[rows] = values.astype(np.float64)
+    cells[rows] = None
+    return cells, given, format
+
+
+def _format_of(cell: object) -> Format:
+    if isinstance(cell, bool | np.bool_):
+        return "code"
+    kinds: tuple[tuple[Format, tuple[type, ...]], ...] = (
+        ("number", (Real, Decimal)),
+        ("date", (date, np.datetime64)),
+        ("duration", (timedelta, time, np.timedelta64)),
+    )
+    return next((format for format, types in kinds if isinstance(cell, types)), "text")
+
+
+def cell_texts(cells: Texts | pd.Series) -> Texts:
+    """The cells for messages and ids, empty where a frame has none."""
+    if not isinstance(cells, pd.Series):
+        return cells
+    return list(np.where(cells.isna(), "", cells.astype(str).to_numpy(dtype=object)))
 
 
 class ReadColumn(NamedTuple):
@@ -151,7 +283,7 @@ class ReadColumn(NamedTuple):
     warnings: list[str]
 
 
-def missing_texts(na_values: Sequence[str]) -> frozenset[str]:
+def missing_texts(na_values: Iterable[str]) -> frozenset[str]:
     """Texts that mean "missing": those of the settings, and an empty cell."""
     return frozenset({"", *(text.strip() for text in na_values)})
 
@@ -159,72 +291,69 @@ def missing_texts(na_values: Sequence[str]) -> frozenset[str]:
 def read_column(column: Column, raw: RawColumn) -> ReadColumn:
     """Read cells under a known kind; an `InputError` names a cell of a numeric column that is no finite number."""
     if column.kind != "numeric":
-        # a text that the user lists as a category is one, even if it means "missing" elsewhere (NA in BsmtQual)
-        return ReadColumn(column, read_categories(raw.texts, raw.missing - set(column.categories)), [])
-    numbers = read_numbers(raw.texts, raw.missing, column.format)
+        return ReadColumn(column, read_categories(column, raw), [])
+    numbers = read_numbers(raw, column.format, column.unit)
     if numbers.unreadable.size:
-        raise raw.refusal(int(numbers.unreadable[0]), f"is not {EXPECTED[column.format]}")
-    return numeric_column(column, raw, numbers.parsed, numbers.formatted)
+        comma = " with a decimal comma, as elsewhere in the column" if _is_comma(numbers) else ""
+        unit = f" in {column.unit}" if column.format == "number" and column.unit else ""
+        expected = FORMATS[column.format].expected
+        raise raw.refusal(int(numbers.unreadable[0]), f"is not {expected}{unit}{comma}")
+    return ReadColumn(column, numbers.parsed, _numeric_warnings(column.format, raw, numbers))
 
 
-def numeric_column(column: Column, raw: RawColumn, values: np.ndarray, formatted: int | None) -> ReadColumn:
-    """The column with its values, and a warning where the cell at `formatted` is a number only in its format. An
-    `InputError` names a cell that is infinite or too large for a float64."""
-    infinite = np.flatnonzero(np.isinf(values))
-    if infinite.size:
-        raise raw.refusal(int(infinite[0]), "is infinite")
-    if formatted is None:
-        return ReadColumn(column, values, [])
-    text, value = shown(raw.texts[formatted].strip()), f"{values[formatted]:.12g}"
-    if column.format == "iso_date":
-        warning = f"{raw.whole} holds dates; read as days since 1970-01-01 ({text} is {value})"
-    else:
-        comma = " with decimal comma" if column.format == "decimal_comma" else ""
-        warning = f"{raw.whole} holds numbers written as text{comma}; {text} is read as {value}"
-    return ReadColumn(column, values, [warning])
+def _is_comma(numbers: Numbers) -> bool:
+    return numbers.reading.written == WRITTEN["numbers"][1]
 
 
-def read_numbers(texts: Texts, missing: Collection[str], style: Format = "number") -> Numbers:
-    """Read (n_rows,) cell texts as float64; days since 1970-01-01 UTC for `iso_date`."""
-    if style == "number" and (plain := _plain_numbers(texts, missing)) is not None:
-        return Numbers(plain, np.empty(0, dtype=np.intp))
-    codes, distinct = _distinct(texts)
-    is_missing = np.array([text in missing for text in distinct], dtype=bool)
-    read = _days if style == "iso_date" else partial(_formatted_number, style=style)
-    # NaN where it is None
-    values = np.array([None if text in missing else read(text) for text in distinct], dtype=np.float64)
-    is_unreadable = np.isnan(values) & ~is_missing
-    is_plain = [style != "number" or bool(PLAIN.fullmatch(text) or INFINITE.fullmatch(text)) for text in distinct]
-    formatted = np.flatnonzero((~np.isnan(values) & ~np.array(is_plain, dtype=bool))[codes])
-    return Numbers(values[codes], np.flatnonzero(is_unreadable[codes]), int(formatted[0]) if formatted.size else None)
+def read_numbers(raw: RawColumn, format: Format, unit: str | None = None) -> Numbers:
+    """The cells in a format; `unit` is that of the training file, None while it is read itself."""
+    cells = raw.cells
+    if format == "number" and not isinstance(cells, pd.Series) and (plain := _plain_numbers(raw)) is not None:
+        return Numbers(plain, np.empty(0, dtype=np.intp), Reading("number", plain[:0], unit or ""))
+    codes, texts, given, given_format = raw.distinct
+    is_word = np.array([text.casefold() in MISSING_WORDS for text in texts], dtype=bool)
+    places = np.flatnonzero(~is_word)
+    counts = np.bincount(codes, minlength=len(texts) + 1)
+    kept = Cells(raw.name, [texts[place] for place in places], counts[:-1][~is_word], raw.style, unit)
+    reading = FORMATS[format].read(kept) if kept.texts else Reading(format, np.empty(0), unit or "")
+    # one more, for cells that are missing or no text
+    values, is_formatted = np.full(len(texts) + 1, np.nan), np.zeros(len(texts) + 1, dtype=bool)
+    values[places] = reading.parsed
+    is_formatted[places] = [
+        not np.isnan(value) and not (PLAIN.fullmatch(text) and float(text) == value)
+        for text, value in zip(kept.texts, reading.parsed.tolist(), strict=True)
+    ]
+    is_bad = np.append(np.isnan(values[:-1]) & ~is_word, False)[codes]
+    parsed = values[codes]
+    if given is not None:
+        if given_format == format or {given_format, format} <= {"number", "percent", "code"}:
+            parsed = np.where(np.isnan(given), parsed, given)
+        else:
+            is_bad |= ~np.isnan(given)
+    is_word_row = np.append(is_word, False)[codes]
+    if np.isnan(parsed).all():
+        # words alone are no numbers
+        is_bad |= is_word_row
+    doubt = None if reading.doubt is None else _first(codes == places[reading.doubt[0]])
+    parsed = _without(parsed, raw.missing) if format in ("number", "percent") else parsed
+    return Numbers(parsed, np.flatnonzero(is_bad), reading, _first(is_formatted[codes]), _first(is_word_row), doubt)
 
 
-def read_categories(texts: Texts, missing: Collection[str]) -> np.ndarray:
-    """Read (n_rows,) cell texts as an object array of category names, None where missing."""
-    codes, distinct = _distinct(texts)
-    names = [None if text in missing else category_name(text) for text in distinct]
-    return np.asarray(np.array(names, dtype=object)[codes])
+def _first(is_meant: np.ndarray) -> int | None:
+    return int(np.argmax(is_meant)) if is_meant.any() else None
 
 
-def category_name(text: str) -> str:
-    """The text itself; `3.0` becomes `3`, since a missing cell elsewhere turns integer codes into floats on export."""
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip())
+def _without(values: np.ndarray, missing: Collection[str]) -> np.ndarray:
+    """The numbers without those that mean "missing", such as -999."""
+    if numbers := [float(text) for text in missing if PLAIN.fullmatch(text)]:
+        values[np.isin(values, numbers)] = np.nan
+    return values
 
 
-def looks_like_dates(categories: Sequence[str]) -> bool:
-    """True when every name looks like a date in some order of day, month and year."""
-    return len(categories) > 0 and all(OTHER_DATE.fullmatch(name) for name in categories)
-
-
-def _distinct(texts: Texts) -> tuple[np.ndarray, list[str]]:
-    """The code of each cell, and the stripped texts that the codes stand for."""
-    codes, distinct = pd.factorize(np.array(texts, dtype=object))
-    return codes, [text.strip() for text in distinct]
-
-
-def _plain_numbers(texts: Texts, missing: Collection[str]) -> np.ndarray | None:
-    """The fast way: float() of every cell; None as soon as one cell needs a closer look."""
-    joined = "".join(texts)
+def _plain_numbers(raw: RawColumn) -> np.ndarray | None:
+    """The fast way: float() of every cell; None as soon as one cell, or the whole column, needs a closer look."""
+    texts, missing = raw.cells, raw.missing
+    joined = "\n".join(texts)
     if "_" in joined or not joined.isascii():  # float() takes 1_000 and digits of any script
         return None
     stand_in = dict.fromkeys(missing, "nan")
@@ -232,33 +361,218 @@ def _plain_numbers(texts: Texts, missing: Collection[str]) -> np.ndarray | None:
         values = np.array([float(stand_in.get(text, text)) for text in texts], dtype=np.float64)
     except ValueError:
         return None
-    is_missing = all(texts[i] in missing for i in np.flatnonzero(np.isnan(values)).tolist())
-    return values if is_missing else None
+    if not all(texts[i] in missing for i in np.flatnonzero(np.isnan(values)).tolist()):
+        return None
+    if (has_point := "." in joined) and CLEARLY_POINT.search(joined) is None:
+        return None
+    own = Evidence(FIRST) if has_point else Evidence()
+    return _without(values, missing) if raw.style.choose("numbers", raw.name, own) == FIRST else None
 
 
-def _formatted_number(text: str, style: Format) -> float | None:
-    if len(text) > MAX_NUMBER_LENGTH:
-        return None
-    if infinite := INFINITE.fullmatch(text):
-        return float(f"{infinite[1]}inf")
-    without_sign = CURRENCY.fullmatch(text)
-    if without_sign is None:
-        return None
-    sign, body = without_sign.groups()
-    if sign and body[:1] in ("+", "-"):
-        return None
-    patterns, left_out = WRITTEN[style]
-    if not any(pattern.fullmatch(body) for pattern in patterns):
-        return None
-    return float(sign + re.sub(left_out, "", body).replace(",", "."))
+def _best_numbers(raw: RawColumn) -> Numbers:
+    best = number = read_numbers(raw, "number")
+    if not number.unreadable.size:
+        return number
+    sample = Cells(raw.name, raw.distinct.texts[:N_TRIED], np.ones(len(raw.distinct.texts[:N_TRIED])), FileStyle())
+    for format in ("date", "duration"):
+        is_given = raw.distinct.format == format and raw.distinct.given is not None
+        if is_given or (sample.texts and sample.share(FORMATS[format].read(sample).parsed) > 0):
+            other = read_numbers(raw, format)
+            best = other if other.unreadable.size < best.unreadable.size else best
+    if best.unreadable.size and _share(best) <= MOSTLY:
+        # a few texts with a unit, such as 12a, do not make numbers of a column
+        return number if number.reading.unit == "" else read_numbers(raw, "number", "")
+    return best
 
 
-def _days(text: str) -> float | None:
-    """Days since 1970-01-01 UTC of an ISO 8601 date (UTC where it names no offset), None for anything else."""
-    if ISO_DATE.fullmatch(text) is None:
+def _share(numbers: Numbers) -> float:
+    """Of the cells that are not missing those that could be read."""
+    n_read = np.isfinite(numbers.parsed).sum()
+    return float(n_read / max(1, n_read + len(numbers.unreadable)))
+
+
+def infer_numeric(raw: RawColumn) -> ReadColumn | None:
+    """Read the cells in the one format that fits all of them; None when none does.
+
+    Raises:
+        InputError: a cell is infinite, or its column has two readings of which nothing decides.
+    """
+    numbers = raw.numbers
+    if numbers.unreadable.size:
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / SECONDS_PER_DAY
+    format, _, unit, written, _ = numbers.reading
+    warnings = _numeric_warnings(format, raw, numbers)
+    finite = numbers.parsed[~np.isnan(numbers.parsed)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
+    if format == "date":
+        unit = resolution(finite)
+    elif format == "number" and (sentinels := _sentinels(finite)):
+        warnings.append(
+            f"{raw.whole} holds {' and '.join(sentinels)}, far from all other numbers; if it means missing, add it to "
+            "data.na_values"
+        )
+    had_missing = finite.size < len(numbers.parsed)
+    if format != "date" and written not in raw.style.stated.values():
+        written = ""
+    column = Column(raw.name, "numeric", (), format, unit, written, None, low, high, had_missing)
+    return ReadColumn(column, numbers.parsed, warnings)
+
+
+def _sentinels(values: np.ndarray) -> list[str]:
+    """Numbers such as -999 and 99999 at an end of the values, farther from the next one than the others are spread."""
+    found = []
+    for end in {values.min(), values.max()} if values.size else set():
+        if re.fullmatch(r"-?9{2,}\.0|-1\.0", str(end)):
+            others = values[values != end]
+            is_far = others.size and np.abs(others - end).min() > np.ptp(others)
+            if is_far or (others.size and end < -1 and others.min() >= 0):
+                found.append(f"{end:.12g}")
+    return found
+
+
+def _numeric_warnings(format: Format, raw: RawColumn, numbers: Numbers) -> list[str]:
+    """What is unusual about numbers that are all readable. An `InputError` names a cell that is infinite or too large
+    for a float64, or one with two readings."""
+    if (row := numbers.doubt) is not None:
+        _, first, second = numbers.reading.doubt or (0, 0.0, 0.0)
+        raise InputError(
+            f"{raw.place(row)}: {raw.shown(row)} can be {_written_value(format, first)} or "
+            f"{_written_value(format, second)}, and neither the column nor the rest of the file decides; "
+            f"{raw.style.repair(format, raw.name)}"
+        )
+    infinite = np.flatnonzero(np.isinf(numbers.parsed))
+    if infinite.size:
+        raise raw.refusal(int(infinite[0]), "is infinite")
+    warnings = []
+    reading = numbers.reading
+    if (row := numbers.formatted) is not None:
+        value = numbers.parsed[row]
+        how = f", in {reading.unit}" if reading.unit and format == "number" else ""
+        how += " with decimal comma" if _is_comma(numbers) else ""
+        how += ", day first" if reading.written == "day_first" else ""
+        how += ", month first" if reading.written == "month_first" else ""
+        told = FORMATS[format].told.format(how=how, text=raw.shown(row), value=f"{value:.12g}")
+        warnings.append(f"{raw.whole} {told}")
+    if (row := numbers.word) is not None:
+        warnings.append(
+            f"{raw.place(row)}: {raw.shown(row)} is taken as missing, since the column is numbers or dates otherwise "
+            "(data.categorical keeps it as a text)"
+        )
+    return warnings
+
+
+def _written_value(format: Format, value: float) -> str:
+    if format == "date":
+        return str(np.datetime64(round(value * SECONDS_PER_DAY), "s")).removesuffix("T00:00:00")
+    return f"{value:.12g}" + (" seconds" if format == "duration" else "")
+
+
+def infer_column(raw: RawColumn, is_categorical: bool = False, is_numeric: bool = False) -> ReadColumn:
+    """Decide what a column is, numbers or categories, unless the settings say so, and read it.
+
+    Raises:
+        InputError: as `infer_numeric`, or it is to be numeric and a cell is no number.
+    """
+    warnings = []
+    dtype = raw.cells.dtype if isinstance(raw.cells, pd.Series) else None
+    is_declared = is_bool_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype)
+    if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered and not is_categorical:
+        column = ordinal_column(raw.name, [_name_of(cell) for cell in dtype.categories])
+        return ReadColumn(column, read_categories(column, raw), warnings)
+    if is_numeric or not (is_categorical or is_declared):
+        has_zeros = not is_numeric and _has_leading_zeros(raw.distinct.texts if dtype is not None else raw.cells)
+        if has_zeros:
+            warnings.append(
+                f"{raw.whole} holds whole numbers that begin with 0; treated as categories (data.numeric reads them "
+                "as numbers)"
+            )
+        elif (found := infer_numeric(raw)) is not None:
+            return found
+        elif is_numeric:
+            read_column(Column(raw.name, "numeric"), raw)  # raises, and names the first cell that is no number
+        else:
+            warnings += _mixed(raw)
+    names = [text for text in raw.distinct.texts if text.casefold() not in MISSING_WORDS]
+    is_code = all(map(PLAIN.fullmatch, names)) and not _has_leading_zeros(names)
+    column = Column(raw.name, "categorical", format="code" if is_code else "text")
+    values = read_categories(column, raw)
+    return ReadColumn(column, values, [*warnings, *_spelled_alike(raw, values)])
+
+
+def _has_leading_zeros(texts: Texts) -> bool:
+    joined = "\n".join(["", *texts, ""])
+    return "\n0" in joined and LEADING_ZERO.search(joined) is not None
+
+
+def _mixed(raw: RawColumn) -> list[str]:
+    """A warning where nearly all cells are in one format, or some are plain numbers."""
+    numbers, others = raw.numbers, raw.numbers.unreadable
+    n_read = int(np.isfinite(numbers.parsed).sum())
+    format = numbers.reading.format
+    if n_read == 0 or (format != "number" and _share(numbers) <= MOSTLY):
+        return []
+    what = {"number": "numbers", "percent": "percentages", "date": "dates"}.get(format, "spans of time")
+    return [
+        f"{raw.whole} mixes {n_read} {what} with {len(others)} other cells (first: {raw.shown(others[0])}, line "
+        f"{raw.lines[others[0]]}); treated as categories (if that text means missing, add it to data.na_values)"
+    ]
+
+
+def _spelled_alike(raw: RawColumn, values: np.ndarray) -> list[str]:
+    """A warning about the first two categories that differ in capital letters or spaces only."""
+    known: dict[str, str] = {}
+    for name in pd.unique(values[pd.notna(values)]):
+        other = known.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            both = f"{shown(other)} and {shown(name)}"
+            return [f"{raw.whole}: {both} are two categories; write them alike if they mean the same"]
+    return []
+
+
+def ordinal_column(name: str, categories: Sequence[str]) -> Column:
+    """An ordinal column with its categories, from lowest to highest."""
+    format: Format = "code" if all(map(PLAIN.fullmatch, categories)) else "text"
+    return Column(name, "ordinal", tuple(category_name(text, format) for text in categories), format)
+
+
+def read_categories(column: Column, raw: RawColumn) -> np.ndarray:
+    """Read the cells of a column as an (n_rows,) object array of category names, None where missing."""
+    # a text that the user lists as a category is one, even if it means "missing" elsewhere (NA in BsmtQual)
+    missing = raw.missing - set(column.categories)
+    cells = raw.cells
+    if isinstance(cells, pd.Series):
+        cells = [raw.empty if is_none else _name_of(cell) for cell, is_none in zip(cells, cells.isna(), strict=True)]
+    codes, distinct = pd.factorize(np.array(cells, dtype=object))
+    names = [None if (text := cell.strip()) in missing else category_name(text, column.format) for cell in distinct]
+    return np.asarray(np.array([*names, None], dtype=object)[codes])
+
+
+def looks_like_dates(categories: Sequence[str]) -> bool:
+    """True when every name looks like a date in some order of day, month and year."""
+    return len(categories) > 0 and all(OTHER_DATE.fullmatch(name) for name in categories)
+
+
+def category_name(text: str, format: Format = "text") -> str:
+    """The one name of a category that may be written in several ways.
+
+    `3.0` is `3`, since a missing cell elsewhere turns integer codes into floats on export, and where all names are
+    numbers 1e0 is 1 and 1.50 is 1.5. TRUE and true are True. Accents are part of their letter (Unicode's NFC).
+    """
+    text = re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip())
+    if format == "number":
+        return text
+    text = unicodedata.normalize("NFC", text)
+    if text.casefold() in ("true", "false"):
+        return text.capitalize()
+    if format == "code" and PLAIN.fullmatch(text) and abs(value := float(text)) < MAX_CODE:
+        return str(int(value)) if value.is_integer() else repr(value)
+    return text
+
+
+def _name_of(cell: object) -> str:
+    """The text that a file would hold of a frame's cell."""
+    if isinstance(cell, bool | np.bool_ | str):
+        return str(cell)
+    if isinstance(cell, Real | Decimal):
+        return category_name(str(cell), "code")
+    return str(cell).removesuffix(" 00:00:00")

@@ -8,29 +8,26 @@ file is one `InputError` that names file, line or column and the repair.
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from actlab.data.columns import (
-    PLAIN,
-    Column,
     RawColumn,
     ReadColumn,
     Schema,
-    Texts,
-    category_name,
+    cell_texts,
+    infer_column,
+    infer_numeric,
     looks_like_dates,
     missing_texts,
-    numeric_column,
-    read_categories,
+    ordinal_column,
     read_column,
-    read_numbers,
 )
 from actlab.data.csv_file import CsvFile, column_names, iterate_blocks, listed, open_csv, shown
+from actlab.data.formats import FileStyle, Texts
 from actlab.data.layout import RowLayout, lay_out, stays_feature
 from actlab.data.target import Target
 from actlab.errors import InputError
@@ -91,11 +88,15 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
         raise InputError("data.csv is not set; name a CSV file with --data.csv FILE")
     csv_file = open_csv(settings.csv)
     order = _check_settings(settings, csv_file)
-    raw = _read_raw(csv_file, settings.na_values)
+    raw = _read_raw(csv_file, settings)
     lines = next(iter(raw.values())).lines
     n_rows = len(lines)
     if settings.target is None and require_target:
-        numeric = [name for name, column in raw.items() if not column.numbers.unreadable.size]
+        numeric = [
+            name
+            for name, column in raw.items()
+            if not column.numbers.unreadable.size and column.numbers.reading.format != "date"
+        ]
         raise InputError(
             f"{csv_file.path}: no target is named; name the column to predict with --data.target NAME (numeric "
             f"columns: {listed(numeric, 20) or 'none'})"
@@ -120,8 +121,14 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
         raise InputError(f"{csv_file.path} has no feature column that varies, besides target and id; add one")
     if len(kept) > n_rows:
         warnings.append(f"{csv_file.path} has more feature columns ({len(kept)}) than rows ({n_rows})")
-    columns = tuple(read.column for read in kept)
-    schema = Schema(columns, settings.target, id_name, tuple(settings.na_values), (*dropped, *taken))
+    own_missing = settings.na_values if isinstance(settings.na_values, dict) else {}
+    columns = tuple(
+        replace(
+            read.column, na_values=tuple(own_missing[read.column.name]) if read.column.name in own_missing else None
+        )
+        for read in kept
+    )
+    schema = Schema(columns, settings.target, id_name, tuple(settings.na_values_of(None)), (*dropped, *taken))
     features = _frame(kept)
     layout, said = lay_out(str(csv_file.path), lines, features, target, of_rows, settings)
     return Table(features, target, ids, schema, (*warnings, *said), csv_file.sha256, layout)
@@ -140,11 +147,12 @@ def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Itera
         raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
     csv_file = open_csv(path)
     warnings = [*csv_file.warnings, *_compare_header(csv_file, schema)]
-    return _tables(csv_file, schema, iterate_blocks(csv_file, chunk_rows or sys.maxsize), warnings)
+    blocks = iterate_blocks(csv_file, chunk_rows or sys.maxsize)
+    return _tables(csv_file, schema, blocks, warnings, lambda: _cells_again(csv_file))
 
 
 def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
-    """The rows of a frame to predict on, read as `read_rows` reads its CSV, but numbers and ids are taken as they are.
+    """The rows of a frame to predict on: numbers, dates and booleans are taken as they are, texts as those of a file.
 
     A missing value is what `data.na_values` names first, so that NaN is the category NA where NA is one. Messages count
     the lines of the frame as in its CSV, the header first. Raises as `read_rows`.
@@ -155,7 +163,7 @@ def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
     if len(frame) == 0:
         raise InputError(f"{FRAME} has no row; add rows")
     series = {name: frame.iloc[:, place] for place, name in enumerate(names)}
-    return next(_tables(file, schema, [(series, np.arange(2, len(frame) + 2))], warnings))
+    return next(_tables(file, schema, [(series, np.arange(2, len(frame) + 2))], warnings, lambda: [series]))
 
 
 def _tables(
@@ -163,46 +171,31 @@ def _tables(
     schema: Schema,
     blocks: Iterable[tuple[Mapping[str, Texts | pd.Series], np.ndarray]],
     warnings: list[str],
+    cells_again: Callable[[], Iterable[Mapping[str, Texts | pd.Series]]],
 ) -> Iterator[Table]:
-    """Blocks of rows under a schema: by name the cells of a column, as texts or as a frame holds them, and lines."""
+    """Blocks of rows under a schema: by name the cells of a column, and lines. `cells_again` are those of the whole
+    file, which are looked at where a block alone does not tell how it is written."""
+    written = {column.name: column.written for column in schema.columns}
+    style = FileStyle(file.delimiter or None, cells_again, fallback=written, has_key=False)
     warned = set[str]()
     for cells, lines in blocks:
         columns = []
         for column in schema.columns:
-            read = _read_known(column, cells.get(column.name), lines, file, schema.na_values)
-            columns.append(read)
+            if (own := cells.get(column.name)) is None:
+                nothing = np.nan if column.kind == "numeric" else None
+                columns.append(ReadColumn(column, np.full(len(lines), nothing), []))
+                continue
+            na_values = schema.na_values if column.na_values is None else column.na_values
+            empty = next(iter(na_values), "")
+            raw = RawColumn(column.name, own, lines, file, missing_texts(na_values), style, empty)
+            columns.append(read := read_column(column, raw))
             if read.warnings and column.name not in warned:
                 warned.add(column.name)
                 warnings += read.warnings
         own_ids = None if schema.id is None else cells.get(schema.id)
-        ids = None if own_ids is None else _ids(schema.id, _texts(own_ids, ""))
+        ids = None if own_ids is None else _ids(schema.id, cell_texts(own_ids))
         yield Table(_frame(columns), None, ids, schema, tuple(warnings), file.sha256, RowLayout(len(lines)))
         warnings = []
-
-
-def _read_known(
-    column: Column, cells: Texts | pd.Series | None, lines: np.ndarray, file: CsvFile, na_values: Sequence[str]
-) -> ReadColumn:
-    """One column under its kind; all missing where there are no cells."""
-    is_number = column.kind == "numeric"
-    if cells is None:
-        return ReadColumn(column, np.full(len(lines), np.nan if is_number else None), [])
-    missing = missing_texts(na_values)
-    if is_number and isinstance(cells, pd.Series) and is_numeric_dtype(cells) and not is_bool_dtype(cells):
-        values = cells.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-        if not np.isinf(values).any():
-            # such as -999
-            values[np.isin(values, [float(text) for text in missing if PLAIN.fullmatch(text)])] = np.nan
-            return ReadColumn(column, values, [])
-    texts = _texts(cells, next(iter(na_values), ""))
-    return read_column(column, RawColumn(column.name, texts, lines, file, missing))
-
-
-def _texts(cells: Texts | pd.Series, missing: str) -> Texts:
-    """The texts of a file, or what it would hold of a column of a frame."""
-    if not isinstance(cells, pd.Series):
-        return cells
-    return list(np.where(cells.isna(), missing, cells.astype(str).to_numpy(dtype=object)))
 
 
 def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tuple[str, ...]]:
@@ -217,7 +210,12 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
         if name in roles and roles[name] != role and (roles[name], role) not in SHARED_ROLES:
             raise InputError(f"column {shown(name)} stands in {roles[name]} and in {role}; remove it from one")
         roles.setdefault(name, role)
-    order = {name: tuple(map(category_name, names)) for name, names in settings.ordinal.items()}
+    for key, by_column in (("na_values", settings.na_values), ("formats", settings.formats)):
+        for name in by_column if isinstance(by_column, dict) else ():
+            if name not in (*csv_file.names, "*"):
+                close = _similar(name, csv_file.names)
+                raise InputError(f"{csv_file.path} has no column {shown(name)} (data.{key}){close}")
+    order = {name: ordinal_column(name, names).categories for name, names in settings.ordinal.items()}
     for name, categories in order.items():
         if len(set(categories)) < max(2, len(categories)):
             rule = f"data.ordinal must list at least two categories of {shown(name)}, lowest first, none twice"
@@ -234,7 +232,13 @@ def _similar(name: str, names: Sequence[str]) -> str:
     return f"; its columns are {', '.join(shown(other) for other in names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
-def _read_raw(csv_file: CsvFile, na_values: Sequence[str]) -> dict[str, RawColumn]:
+def _cells_again(csv_file: CsvFile) -> Iterator[Mapping[str, Texts]]:
+    """The cells of a file once more."""
+    blocks = iterate_blocks(csv_file, max(1, BLOCK_CELLS // len(csv_file.names)))
+    return (block.texts for block in blocks)
+
+
+def _read_raw(csv_file: CsvFile, settings: DataSettings) -> dict[str, RawColumn]:
     """All columns of the file by their names. As NumPy's variable-width texts, of 16 bytes up to 15 characters: a list
     of Python's own takes 60 bytes a cell."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in csv_file.names}
@@ -243,15 +247,20 @@ def _read_raw(csv_file: CsvFile, na_values: Sequence[str]) -> dict[str, RawColum
         lines.append(block.lines)
         for name, texts in block.texts.items():
             parts[name].append(np.array(texts, dtype=np.dtypes.StringDType()))
-    file = (np.concatenate(lines), csv_file, missing_texts(na_values))
-    return {name: RawColumn(name, np.concatenate(parts.pop(name)), *file) for name in csv_file.names}
+    style = FileStyle(csv_file.delimiter, lambda: _cells_again(csv_file), stated=settings.formats)
+    file = (np.concatenate(lines), csv_file)
+    return {
+        name: RawColumn(name, np.concatenate(parts.pop(name)), *file, missing_texts(settings.na_values_of(name)), style)
+        for name in csv_file.names
+    }
 
 
 def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
     """Read the target, or say why nothing can be learned from it."""
-    found = _infer_numeric(raw)
-    if found is None or found.column.format == "iso_date":
-        bad = raw.numbers.unreadable
+    found = infer_numeric(raw)
+    if found is None or found.column.format == "date":
+        # where all are dates, the first of them
+        bad = raw.numbers.unreadable if found is None else np.flatnonzero(~np.isnan(found.parsed))
         raise InputError(
             f"{raw.place(bad[0])}: the target must be a number, got {shown(raw.texts[bad[0]])} (so in {len(bad)} "
             f"of {len(raw.texts)} rows); correct the cells, or name another column with --data.target"
@@ -327,7 +336,7 @@ def _read_features(
 def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Sequence[str]]) -> ReadColumn:
     """Decide the kind of one feature column and read it."""
     if raw.name in order:
-        read = read_column(Column(raw.name, "ordinal", tuple(order[raw.name])), raw)
+        read = read_column(ordinal_column(raw.name, order[raw.name]), raw)
         unknown = np.flatnonzero(pd.notna(read.parsed) & ~np.isin(read.parsed.astype(str), order[raw.name]))
         if unknown.size:
             raise InputError(
@@ -335,50 +344,20 @@ def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Se
                 f"data.ordinal ({', '.join(order[raw.name])}); add it there in its place"
             )
         return read
-    warnings = []
-    if raw.name not in settings.categorical:
-        if (found := _infer_numeric(raw)) is not None:
-            return found
-        if raw.name in settings.numeric:
-            read_column(Column(raw.name, "numeric"), raw)  # raises, and names the first cell that is no number
-        if n_numbers := int(np.isfinite(raw.numbers.parsed).sum()):
-            others = raw.numbers.unreadable
-            warnings.append(
-                f"{raw.whole} mixes {n_numbers} numbers with {len(others)} other cells (first: "
-                f"{shown(raw.texts[others[0]])}, line {raw.lines[others[0]]}); treated as categories (if that text "
-                "means missing, add it to data.na_values)"
+    read = infer_column(raw, raw.name in settings.categorical, raw.name in settings.numeric)
+    if read.column.kind == "categorical":
+        names = pd.unique(read.parsed[pd.notna(read.parsed)])
+        if len(names) > MAX_CATEGORIES:
+            read.warnings.append(
+                f"{raw.whole} has {len(names)} categories; the {MAX_CATEGORIES} most frequent ones of the training "
+                "rows get a column each, all others share one"
             )
-    values = read_categories(raw.texts, raw.missing)
-    names = pd.unique(values[pd.notna(values)])
-    if len(names) > MAX_CATEGORIES:
-        warnings.append(
-            f"{raw.whole} has {len(names)} categories; the {MAX_CATEGORIES} most frequent ones of the training "
-            "rows get a column each, all others share one"
-        )
-    if looks_like_dates(names.tolist()):
-        warnings.append(
-            f"{raw.whole} looks like dates ({shown(names[0])}); each is treated as a category of its own "
-            "(dates written as 2024-12-31 are read as numbers of days)"
-        )
-    return ReadColumn(Column(raw.name, "categorical"), values, warnings)
-
-
-def _infer_numeric(raw: RawColumn) -> ReadColumn | None:
-    """Read the cells in the one numeric format that fits all of them; None when none does. `1,234` is taken for 1.234
-    and not for 1234 in files separated by semicolons."""
-    numbers = raw.numbers
-    odd = int(numbers.unreadable[0]) if numbers.unreadable.size else numbers.formatted
-    if numbers.unreadable.size or (odd is not None and raw.file.delimiter == ";"):
-        assert odd is not None
-        for column in (Column(raw.name, "numeric", format=style) for style in ("decimal_comma", "iso_date")):
-            # the odd cell alone first: most columns that are no numbers are known by it
-            if not read_numbers([raw.texts[odd]], raw.missing, column.format).unreadable.size:
-                other = read_numbers(raw.texts, raw.missing, column.format)
-                if not other.unreadable.size:
-                    return numeric_column(column, raw, other.parsed, odd)
-    if numbers.unreadable.size:
-        return None
-    return numeric_column(Column(raw.name, "numeric"), raw, numbers.parsed, numbers.formatted)
+        if looks_like_dates(names.tolist()):
+            read.warnings.append(
+                f"{raw.whole} looks like dates ({shown(names[0])}); each is treated as a category of its own "
+                "(dates written as 2024-12-31 are read as numbers of days)"
+            )
+    return read
 
 
 def _frame(columns: Sequence[ReadColumn]) -> pd.DataFrame:

@@ -216,7 +216,7 @@ def to_onnx(ensemble: Ensemble) -> Any:
         "metric": ensemble.target.metric,
         "missing": json.dumps(["", *schema.na_values]),
         "columns": json.dumps({given: name for name, given in columns.inputs.items()}),
-        "dates": json.dumps([column.name for column in schema.columns if column.format == "iso_date"]),
+        "dates": json.dumps([column.name for column in schema.columns if column.format == "date"]),
         "config_hash": config_hash(plain(ensemble.config)),
         "versions": json.dumps(dict(ensemble.versions)),
     }
