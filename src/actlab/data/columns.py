@@ -296,7 +296,7 @@ def read_column(column: Column, raw: RawColumn) -> ReadColumn:
     if numbers.unreadable.size:
         comma = " with a decimal comma, as elsewhere in the column" if _is_comma(numbers) else ""
         unit = f" in {column.unit}" if column.format == "number" and column.unit else ""
-        expected = FORMATS[column.format].expected
+        expected = FORMATS[column.format].expected.format(unit=column.unit or "3:00:00")
         raise raw.refusal(int(numbers.unreadable[0]), f"is not {expected}{unit}{comma}")
     return ReadColumn(column, numbers.parsed, _numeric_warnings(column.format, raw, numbers))
 

@@ -482,7 +482,7 @@ FORMATS: dict[Format, CellFormat] = {
         "holds dates{how}; read as days since 1970-01-01 ({text} is {value})",
     ),
     "duration": CellFormat(
-        read_durations, "a span of time like 3:00:00", "holds spans of time; read as seconds ({text} is {value})"
+        read_durations, "a span of time in the shape of the training file ({unit})", "holds spans of time; read as seconds ({text} is {value})"
     ),
     "percent": CellFormat(read_numbers, "a percentage like 60%", "holds percentages; {text} is read as {value}"),
 }
