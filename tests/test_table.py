@@ -186,7 +186,7 @@ def test_a_comma_is_decimal_where_semicolons_separate(tmp_path: Path) -> None:
     ("cells", "words"),
     [
         (["1", "2", "x"], ["mixes 2 numbers with 1 other cells", "'x', line 4"]),
-        (["01/02/2024", "02/02/2024", "02/02/2024"], ["looks like dates"]),
+        (["01-02-24", "02-02-24", "02-02-24"], ["looks like dates"]),
         ([f"c{i}" for i in range(101)], ["101 categories", "100 most frequent"]),
     ],
 )

@@ -205,11 +205,14 @@ class RawColumn:
 
     @cached_property
     def distinct(self) -> Distinct:
-        cells, given, format = self.cells, None, "number"
-        if isinstance(cells, pd.Series):
-            cells, given, format = _given(cells)
-        codes, texts = pd.factorize(np.array(cells, dtype=object))
-        texts = [text.strip() for text in texts]
+        given: np.ndarray | None = None
+        format: Format = "number"
+        if isinstance(self.cells, pd.Series):
+            cells, given, format = _given(self.cells)
+        else:
+            cells = np.array(self.cells, dtype=object)
+        codes, distinct = pd.factorize(cells)
+        texts = [text.strip() for text in distinct]
         is_kept = np.array([text not in self.missing for text in texts], dtype=bool)
         # the place of a missing text, and of a cell that is none (code -1), is behind the last one
         places = np.append(np.where(is_kept, np.cumsum(is_kept) - 1, is_kept.sum()), is_kept.sum())
@@ -231,7 +234,9 @@ def _given(series: pd.Series) -> tuple[np.ndarray, np.ndarray | None, Format]:
         return nothing, days_of(pd.DatetimeIndex(series)), "date"
     if series.dtype.kind == "m":
         return nothing, series.dt.total_seconds().to_numpy(dtype=np.float64, copy=True), "duration"
-    return _given_cells(series.to_numpy(dtype=object, na_value=None, copy=True))
+    cells = series.to_numpy(dtype=object, copy=True)
+    cells[series.isna().to_numpy()] = None
+    return _given_cells(cells)
 
 
 def _given_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Format]:
@@ -446,12 +451,12 @@ def _numeric_warnings(format: Format, raw: RawColumn, numbers: Numbers) -> list[
     warnings = []
     reading = numbers.reading
     if (row := numbers.formatted) is not None:
-        value = numbers.parsed[row]
+        value = _written_value(format, numbers.parsed[row])
+        value = f"{numbers.parsed[row]:.12g}" if repr(value) == raw.shown(row) else value
         how = f", in {reading.unit}" if reading.unit and format == "number" else ""
         how += " with decimal comma" if _is_comma(numbers) else ""
-        how += ", day first" if reading.written == "day_first" else ""
-        how += ", month first" if reading.written == "month_first" else ""
-        told = FORMATS[format].told.format(how=how, text=raw.shown(row), value=f"{value:.12g}")
+        how += f", {reading.written.replace('_', ' ')}" if format == "date" and reading.written else ""
+        told = FORMATS[format].told.format(how=how, text=raw.shown(row), value=value)
         warnings.append(f"{raw.whole} {told}")
     if (row := numbers.word) is not None:
         warnings.append(
@@ -473,14 +478,17 @@ def infer_column(raw: RawColumn, is_categorical: bool = False, is_numeric: bool 
     Raises:
         InputError: as `infer_numeric`, or it is to be numeric and a cell is no number.
     """
-    warnings = []
+    warnings: list[str] = []
     dtype = raw.cells.dtype if isinstance(raw.cells, pd.Series) else None
-    is_declared = is_bool_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype)
+    is_bool = raw.distinct.format == "code" if isinstance(raw.cells, pd.Series) else False
+    is_declared = is_bool or isinstance(dtype, pd.CategoricalDtype)
     if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered and not is_categorical:
         column = ordinal_column(raw.name, [_name_of(cell) for cell in dtype.categories])
         return ReadColumn(column, read_categories(column, raw), warnings)
     if is_numeric or not (is_categorical or is_declared):
-        has_zeros = not is_numeric and _has_leading_zeros(raw.distinct.texts if dtype is not None else raw.cells)
+        has_zeros = not is_numeric and _has_leading_zeros(
+            raw.distinct.texts if isinstance(raw.cells, pd.Series) else raw.cells
+        )
         if has_zeros:
             warnings.append(
                 f"{raw.whole} holds whole numbers that begin with 0; treated as categories (data.numeric reads them "
@@ -493,7 +501,7 @@ def infer_column(raw: RawColumn, is_categorical: bool = False, is_numeric: bool 
         else:
             warnings += _mixed(raw)
     names = [text for text in raw.distinct.texts if text.casefold() not in MISSING_WORDS]
-    is_code = all(map(PLAIN.fullmatch, names)) and not _has_leading_zeros(names)
+    is_code = not is_bool and all(map(PLAIN.fullmatch, names)) and not _has_leading_zeros(names)
     column = Column(raw.name, "categorical", format="code" if is_code else "text")
     values = read_categories(column, raw)
     return ReadColumn(column, values, [*warnings, *_spelled_alike(raw, values)])

@@ -58,10 +58,10 @@ _SAME_CURRENCY = {
     "Rs": "\u20b9",
 }
 _NUMBER = re.compile(
-    rf"(?P<open>\()?\s*(?P<sign>[+\u2212-])?\s*(?P<before>{_CURRENCY})?\s*(?P<inner>[+\u2212-])?\s*"
-    rf"(?P<digits>[.,]?[0-9](?:[0-9.,{_MARKS}]*[0-9])?[.,]?(?:[eE][+-]?[0-9]+)?)\s*"
+    rf"(?P<open>\()?\s*(?P<sign>[+\u2212-])?\s*(?P<before>{_CURRENCY})?\s*(?P<inner>[(+\u2212-])?\s*"
+    rf"(?P<digits>[.,]?[0-9](?:[0-9.,{_MARKS}]*[0-9])?[.,]?(?:[eE][+-]?[0-9]+)?)\s*(?P<behind>[)\u2212-])?\s*"
     rf"(?P<after>(?:[^\W\d_]|[%\u2030\u00b0\"'\u2032\u2033{_SIGNS}])[^0-9,;:()+\u2212-]{{0,19}}[23]?)?\s*"
-    r"(?P<trailing>[\u2212-])?\s*(?P<close>\))?"
+    r"(?P<last>[)\u2212-]|[\u2212-]\))?"
 )
 _INFINITE = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
 
@@ -207,7 +207,7 @@ class FileStyle:
         for block in self.blocks():
             for name, cells in block.items():
                 texts = [text for text in _some_texts(cells) if text.casefold() not in MISSING_WORDS]
-                for topic, evidence_of in (("numbers", number_evidence), ("dates", date_evidence)):
+                for topic, evidence_of in EVIDENCE.items():
                     known = found[topic].get(name, Evidence())
                     if known.allowed in (FIRST, SECOND):
                         continue
@@ -248,13 +248,13 @@ def number_of(text: str) -> Number | None:
         return Number("", "inf", -1 if infinite[1] == "-" else 1, BOTH)
     if (found := _NUMBER.fullmatch(text)) is None:
         return None
-    signs = [sign for sign in found.group("open", "sign", "inner", "trailing") if sign]
+    around = "".join(mark for mark in found.group("open", "sign", "inner", "behind", "last") if mark)
     first, second = (bool(pattern.fullmatch(found["digits"])) for pattern in _BY_READING)
-    if len(signs) > 1 or bool(found["open"]) != bool(found["close"]) or not (first or second):
+    if not (around in ("", "+", "-", "\u2212", "()") and (first or second)):
         return None
     units = [(unit or "").strip().removesuffix(".") for unit in found.group("before", "after")]
     unit = " ".join(dict.fromkeys(_SAME_CURRENCY.get(unit, unit) for unit in units if unit))
-    return Number(unit, found["digits"], -1 if signs and signs[0] != "+" else 1, first * FIRST + second * SECOND)
+    return Number(unit, found["digits"], 1 if around in ("", "+") else -1, first * FIRST + second * SECOND)
 
 
 def number_evidence(texts: Sequence[str]) -> Evidence | None:
@@ -459,6 +459,12 @@ def _span_of(text: str) -> tuple[str | None, str]:
     return None, ""
 
 
+EVIDENCE: dict[Topic, Callable[[Sequence[str]], Evidence | None]] = {
+    "numbers": number_evidence,
+    "dates": date_evidence,
+}
+
+
 class CellFormat(NamedTuple):
     """One way to write the cells of a numeric column.
 
@@ -482,7 +488,9 @@ FORMATS: dict[Format, CellFormat] = {
         "holds dates{how}; read as days since 1970-01-01 ({text} is {value})",
     ),
     "duration": CellFormat(
-        read_durations, "a span of time in the shape of the training file ({unit})", "holds spans of time; read as seconds ({text} is {value})"
+        read_durations,
+        "a span of time in the shape of the training file ({unit})",
+        "holds spans of time; {text} is read as {value}",
     ),
     "percent": CellFormat(read_numbers, "a percentage like 60%", "holds percentages; {text} is read as {value}"),
 }

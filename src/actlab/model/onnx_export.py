@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from actlab import __version__, activations
 from actlab.activations import Activation
-from actlab.data.columns import PLAIN
+from actlab.data.formats import PLAIN
 from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actlab.data.columns import PLAIN
 from actlab.data.csv_file import count_lines, listed, shown
+from actlab.data.formats import PLAIN
 from actlab.data.table import Table, frame_rows, read_rows
 from actlab.model.ensemble import Ensemble, load
 from actlab.model.intervals import check_level, prediction_interval
