@@ -3,6 +3,7 @@
 import datetime as dt
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -123,6 +124,19 @@ def test_a_number_that_means_missing_is_compared_as_a_number() -> None:
     assert (read.column.low, read.column.high, read.column.had_missing) == (1, 2, True)
     frame = read_column(read.column, raw(pd.Series([-999, 3]), ["-999"]))
     np.testing.assert_array_equal(frame.parsed, [np.nan, 3])
+
+
+def test_dates_that_do_not_tell_are_read_as_in_training_and_said() -> None:
+    column = infer_column(raw(["31/01/2024", "01/02/2024"])).column
+    assert column.written == "day_first"
+    own = FileStyle(",", lambda: [{"x": ["03/02/2024"]}], fallback={"x": column.written}, has_key=False)
+    new = replace(raw(["03/02/2024"]), style=own)
+    _, parsed, warnings = read_column(column, new)
+    assert parsed.tolist() == [(dt.date(2024, 2, 3) - dt.date(1970, 1, 1)).days]
+    assert "day first as in training, since this file does not tell" in warnings[0]
+    # a file that tells is read in its own order
+    own = FileStyle(",", lambda: [{"x": ["03/02/2024"], "y": ["01/31/2024"]}], fallback={"x": column.written})
+    assert read_column(column, replace(new, style=own)).parsed[0] == (dt.date(2024, 3, 2) - dt.date(1970, 1, 1)).days
 
 
 def test_leading_zeros_mean_a_category() -> None:

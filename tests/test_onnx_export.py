@@ -16,6 +16,7 @@ from torch import nn
 from actlab import activations
 from actlab.activations import ACTIVATIONS, Activation
 from actlab.data.columns import Column
+from actlab.data.layout import RowLayout
 from actlab.data.table import Table, frame_rows, read_rows, read_table
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, save
@@ -241,6 +242,7 @@ def test_many_categories_of_any_spelling_are_found_by_patterns(tmp_path: Path) -
     table = replace(only(houses(), "categorical"), features=pd.DataFrame({"name": names}))
     columns = (Column("name", "categorical"),)
     table = replace(table, schema=replace(table.schema, columns=columns), target=np.exp(np.arange(600) / 100))
+    table = replace(table, layout=RowLayout(600))
     ensemble = make_ensemble(table)
     padded = table.features.assign(name=[f"  {name}\u00a0" for name in names])
     np.testing.assert_allclose(run(ensemble, padded), ensemble.predict(table.features), rtol=1e-5)

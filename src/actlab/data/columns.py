@@ -107,6 +107,10 @@ class Schema:
     na_values: tuple[str, ...]
     dropped: tuple[str, ...] = ()
 
+    def missing(self, column: Column) -> tuple[str, ...]:
+        """The texts that mean "missing" in one column, beside an empty cell."""
+        return self.na_values if column.na_values is None else column.na_values
+
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts and text only: `from_dict` restores an equal schema."""
         return dict(jsonable(asdict(self)))
@@ -331,7 +335,7 @@ def read_numbers(raw: RawColumn, format: Format, unit: str | None = None) -> Num
     is_bad = np.append(np.isnan(values[:-1]) & ~is_word, False)[codes]
     parsed = values[codes]
     if given is not None:
-        if given_format == format or {given_format, format} <= {"number", "percent", "code"}:
+        if given_format == format or {given_format, format} <= {"number", "percent"}:
             parsed = np.where(np.isnan(given), parsed, given)
         else:
             is_bad |= ~np.isnan(given)
@@ -448,20 +452,22 @@ def _numeric_warnings(format: Format, raw: RawColumn, numbers: Numbers) -> list[
     infinite = np.flatnonzero(np.isinf(numbers.parsed))
     if infinite.size:
         raise raw.refusal(int(infinite[0]), "is infinite")
-    warnings = []
-    reading = numbers.reading
-    if (row := numbers.formatted) is not None:
+    warnings, reading = [], numbers.reading
+    # dates and the like are said of the training file alone
+    is_news = raw.style.has_key or format == "number" or raw.name in raw.style.fell_back
+    if (row := numbers.formatted) is not None and is_news:
         value = _written_value(format, numbers.parsed[row])
         value = f"{numbers.parsed[row]:.12g}" if repr(value) == raw.shown(row) else value
         how = f", in {reading.unit}" if reading.unit and format == "number" else ""
         how += " with decimal comma" if _is_comma(numbers) else ""
         how += f", {reading.written.replace('_', ' ')}" if format == "date" and reading.written else ""
+        how += " as in training, since this file does not tell" if raw.name in raw.style.fell_back else ""
         told = FORMATS[format].told.format(how=how, text=raw.shown(row), value=value)
         warnings.append(f"{raw.whole} {told}")
     if (row := numbers.word) is not None:
         warnings.append(
-            f"{raw.place(row)}: {raw.shown(row)} is taken as missing, since the column is numbers or dates otherwise "
-            "(data.categorical keeps it as a text)"
+            f"{raw.place(row)}: {raw.shown(row)} is taken as missing, since the column is numbers or dates otherwise"
+            f"{' (data.categorical keeps it as a text)' * raw.style.has_key}"
         )
     return warnings
 

@@ -139,6 +139,7 @@ class FileStyle:
         stated: What the user says of columns (`*`: of all others), one of `WRITTEN`; it decides before all else.
         fallback: What decides where nothing else does.
         has_key: Whether the user can state it: `data.formats` is about the training file.
+        fell_back: Columns that `fallback` decided.
     """
 
     delimiter: str | None = None
@@ -147,6 +148,7 @@ class FileStyle:
     fallback: Mapping[str, str] = field(default_factory=dict)
     has_key: bool = True
     decided: dict[tuple[Topic, str], int] = field(default_factory=dict)
+    fell_back: set[str] = field(default_factory=set)
 
     def choose(self, topic: Topic, name: str, own: Evidence) -> int:
         """The bit of the reading of a column, given what some of its texts say; 0 where nothing decides."""
@@ -155,7 +157,9 @@ class FileStyle:
         if not known and own.allowed in (FIRST, SECOND):
             known = own.allowed
         if not known and own.allowed and own.marks:
-            known = self._from_the_file(topic, name) or self._said(topic, self.fallback.get(name))
+            known = self._from_the_file(topic, name)
+            if not known and (known := self._said(topic, self.fallback.get(name))):
+                self.fell_back.add(name)
             if not known:
                 return 0
         if known:

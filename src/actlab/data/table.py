@@ -185,7 +185,7 @@ def _tables(
                 nothing = np.nan if column.kind == "numeric" else None
                 columns.append(ReadColumn(column, np.full(len(lines), nothing), []))
                 continue
-            na_values = schema.na_values if column.na_values is None else column.na_values
+            na_values = schema.missing(column)
             empty = next(iter(na_values), "")
             raw = RawColumn(column.name, own, lines, file, missing_texts(na_values), style, empty)
             columns.append(read := read_column(column, raw))

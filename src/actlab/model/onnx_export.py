@@ -16,6 +16,7 @@ import importlib
 import json
 import logging
 import re
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ from torch import Tensor, nn
 
 from actlab import __version__, activations
 from actlab.activations import Activation
-from actlab.data.formats import PLAIN
+from actlab.data.columns import Column
+from actlab.data.formats import PLAIN, Format
 from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
@@ -246,24 +248,26 @@ class Columns:
             if isinstance(rule, CategoryRule):
                 known.setdefault(rule.name, set()).update(rule.categories)
         self.categories = {name: tuple(sorted(texts)) for name, texts in known.items()}
-        numbers, missing = [], ensemble.schema.na_values
-        for column in ensemble.schema.columns:
-            given = self.inputs[column.name]
+        numbers, schema = [], ensemble.schema
+        for column in schema.columns:
+            given, missing = self.inputs[column.name], schema.missing(column)
             if column.kind == "numeric":
                 numbers.append(_present(graph, given, missing))
             elif column.kind == "ordinal":
                 # NaN for what is none of its categories
                 ranks = graph.constant(np.array([*range(len(column.categories)), np.nan, np.nan]))
-                numbers.append(graph.add("Gather", ranks, _code(graph, given, column.categories, missing)))
+                numbers.append(graph.add("Gather", ranks, _code(graph, given, column, column.categories, missing)))
         self.shared = []
         if numbers:
             # (N, n) float64, NaN where missing; log1p of what is positive in it; booleans
             self.x = graph.add("Clip", graph.add("Concat", *numbers, axis=1), graph.double(-HUGE), graph.double(HUGE))
             self.log, self.is_missing = _log1p(graph, self.x), graph.add("IsNaN", self.x)
             self.shared.append(graph.add("Cast", self.is_missing, to=graph.type("FLOAT")))
+        columns_by_name = {column.name: column for column in schema.columns}
         for name, texts in self.categories.items():
             identity = graph.constant(np.eye(len(texts) + 2, dtype=np.float32))
-            code = _code(graph, self.inputs[name], texts, missing)
+            column = columns_by_name[name]
+            code = _code(graph, self.inputs[name], column, texts, schema.missing(column))
             flat = graph.add("Reshape", code, graph.constant(np.array([-1])))
             self.shared.append(graph.add("Gather", identity, flat))
 
@@ -316,7 +320,7 @@ def _present(graph: Graph, name: str, missing: Sequence[str]) -> str:
     return name
 
 
-def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str]) -> str:
+def _code(graph: Graph, name: str, column: Column, known: Sequence[str], missing: Sequence[str]) -> str:
     """(N, 1) int64: the position in `known`, then one number for missing texts, then one for all others.
 
     A cell that is none of the texts as it stands may be one of them written otherwise. Then bit b of its number, from
@@ -331,7 +335,7 @@ def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str])
     cell = graph.add("Where", is_other, name, graph.constant(np.array("", dtype=object)))
     number = graph.constant(np.array(0))
     for bit in range((len(known) + 1).bit_length()):
-        own = [_written(text) for text, code in codes.items() if (code + 1) >> bit & 1]
+        own = [_written(text, column.format) for text, code in codes.items() if (code + 1) >> bit & 1]
         while own:
             lengths = np.cumsum([len(pattern) + 1 for pattern in own])
             n = max(1, int(np.searchsorted(lengths, PATTERN_LENGTH)))
@@ -346,9 +350,17 @@ def _code(graph: Graph, name: str, known: Sequence[str], missing: Sequence[str])
     return graph.add("Where", is_other, other, exact)
 
 
-def _written(text: str) -> str:
-    """A pattern of the texts that `category_name` takes for this one."""
-    return re.escape(text) + (r"(?:\.0+)?" if re.fullmatch(r"[+-]?\d+", text, re.ASCII) else "")
+def _written(text: str, format: Format) -> str:
+    """A pattern of the texts that `category_name` takes for this one, but for powers of ten in numbers."""
+    if format == "number":
+        return re.escape(text) + (r"(?:\.0+)?" if re.fullmatch(r"[+-]?\d+", text, re.ASCII) else "")
+    if text in ("True", "False"):
+        return f"(?i:{text})"
+    if format == "code" and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", text, re.ASCII):
+        sign = "" if text.startswith("-") else r"\+?"
+        return sign + re.escape(text) + ("0*" if "." in text else r"(?:\.0*)?") + "(?:[eE][+-]?0+)?"
+    whole = r"(?:\.0+)?" if re.fullmatch(r"[+-]?\d+", text, re.ASCII) else ""
+    return "|".join({re.escape(unicodedata.normalize(form, text)) + whole: None for form in ("NFC", "NFD")})
 
 
 def _log1p(graph: Graph, x: str) -> str:
