@@ -21,12 +21,12 @@ Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Unit = Literal["rows", "distinct rows", "groups"]
 
-# Named like the key of groups, or so many values that a category has at most so many rows on average.
+# Named like the key of groups, or a text with so many values that each has at most so many rows on average.
 KEY_NAME = re.compile(
     r"(?i:(.*[_ ])?(id|person|subject|patient|participant|student|user|customer|client|household|family|player|site))"
     r"|.*[a-z]I[dD]"
 )
-ROWS_OF_KEY = 20
+FEWEST_KEYS, ROWS_OF_KEY = 10, 20
 # Rows are repeated measurements where no more than this share of them is different, and that is at least this share of
 # all combinations of the columns' values.
 MOST_DIFFERENT, LEAST_FILLED = 0.75, 0.5
@@ -186,7 +186,8 @@ def _keys_of_groups(path: str, features: pd.DataFrame, settings: DataSettings) -
         if not is_text and not (is_named and not (cells % 1).any()):
             continue
         n = cells.nunique()
-        if 2 < n <= len(cells) / 2 and (is_named or n * ROWS_OF_KEY > len(features)):
+        is_many = n >= FEWEST_KEYS and n * ROWS_OF_KEY > len(features)
+        if 2 < n <= len(cells) / 2 and (is_named or is_many):
             said.append(
                 f"{path}, column {name!r} looks like the key of groups of rows ({n} values in {len(features)} rows); "
                 f"if new rows will be of others, say so with --data.groups {name!r}, for scores are too good else"
