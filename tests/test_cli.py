@@ -103,7 +103,10 @@ def test_fit_then_test_then_predict(small_csv: str, tmp_path: Path) -> None:
     assert "--overwrite" in refused.stderr
     with_intervals = actlab("predict", "--config", str(config), "--overwrite", "--interval", "0.8")
     assert with_intervals.returncode == 0, with_intervals.stderr
+    assert "lower and upper are empty in 1 row with cells that training never had" in with_intervals.stderr
     interval = pd.read_csv(output)
+    assert interval.lower.isna().tolist() == interval.upper.isna().tolist() == [True] + [False] * (len(frame) - 1)
+    interval = interval[1:]
     assert (interval.lower < interval.prediction).all()
     assert (interval.prediction < interval.upper).all()
 

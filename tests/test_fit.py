@@ -1,15 +1,19 @@
 """`actlab fit`, `validate` and `test` where they differ from a comparison."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from actlab.cli import dispatch
 from actlab.config import Configuration
 from actlab.errors import InputError
+from actlab.model.ensemble import load, save
+from actlab.model.prediction import predict_rows
 from actlab.runs.fit import fit, score
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
@@ -44,14 +48,89 @@ def test_a_checkpoint_with_a_class_of_ones_own_is_scored_where_its_code_is_allow
         assert capsys.readouterr().out.startswith("log_rmse ")
 
 
-def test_another_csv_is_scored_on_the_scale_of_the_checkpoint(
-    small_csv: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def codes(tmp_path: Path) -> tuple[str, pd.DataFrame]:
+    """A trained checkpoint of a table with integer codes, a grade that is rarely a letter, and a constant price unit;
+    and new rows without that letter, of one grade and one unit."""
+    rng, n = np.random.default_rng(5), 150
+    zone, area = rng.choice([101, 205, 412], n), rng.normal(size=n)
+    grade = np.array(["A", "A", *rng.choice(["2", "3"], n - 2)])
+    price = np.exp(0.3 * area + (zone == 412) - (grade == "3"))
+    frame = pd.DataFrame({"area": area, "zone": zone, "grade": grade, "price": price})
+    frame[:100].to_csv(tmp_path / "train.csv", index=False)
+    settings = configuration(str(tmp_path / "train.csv"), tmp_path, "relu")
+    run = fit(replace(settings, data=replace(settings.data, categorical=["zone"])))
+    new = frame[100:][frame.grade[100:] == "2"]
+    new.to_csv(tmp_path / "new.csv", index=False)
+    return str(run.checkpoint), new
+
+
+def test_another_csv_is_read_and_scored_as_predict_reads_it(
+    codes: tuple[str, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ckpt = str(fit(configuration(small_csv, tmp_path, "relu")).checkpoint)
-    frame = pd.read_csv(small_csv)
-    frame[::-1].to_csv(tmp_path / "other.csv", index=False)
-    other = DataSettings(str(tmp_path / "other.csv"), "price")
-    plain = replace(other, target_transform="none")
-    scores = [score(Configuration(data=data, ckpt_path=ckpt), "test") for data in (other, plain)]
-    assert scores[0] == scores[1]
-    assert capsys.readouterr().out.count("\nlog_rmse ") == 2
+    """By hand, from what `predict` gives: `zone` stays a code, a grade that is a number stays a category."""
+    ckpt, new = codes
+    predicted = predict_rows(ckpt, new.drop(columns="price")).prediction
+    expected = np.sqrt(np.mean((np.log(new.price.to_numpy()) - np.log(predicted.to_numpy())) ** 2))
+    capsys.readouterr()
+    for part in ("test", "validate"):
+        assert dispatch([part, "--ckpt_path", ckpt, "--data.csv", str(tmp_path / "new.csv")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" on ")[0] for line in said] == [f"log_rmse {expected:.4f}"] * 2
+    plain = Configuration(data=DataSettings(str(tmp_path / "new.csv")), ckpt_path=ckpt)
+    np.testing.assert_allclose(score(plain, "test"), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("target_transform", "none"), ("categorical", ["grade"]), ("target", "area"), ("na_values", ["?"])],
+)
+def test_settings_that_contradict_the_checkpoint_are_refused(
+    codes: tuple[str, pd.DataFrame], tmp_path: Path, key: str, value: object
+) -> None:
+    other = replace(DataSettings(str(tmp_path / "new.csv"), "price"), **{key: value})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"data\.{key}=.* is not what the checkpoint was trained with, .*leave"):
+        score(Configuration(data=other, ckpt_path=codes[0]), "test")
+
+
+def test_settings_of_training_may_be_said_again(codes: tuple[str, pd.DataFrame], tmp_path: Path) -> None:
+    again = DataSettings(str(tmp_path / "new.csv"), "price", categorical=["zone"], batch_size=7)
+    plain = DataSettings(str(tmp_path / "new.csv"))
+    first, second = (score(Configuration(data=data, ckpt_path=codes[0]), "test") for data in (again, plain))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda new: new.rename(columns={"price": "Price"}),
+            r"has no column 'price', the target .*did you mean 'Price'",
+        ),
+        (lambda new: new.assign(price=[0.0, *new.price[1:]]), r"'price': the target must be > 0 .* line 2;"),
+        (lambda new: new.assign(price=["", *new.price[1:]]), r"'price': the target is missing in line 2;"),
+        (lambda new: new.assign(price=["dear", *new.price[1:]]), r"line 2, column 'price': 'dear' is not a number"),
+    ],
+)
+def test_a_target_that_cannot_be_scored_is_refused(
+    codes: tuple[str, pd.DataFrame], tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    change(codes[1]).to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        score(Configuration(data=DataSettings(str(tmp_path / "bad.csv")), ckpt_path=codes[0]), "test")
+
+
+def test_what_is_unlike_training_is_said(
+    codes: tuple[str, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes[1].assign(area=np.nan).to_csv(tmp_path / "blank.csv", index=False)
+    score(Configuration(data=DataSettings(str(tmp_path / "blank.csv")), ckpt_path=codes[0]), "test")
+    assert "warning: column 'area': missing in" in capsys.readouterr().err
+
+
+def test_rows_of_other_folds_are_not_scored(codes: tuple[str, pd.DataFrame], tmp_path: Path) -> None:
+    """A version that splits rows otherwise would score networks on rows that they were trained on."""
+    ensemble = load(codes[0])
+    save(replace(ensemble, config={**ensemble.config, "seed": 1}), tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="splits rows otherwise"):
+        score(Configuration(ckpt_path=str(tmp_path / "other.ckpt")), "test")

@@ -64,14 +64,23 @@ class Run(FinishedRun):
         return write_report(self.path)
 
     def predict(
-        self, data: "pd.DataFrame | str | Path", interval: float | None = None, allow_code: bool = False
+        self,
+        data: "pd.DataFrame | str | Path",
+        interval: float | None = None,
+        allow_code: bool = False,
+        mean: bool = False,
     ) -> pd.DataFrame:
         """Predictions of the winner's averaged networks for the rows of a CSV or a frame.
+
+        Where the target is learned by its logarithm a prediction is its median: as many values are above as below. What
+        is unlike training is warned of (`PredictionWarning`), and rows with cells that training never had have no
+        interval.
 
         Args:
             data: A frame is read as its CSV would be, without one being written. The target column is not needed.
             interval: Add `lower` and `upper` of this coverage, for example 0.9.
             allow_code: Import an activation class that the checkpoint names, which runs its module's code.
+            mean: Predict means rather than medians: the right ones to add up.
 
         Returns:
             The id column (if any), as text, and `prediction`, in the order of the rows.
@@ -81,7 +90,7 @@ class Run(FinishedRun):
         """
         from actlab.model.prediction import predict_rows
 
-        return predict_rows(self.directory.checkpoint, data, interval, allow_code=allow_code)
+        return predict_rows(self.directory.checkpoint, data, interval, allow_code=allow_code, mean=mean)
 
     def _repr_html_(self) -> str:
         return str(self.ranking.to_html(index=False)) if self.is_ranked else f"<pre>{self!r}</pre>"

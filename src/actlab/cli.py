@@ -96,6 +96,7 @@ def _predict(asked: "Namespace") -> None:
             progress=progress.show,
             overwrite=asked.overwrite,
             allow_code=asked.allow_code,
+            mean=asked.mean,
         )
     print(f"{done.n_rows:,} rows predicted: {asked.output}")
 
@@ -181,6 +182,10 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--input": {"required": True, "help": "the CSV to predict; the target column is not needed"},
         "--output": {"required": True, "help": "the CSV to write: id (if any), prediction, interval"},
         "--interval": {"type": float, "help": "add lower and upper of this coverage, for example 0.9"},
+        "--mean": {
+            "type": bool,
+            "help": "predict means, to add up, not medians, where the target's logarithm is learned",
+        },
         "--overwrite": OVERWRITE,
         "--allow_code": ALLOW_CODE,
     },

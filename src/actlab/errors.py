@@ -1,4 +1,4 @@
-"""The one kind of failure that is the user's to repair."""
+"""The one kind of failure that is the user's to repair, and of warning that `predict` gives from Python."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints it to stderr without a traceback and exits with code 2.
     """
+
+
+class PredictionWarning(UserWarning):
+    """Rows to predict are not like those of training; what was done about it."""

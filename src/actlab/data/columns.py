@@ -99,6 +99,7 @@ class Schema:
         id: Name of the column that identifies rows, if there is one.
         na_values: Cell texts that mean "missing", where a column has none of its own; an empty cell always does.
         dropped: Columns of the training file that are no features (constant or wholly missing).
+        target_column: How the target is written; None in checkpoints that do not say.
     """
 
     columns: tuple[Column, ...]
@@ -106,6 +107,7 @@ class Schema:
     id: str | None
     na_values: tuple[str, ...]
     dropped: tuple[str, ...] = ()
+    target_column: Column | None = None
 
     def missing(self, column: Column) -> tuple[str, ...]:
         """The texts that mean "missing" in one column, beside an empty cell."""
@@ -118,7 +120,9 @@ class Schema:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Schema":
         columns = tuple(Column(**tupled(column)) for column in state["columns"])
-        return cls(**{**tupled(state), "columns": columns})
+        own = state.get("target_column")
+        target = None if own is None else Column(**tupled(own))
+        return cls(**{**tupled(state), "columns": columns, "target_column": target})
 
 
 def tupled(state: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from actlab.data.columns import (
+    Column,
     RawColumn,
     ReadColumn,
     Schema,
@@ -59,6 +60,7 @@ class Table:
         warnings: Sentences about what was unusual; in a stream each appears once.
         content_hash: SHA-256 of the bytes of the file, in hexadecimal.
         layout: What is known of the rows of a table to train on.
+        lines: (n_rows,) line of the file where each row ends, for messages; only of rows to predict.
     """
 
     features: pd.DataFrame
@@ -68,6 +70,7 @@ class Table:
     warnings: tuple[str, ...]
     content_hash: str
     layout: RowLayout
+    lines: np.ndarray | None = None
 
     @property
     def n_rows(self) -> int:
@@ -104,9 +107,9 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     if n_rows < 2:
         raise InputError(f"{csv_file.path} has a single data row; at least 2 are needed to train")
     warnings = [*csv_file.warnings]
-    target = None
+    target_column = target = None
     if settings.target is not None:
-        _, target, target_warnings = _read_target(raw.pop(settings.target), settings)
+        target_column, target, target_warnings = _read_target(raw.pop(settings.target), settings)
         warnings += target_warnings
     ids = None
     if (id_name := settings.id or _find_id(raw, settings)) is not None:
@@ -122,23 +125,25 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     if len(kept) > n_rows:
         warnings.append(f"{csv_file.path} has more feature columns ({len(kept)}) than rows ({n_rows})")
     own_missing = settings.na_values if isinstance(settings.na_values, dict) else {}
-    columns = tuple(
-        replace(
-            read.column, na_values=tuple(own_missing[read.column.name]) if read.column.name in own_missing else None
-        )
-        for read in kept
-    )
-    schema = Schema(columns, settings.target, id_name, tuple(settings.na_values_of(None)), (*dropped, *taken))
+
+    def with_missing(column: Column) -> Column:
+        return replace(column, na_values=tuple(own_missing[column.name]) if column.name in own_missing else None)
+
+    columns = tuple(with_missing(read.column) for read in kept)
+    target_column = target_column and with_missing(target_column)
+    na_values, left_out = tuple(settings.na_values_of(None)), (*dropped, *taken)
+    schema = Schema(columns, settings.target, id_name, na_values, left_out, target_column)
     features = _frame(kept)
     layout, said = lay_out(str(csv_file.path), lines, features, target, of_rows, settings)
     return Table(features, target, ids, schema, (*warnings, *said), csv_file.sha256, layout)
 
 
-def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Iterator[Table]:
+def read_rows(path: str, schema: Schema, chunk_rows: int | None = None, scale: Target | None = None) -> Iterator[Table]:
     """Read a CSV to predict on, under the schema of the training file, `chunk_rows` at a time in bounded memory.
 
-    The target is ignored, as are columns that are not in the schema (warned of). A feature column that is absent is
-    all missing (warned of).
+    The target is ignored, unless a `scale` is given to score it on; then it must be there, and usable in every row.
+    Columns that are not in the schema are ignored (warned of), and a feature column that is absent is all missing
+    (warned of).
 
     Raises:
         InputError: At once if the file or its header is unusable; while iterating if a row or a cell is.
@@ -147,8 +152,11 @@ def read_rows(path: str, schema: Schema, chunk_rows: int | None = None) -> Itera
         raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
     csv_file = open_csv(path)
     warnings = [*csv_file.warnings, *_compare_header(csv_file, schema)]
+    if scale is not None and schema.target not in csv_file.names:
+        similar = _similar(str(schema.target), csv_file.names)
+        raise InputError(f"{path} has no column {shown(str(schema.target))}, the target to score against{similar}")
     blocks = iterate_blocks(csv_file, chunk_rows or sys.maxsize)
-    return _tables(csv_file, schema, blocks, warnings, lambda: _cells_again(csv_file))
+    return _tables(csv_file, schema, blocks, warnings, lambda: _cells_again(csv_file), scale)
 
 
 def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
@@ -172,11 +180,19 @@ def _tables(
     blocks: Iterable[tuple[Mapping[str, Texts | pd.Series], np.ndarray]],
     warnings: list[str],
     cells_again: Callable[[], Iterable[Mapping[str, Texts | pd.Series]]],
+    scale: Target | None = None,
 ) -> Iterator[Table]:
     """Blocks of rows under a schema: by name the cells of a column, and lines. `cells_again` are those of the whole
-    file, which are looked at where a block alone does not tell how it is written."""
+    file, which are looked at where a block alone does not tell how it is written. With a `scale` tables have their
+    target."""
     written = {column.name: column.written for column in schema.columns}
     style = FileStyle(file.delimiter or None, cells_again, fallback=written, has_key=False)
+
+    def raw_column(column: Column, own: Texts | pd.Series, lines: np.ndarray) -> RawColumn:
+        na_values = schema.missing(column)
+        empty = next(iter(na_values), "")
+        return RawColumn(column.name, own, lines, file, missing_texts(na_values), style, empty)
+
     warned = set[str]()
     for cells, lines in blocks:
         columns = []
@@ -185,16 +201,20 @@ def _tables(
                 nothing = np.nan if column.kind == "numeric" else None
                 columns.append(ReadColumn(column, np.full(len(lines), nothing), []))
                 continue
-            na_values = schema.missing(column)
-            empty = next(iter(na_values), "")
-            raw = RawColumn(column.name, own, lines, file, missing_texts(na_values), style, empty)
-            columns.append(read := read_column(column, raw))
+            columns.append(read := read_column(column, raw_column(column, own, lines)))
             if read.warnings and column.name not in warned:
                 warned.add(column.name)
                 warnings += read.warnings
         own_ids = None if schema.id is None else cells.get(schema.id)
         ids = None if own_ids is None else _ids(schema.id, cell_texts(own_ids))
-        yield Table(_frame(columns), None, ids, schema, tuple(warnings), file.sha256, RowLayout(len(lines)))
+        target = None
+        if scale is not None:
+            own_target = schema.target_column or Column(str(schema.target), "numeric")
+            raw = raw_column(own_target, cells[own_target.name], lines)
+            target = read_column(own_target, raw).parsed
+            _check_target(raw, target, scale)
+        layout = RowLayout(len(lines))
+        yield Table(_frame(columns), target, ids, schema, tuple(warnings), file.sha256, layout, lines)
         warnings = []
 
 
@@ -266,20 +286,24 @@ def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
             f"of {len(raw.texts)} rows); correct the cells, or name another column with --data.target"
         )
     target = found.parsed
-    if (is_missing := np.isnan(target)).any():
-        raise InputError(
-            f"{raw.whole}: the target is missing in {raw.line_list(is_missing)}; remove these rows or fill "
-            "them in (a file to predict on needs no target)"
-        )
     if np.ptp(target) == 0:
         raise InputError(
             f"{raw.whole}: the target is {target[0]:.12g} in every row, nothing can be learned; name another "
             "column with --data.target"
         )
-    scale = Target.of(settings.target_transform)
+    _check_target(raw, target, Target.of(settings.target_transform))
+    return found
+
+
+def _check_target(raw: RawColumn, target: np.ndarray, scale: Target) -> None:
+    """Refuse a target that is missing in some rows, or cannot be had on this scale."""
+    if (is_missing := np.isnan(target)).any():
+        raise InputError(
+            f"{raw.whole}: the target is missing in {raw.line_list(is_missing)}; remove these rows or fill "
+            "them in (a file to predict on needs no target)"
+        )
     if not (is_usable := scale.is_usable(target)).all():
         raise InputError(f"{raw.whole}: the target {scale.rule} {raw.line_list(~is_usable)}; {scale.repair}")
-    return found
 
 
 def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | None:

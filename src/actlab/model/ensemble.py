@@ -159,14 +159,15 @@ class Ensemble:
         weights = np.array([one.weight for one in self.members])
         return {key: fold_prediction(outputs[rows], weights[rows]) for key, rows in self.folds.items()}
 
-    def combine(self, by_fold: Mapping[FoldKey, FoldPrediction]) -> NDArray[np.float64]:
+    def combine(self, by_fold: Mapping[FoldKey, FoldPrediction], shift: float = 0.0) -> NDArray[np.float64]:
         """From what `predict_by_fold` returns to (N,) predictions in the unit of the target.
 
-        The mean over members is taken on the scale trained on, so that under a log it is a geometric mean of prices.
+        The mean over members is taken on the scale trained on, so that under a log it is a geometric mean of prices. A
+        `shift` is added on that scale.
         """
         folds = np.stack([by_fold[key].mean for key in self.fold_weights])
         weights = np.array(list(self.fold_weights.values()))
-        return self.target.inverse(weights @ folds / weights.sum())
+        return self.target.inverse(weights @ folds / weights.sum() + shift)
 
     @torch.inference_mode()
     def _write_outputs(self, features: pd.DataFrame, out: NDArray[np.float64]) -> None:

@@ -73,6 +73,21 @@ def check_level(residuals: Sequence[FoldResiduals], level: float) -> int:
     return rank
 
 
+def smearing(ensemble: Ensemble) -> float:
+    """What is added to a prediction on the scale trained on so that it is the mean: the log of the mean of exp(error)
+    over the errors out of fold (Duan 1983). Without a logarithm a prediction is the mean already.
+
+    Raises:
+        InputError: the checkpoint holds no errors.
+    """
+    if ensemble.target.transform == "none":
+        return 0.0
+    if not ensemble.residuals:
+        raise InputError("the checkpoint holds no out-of-fold errors to make means from; predict without --mean")
+    errors = np.concatenate([part.residuals.double().numpy() for part in ensemble.residuals])
+    return float(np.logaddexp.reduce(errors) - np.log(len(errors)))
+
+
 def prediction_interval(
     ensemble: Ensemble, by_fold: Mapping[FoldKey, FoldPrediction], level: float
 ) -> tuple[Values, Values]:

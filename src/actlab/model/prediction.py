@@ -1,25 +1,41 @@
-"""Predictions of a checkpoint: for a CSV, in chunks of rows so that memory does not grow with it, or for a frame."""
+"""Predictions of a checkpoint: for a CSV, in chunks of rows so that memory does not grow with it, or for a frame.
+
+Cells that training never had are counted and said, and their rows have no interval: errors out of fold say nothing of
+them. Such are, by column, a missing cell where none was missing, a number far outside the training range, one below
+zero where a logarithm takes it for zero, and a category that no network knows, unless some of the folds had to do
+without categories that they were tested on, so that the errors are about such rows, too.
+"""
 
 import csv
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from actlab.data.columns import Column
 from actlab.data.csv_file import count_lines, listed, shown
 from actlab.data.formats import PLAIN
+from actlab.data.preprocessing import CategoryRule, NumberRule
 from actlab.data.table import Table, frame_rows, read_rows
+from actlab.errors import PredictionWarning
 from actlab.model.ensemble import Ensemble, load
-from actlab.model.intervals import check_level, prediction_interval
+from actlab.model.intervals import check_level, prediction_interval, smearing
 from actlab.run_files import check_output, write_atomically
 
 # A chunk of 80 columns of text takes some 100 MB.
 CHUNK_ROWS = 1 << 14
+# A number is far outside the training range if it lies further beyond than this many widths of the range, measured as
+# networks see the column: plainly, or by its logarithm.
+FAR, FAR_BY_LOGARITHM = 1.0, 1 / 3
+# Categories never seen that are kept to name a few.
+N_KEPT = 10_000
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 
 
@@ -59,25 +75,28 @@ def predict_file(
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
     allow_code: bool = False,
+    mean: bool = False,
 ) -> Prediction:
     """Predict every row of a CSV and write id (where there is one), prediction and interval, in the order of the rows.
 
     The target is not needed; absent feature columns count as missing, additional ones are ignored, and categories
-    never seen in training have no effect of their own: `warn` is told of each once. The file is written whole or not at
-    all, over another one that is not empty only if `overwrite` says so.
+    never seen in training have no effect of their own: `warn` is told of each once, and in the end of cells that
+    training never had; `lower` and `upper` of their rows are empty. The file is written whole or not at all, over
+    another one that is not empty only if `overwrite` says so.
 
     Args:
         interval: Coverage of `lower` and `upper`; without them when None.
         chunk_rows: Rows in memory at a time.
         progress: Told the number of rows done and about how many there are, after each chunk.
         allow_code: As in `ensemble.load`.
+        mean: Under a logarithm, predict the mean of the target rather than its median.
 
     Raises:
         InputError: a path, the model, the interval or a row cannot be used; nothing is written then.
     """
     output = check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
-    ensemble, warnings = _load(ckpt_path, interval, allow_code), Warnings(warn)
-    predicted = _predict(ensemble, read_rows(str(input_path), ensemble.schema, chunk_rows), interval, warnings)
+    ensemble, told = _load(ckpt_path, interval, allow_code), Warnings(warn)
+    predicted = _predict(ensemble, read_rows(str(input_path), ensemble.schema, chunk_rows), interval, mean, told)
     n_rows, n_about = 0, count_lines(str(input_path)) - 1 if progress is not None else 0
 
     def write(temporary: Path) -> None:
@@ -87,30 +106,37 @@ def predict_file(
             for columns in predicted:
                 if n_rows == 0:
                     writer.writerow(map(harmless, columns))
-                texts = [own.map(harmless) if isinstance(own, pd.Series) else own.tolist() for own in columns.values()]
-                writer.writerows(zip(*texts, strict=True))
+                writer.writerows(zip(*(_texts(name, own) for name, own in columns.items()), strict=True))
                 n_rows += len(columns["prediction"])
                 if progress is not None:
                     progress(n_rows, max(n_rows, n_about))
 
     write_atomically(output, write)
-    return Prediction(n_rows, tuple(warnings.told))
+    return Prediction(n_rows, tuple(told.told))
 
 
 def predict_rows(
     ckpt_path: str | Path,
     rows: pd.DataFrame | str | Path,
     interval: float | None = None,
-    warn: Callable[[str], None] = print_warning,
+    warn: Callable[[str], None] | None = None,
     allow_code: bool = False,
+    mean: bool = False,
 ) -> pd.DataFrame:
-    """As `predict_file`, for the rows of a CSV or of a frame, as a frame: ids are texts, as they were."""
+    """As `predict_file`, for the rows of a CSV or of a frame, as a frame: ids are texts, as they were.
+
+    Without `warn`, warnings are Python's, of the class `PredictionWarning`.
+    """
     ensemble = _load(ckpt_path, interval, allow_code)
     if isinstance(rows, pd.DataFrame):
         tables = iter([frame_rows(rows, ensemble.schema)])
     else:
         tables = read_rows(str(rows), ensemble.schema, CHUNK_ROWS)
-    found = [pd.DataFrame(columns) for columns in _predict(ensemble, tables, interval, Warnings(warn))]
+    told = Warnings(warn or (lambda text: None))
+    found = [pd.DataFrame(columns) for columns in _predict(ensemble, tables, interval, mean, told)]
+    for text in told.told if warn is None else []:
+        # where `Run.predict` is called
+        warnings.warn(text, PredictionWarning, stacklevel=3)
     return pd.concat(found, ignore_index=True)
 
 
@@ -121,30 +147,43 @@ def _load(ckpt_path: str | Path, interval: float | None, allow_code: bool) -> En
     return ensemble
 
 
+Rule = NumberRule | CategoryRule
 Columns = dict[str, pd.Series | NDArray[np.float64]]
 
 
 def _predict(
-    ensemble: Ensemble, tables: Iterator[Table], interval: float | None, warnings: Warnings
+    ensemble: Ensemble, tables: Iterator[Table], interval: float | None, mean: bool, told: Warnings
 ) -> Iterator[Columns]:
-    """For each table its id (where there is one), predictions, and lower and upper ends where they are asked for."""
-    warned: set[str] = set()
+    """For each table its id (where there is one), predictions, and lower and upper ends where they are asked for: NaN
+    in rows with cells that training never had."""
+    unseen, shift = Unseen(ensemble), smearing(ensemble) if mean else 0.0
     for table in tables:
-        for text in [*table.warnings, *_unseen(ensemble, table.features, warned)]:
-            warnings.add(text)
+        for text in table.warnings:
+            told.add(text)
+        is_unseen = unseen.look(table)
         by_fold = ensemble.predict_by_fold(table.features)
-        columns: Columns = {"prediction": ensemble.combine(by_fold)}
+        columns: Columns = {"prediction": ensemble.combine(by_fold, shift)}
         if interval is not None:
-            columns["lower"], columns["upper"] = prediction_interval(ensemble, by_fold, interval)
+            ends = prediction_interval(ensemble, by_fold, interval)
+            columns["lower"], columns["upper"] = (np.where(is_unseen, np.nan, end) for end in ends)
         if not np.isfinite(columns["prediction"]).all():
-            warnings.add("the model gives no finite prediction for some rows: they are written as nan or inf")
+            told.add("the model gives no finite prediction for some rows: they are written as nan or inf")
         name = table.schema.id
         if name is not None and table.ids is None:
-            warnings.add(f"the input lacks the id column {shown(name)}: predictions are in the order of its rows")
+            told.add(f"the input lacks the id column {shown(name)}: predictions are in the order of its rows")
         if name in columns and table.ids is not None:
-            warnings.add(f"the id column {shown(name)} is called 'id' in the output")
+            told.add(f"the id column {shown(name)} is called 'id' in the output")
             name = "id"
         yield columns if name is None or table.ids is None else {name: table.ids, **columns}
+    for text in unseen.sentences(interval is not None):
+        told.add(text)
+
+
+def _texts(name: str, values: pd.Series | NDArray[np.float64]) -> Iterable[object]:
+    """What is written of a column of the output: no end of an interval where there is none."""
+    if isinstance(values, pd.Series):
+        return values.map(harmless)
+    return ["" if name != "prediction" and value != value else value for value in values.tolist()]
 
 
 def harmless(text: str) -> str:
@@ -156,18 +195,94 @@ def harmless(text: str) -> str:
     return f"'{text}" if FORMULA.match(text) and not PLAIN.fullmatch(text) else text
 
 
-def _unseen(ensemble: Ensemble, features: pd.DataFrame, warned: set[str]) -> Iterator[str]:
-    """A sentence for each column with categories that no member saw in training; columns in `warned` had theirs."""
-    distinct = {
-        column.name: pd.unique(features[column.name].to_numpy())
-        for column in ensemble.schema.columns
-        if column.kind != "numeric" and column.name not in warned
-    }
-    first, *others = [preprocessor.unseen(distinct) for preprocessor in ensemble.preprocessors]
-    for name, texts in first.items():
-        if unknown := [text for text in texts if all(text in other.get(name, ()) for other in others)]:
-            warned.add(name)
+class Unseen:
+    """Counts, over the tables of a stream, the cells that training never had."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        rules = zip(*(preprocessor.rules for preprocessor in ensemble.preprocessors), strict=True)
+        self._columns = list(zip(ensemble.schema.columns, rules, strict=True))
+        # column and sentence to the number of cells, the first one, and the categories among them
+        self._found: dict[tuple[str, str], tuple[int, str, dict[str, None]]] = {}
+        self._n_rows = 0
+
+    def look(self, table: Table) -> NDArray[np.bool_]:
+        """(N,) whether errors out of fold say nothing of a row, because of one of its cells."""
+        is_unseen = np.zeros(table.n_rows, dtype=bool)
+        for column, rules in self._columns:
+            entries = table.features[column.name].to_numpy()
+            # then some networks were tested on categories that they did not know either
+            is_rare = len({rule.known for rule in rules}) > 1
+            for sentence, is_meant in _ways(column, rules, entries):
+                if is_meant.any():
+                    self._count(column, sentence, entries, is_meant, table.lines)
+                    is_unseen |= is_meant & (sentence is not NEVER_SEEN or not is_rare)
+        self._n_rows += int(is_unseen.sum())
+        return is_unseen
+
+    def _count(self, column: Column, sentence: str, entries: Any, is_meant: Any, lines: Any) -> None:
+        place = int(np.flatnonzero(is_meant)[0])
+        cell = f", {_number(column, entries[place])}" if sentence is OUTSIDE else ""
+        n, first, texts = self._found.get((column.name, sentence), (0, f"first: line {lines[place]}{cell}", {}))
+        if sentence is NEVER_SEEN and len(texts) < N_KEPT:
+            texts.update(dict.fromkeys(sorted(set(entries[is_meant]))))
+        self._found[column.name, sentence] = n + int(is_meant.sum()), first, texts
+
+    def sentences(self, has_interval: bool = False) -> Iterator[str]:
+        """One for each column and way, and one about intervals where they were asked for."""
+        columns = {column.name: column for column, _ in self._columns}
+        for (name, sentence), (n, first, texts) in self._found.items():
+            limits = f"{_number(columns[name], columns[name].low)} to {_number(columns[name], columns[name].high)}"
+            said = sentence.format(rows=_rows(n), first=first, limits=limits, texts=listed(list(texts)))
+            yield f"column {shown(name)}{said}"
+        if has_interval and self._n_rows:
             yield (
-                f"column {shown(name)} has values that the model never saw in training, taken as none of its "
-                f"categories: {listed(unknown)}"
+                f"lower and upper are empty in {_rows(self._n_rows)} with cells that training never had: its errors "
+                "say nothing of them"
             )
+
+
+# Ways in which a cell is unlike those of training, as sentences about a column go on.
+MISSING = ": missing in {rows} ({first}), never in training"
+OUTSIDE = ": outside {limits} in {rows} ({first}), of which networks know nothing"
+NEVER_SEEN = (
+    " has values that the model never saw in training in {rows} ({first}), taken as none of its categories: {texts}"
+)
+
+
+def _ways(column: Column, rules: Sequence[Rule], entries: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Each way in which cells may be unlike those of training, and the (N,) cells that are."""
+    if not any(rule.has_indicator if isinstance(rule, NumberRule) else rule.has_missing for rule in rules):
+        yield MISSING, np.asarray(pd.isna(entries))
+    if column.kind == "numeric":
+        if column.low is not None and column.high is not None:
+            numbers = [rule for rule in rules if isinstance(rule, NumberRule)]
+            yield OUTSIDE, _is_far(entries, [column.low, column.high], max(numbers, key=lambda rule: rule.is_log))
+    elif all(rule.known is not None for rule in rules):
+        known = {text for rule in rules for text in rule.known or ()}
+        unknown = set(pd.unique(entries)) - known - {None}
+        yield NEVER_SEEN, pd.Series(entries).isin(unknown).to_numpy()
+
+
+def _is_far(x: NDArray[np.float64], limits: list[float], rule: NumberRule) -> NDArray[np.bool_]:
+    """(N,) whether numbers lie far outside the training range; below zero any does where a logarithm is taken."""
+    is_far = (x < limits[0]) | (x > limits[1])
+    if is_far.any():
+        seen, margin = np.array([*limits, *x[is_far]]), FAR
+        if rule.is_log and limits[0] >= 0:
+            logarithm = replace(rule, centre=0.0, factor=1.0, low=-np.inf, high=np.inf, is_smooth=False)
+            out, margin = np.empty((len(seen), len(rule.feature_names))), FAR_BY_LOGARITHM
+            logarithm.write(seen, out)
+            seen = np.where(seen < 0, -np.inf, out[:, 0])
+        width = seen[1] - seen[0]
+        is_far[is_far] = (seen[2:] < seen[0] - margin * width) | (seen[2:] > seen[1] + margin * width)
+    return is_far
+
+
+def _number(column: Column, value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(np.datetime64(int(value // 1), "D")) if column.format == "date" else f"{value:.6g}"
+
+
+def _rows(n: int) -> str:
+    return f"{n} row{'s' if n > 1 else ''}"

@@ -4,19 +4,22 @@ The split is the first of the comparison's protocol: its test fold is never look
 """
 
 import shutil
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
-from actlab import activations
+from actlab import __version__, activations
 from actlab.config import Configuration, differences
 from actlab.data.splits import make_splits
-from actlab.data.table import Table, read_table
+from actlab.data.table import Table, read_rows, read_table
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.errors import InputError
 from actlab.members import Split
 from actlab.model.ensemble import Ensemble, load
+from actlab.model.prediction import CHUNK_ROWS, Unseen, Warnings, print_warning
 from actlab.printed_tables import PrintedTable, TableColumn, print_table, text_column
 from actlab.report.page import write_report
 from actlab.report.tensorboard import write_comparison
@@ -29,6 +32,8 @@ from actlab.runs.results import versions, write_pre_activations
 from actlab.settings import CompareSettings, DataSettings
 
 SPLIT = Split(0, 0, 0)
+# Keys that may differ from those of training where a checkpoint is scored: they do not say how rows are read.
+FREE = ("csv", "test_csv", "missing_target", "batch_size")
 Part = Literal["validation", "test"]
 
 
@@ -105,27 +110,55 @@ def score(configuration: Configuration, part: Part) -> float:
     """Score a checkpoint on the rows of its own split, or on all rows of another CSV.
 
     On its own data each row is predicted only by the members that have it in their validation (or test) part, so a
-    comparison's checkpoint is scored out of fold. A CSV with other content is new to all members. The scale is that of
-    the checkpoint's target, whatever the data settings say.
+    comparison's checkpoint is scored out of fold. A CSV with other content is new to all members. Rows are read, and
+    scored, as those of training were.
 
     Raises:
-        InputError: no checkpoint named, its data are not there, or its members have no validation rows.
+        InputError: no checkpoint named, its data are not there, the data settings contradict those it was trained
+            with, or its members have no validation rows.
     """
     if configuration.ckpt_path is None:
         raise InputError("--ckpt_path is needed: the best.ckpt of a run")
     ensemble = load(configuration.ckpt_path, configuration.allow_code)
-    data = configuration.data if configuration.data.csv is not None else DataSettings(**ensemble.config["data"])
-    table = read_table(replace(data, target_transform=ensemble.target.transform))
-    if table.target is None:
-        raise InputError(f"{data.csv} has no target to score against: --data.target NAME")
-    if table.content_hash == ensemble.scores.get("sha256"):
-        residuals = _own_residuals(ensemble, table, part)
+    trained = DataSettings(**ensemble.config["data"])
+    _refuse_contradictions(configuration.data, trained)
+    path = str(configuration.data.csv or trained.csv)
+    tables = read_rows(path, ensemble.schema, CHUNK_ROWS, ensemble.target)
+    first = next(tables)
+    if first.content_hash == ensemble.scores.get("sha256"):
+        (whole,) = read_rows(path, ensemble.schema, scale=ensemble.target)
+        residuals = _own_residuals(
+            ensemble, replace(read_table(replace(trained, csv=path)), features=whole.features), part
+        )
     else:
-        forward = ensemble.target.forward
-        residuals = forward(table.target) - forward(ensemble.predict(table.features))
+        residuals = np.concatenate(list(_new_residuals(ensemble, chain([first], tables))))
     value = float(np.sqrt(np.mean(residuals**2)))
-    print(f"{ensemble.target.metric} {value:.4f} on {len(residuals)} {part} rows of {data.csv}")
+    print(f"{ensemble.target.metric} {value:.4f} on {len(residuals)} {part} rows of {path}")
     return value
+
+
+def _refuse_contradictions(asked: DataSettings, trained: DataSettings) -> None:
+    """Refuse settings that say otherwise how rows are read; those left at their defaults say nothing."""
+    for key in (field.name for field in fields(DataSettings) if field.name not in FREE):
+        new, old = getattr(asked, key), getattr(trained, key)
+        if new not in (old, getattr(DataSettings(), key)):
+            raise InputError(
+                f"data.{key}={new!r} is not what the checkpoint was trained with, {old!r}, and rows are read as in "
+                f"training; leave data.{key} out"
+            )
+
+
+def _new_residuals(ensemble: Ensemble, tables: Iterator[Table]) -> Iterator[np.ndarray]:
+    """The errors on rows that no member has seen, on the scale trained on, and warnings about them."""
+    unseen, told, forward = Unseen(ensemble), Warnings(print_warning), ensemble.target.forward
+    for table in tables:
+        unseen.look(table)
+        for text in table.warnings:
+            told.add(text)
+        assert table.target is not None
+        yield forward(table.target) - forward(ensemble.predict(table.features))
+    for text in unseen.sentences():
+        told.add(text)
 
 
 def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
@@ -137,6 +170,15 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
         )
     asked = CompareSettings(**ensemble.config["compare"])
     splits = shipped_splits(table.layout, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
+    assert table.target is not None
+    actual = ensemble.target.forward(table.target)
+    for own in ensemble.residuals:
+        test = splits[Split(own.repeat, own.fold, 0)].test
+        if len(test) != len(own.means) or not np.allclose(actual[test], (own.means + own.residuals).numpy()):
+            raise InputError(
+                f"actlab {__version__} splits rows otherwise than the checkpoint's did: networks would be scored on "
+                "rows that they were trained on; score it on another file, or start the run again with --fresh"
+            )
     total, count = np.zeros(table.n_rows), np.zeros(table.n_rows)
     for one in ensemble.members:
         rows: np.ndarray = getattr(splits[one.member.split], part)
@@ -144,5 +186,4 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
         total[rows] += alone.predict_by_fold(table.features.iloc[rows])[one.fold].mean
         count[rows] += 1
     seen = count > 0
-    assert table.target is not None
-    return np.asarray(ensemble.target.forward(table.target)[seen] - total[seen] / count[seen])
+    return np.asarray(actual[seen] - total[seen] / count[seen])
