@@ -7,7 +7,7 @@ import yaml
 
 from actlab.activations import ACTIVATIONS
 from actlab.cli import dispatch
-from actlab.config import Configuration, DataSets, differences, parse, parse_data, parse_data_sets
+from actlab.config import Configuration, DataSets, configure, differences, parse, parse_data, parse_data_sets
 from actlab.errors import InputError
 from actlab.run_files import to_yaml
 from actlab.settings import CompareSettings, ModelSettings
@@ -254,3 +254,32 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(folder: Path, argume
     with pytest.raises(InputError, match=message) as caught:
         parsed(*arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("ordinal: {exposure: [No, Mn, Av, Gd]}", ["data.ordinal, exposure", "got False", "quotes"]),
+        ("na_values: [No]", ["data.na_values", "got False", "quotes"]),
+        ("na_values: {exposure: [~]}", ["data.na_values, exposure", "got None", "quotes"]),
+        ("categorical: [Yes]", ["data.categorical must be str, got True", "quotes"]),
+        ("formats: {area: comma}", ["data.formats must be one of 'decimal_point'", "got comma"]),
+    ],
+)
+def test_a_word_that_yaml_takes_for_something_else_is_said(tmp_path: Path, body: str, words: list[str]) -> None:
+    (tmp_path / "c.yaml").write_text(f"data:\n  csv: x.csv\n  {body}\n")
+    with pytest.raises(InputError) as caught:
+        configure("compare", ["--config", str(tmp_path / "c.yaml")])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_texts_of_cells_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
+    body = "na_values: {'*': [-999, '?'], a: -1.0}\n  ordinal: {b: [1, 2, 'No']}\n  formats: {'*': day_first}"
+    (tmp_path / "c.yaml").write_text(f"data:\n  {body}\n")
+    data = configure("compare", ["--config", str(tmp_path / "c.yaml")]).data
+    assert data.na_values == {"*": ["-999", "?"], "a": ["-1.0"]}
+    assert [data.na_values_of(name) for name in ("a", "b", None)] == [["-1.0"], ["-999", "?"], ["-999", "?"]]
+    assert data.ordinal == {"b": ["1", "2", "No"]}
+    flags = ["--data.na_values", "[-999, '']", "--data.formats", "{x: decimal_comma}"]
+    data = configure("compare", flags).data
+    assert (data.na_values, data.formats) == (["-999", ""], {"x": "decimal_comma"})

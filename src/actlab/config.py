@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actlab.errors import InputError
 from actlab.run_files import one_line, read_yaml
-from actlab.settings import CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
+from actlab.settings import YAML_WORDS, CompareSettings, DataSettings, ModelSettings, OptimizerSettings, SearchSettings
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -148,7 +148,9 @@ class Options:
             shown = {action.dest: (action.option_strings or [action.dest])[-1] for action in self.parser._actions}
             return f"needed and not given: {', '.join(shown.get(name, name) for name in needed[1].split(', '))}"
         wrong_type = r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value: (.+)"
-        return re.sub(wrong_type, r"\1 must be \2, got \3", text)
+        one_of = r"Parser key \"(.+?)\": Expected a typing\.Literal\[(.+?)\]\. Got value: (.+)"
+        text = re.sub(one_of, r"\1 must be one of \2, got \3", re.sub(wrong_type, r"\1 must be \2, got \3", text))
+        return f"{text}; {YAML_WORDS}" if re.search(r"must be str, got (True|False|None)$", text) else text
 
 
 def _training_options(command: str, description: str) -> Options:

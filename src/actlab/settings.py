@@ -20,13 +20,16 @@ NA_VALUES = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
 if TYPE_CHECKING:
     ActivationNames = list[str]
     Names = list[str]
-    CellText = str
+    CellTexts = list[str]
+    ByColumn = list[str] | dict[str, list[str]]
 else:
     # what may be written; settings hold a list
     ActivationNames = list[str] | Literal["all"]
     Names = list[str] | str
-    # of which YAML makes a number; settings hold a text
-    CellText = str | int | float
+    # of a text YAML may make a number, or worse
+    CellText = str | int | float | bool | None
+    CellTexts = list[CellText]
+    ByColumn = list[CellText] | dict[str, list[CellText] | CellText] | CellText
 
 # level of every test
 ALPHA = 0.05
@@ -43,6 +46,19 @@ def _require_at_least(least: int, section: str, settings: Any, *names: str) -> N
     for name in names:
         value = getattr(settings, name)
         require(value >= least, f"{section}.{name} must be at least {least}", **{name: value})
+
+
+# what is said where YAML may have made something else of a word
+YAML_WORDS = "YAML takes No and Off for False, Yes and On for True, ~ for None: put such a text in quotes"
+
+
+def _texts(key: str, written: object) -> list[str]:
+    """A list of cell texts, or a single one, of which YAML made what it likes; an `InputError` where a text is lost."""
+    texts = written if isinstance(written, list) else [written]
+    for text in texts:
+        if isinstance(text, bool) or not isinstance(text, str | int | float):
+            raise InputError(f"{key} must be a list of texts, got {text!r} ({YAML_WORDS})")
+    return [str(text) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -80,11 +96,11 @@ class DataSettings:
     id: str | None = None
     categorical: list[str] = field(default_factory=list)
     numeric: list[str] = field(default_factory=list)
-    ordinal: dict[str, list[CellText]] = field(default_factory=dict)
+    ordinal: dict[str, CellTexts] = field(default_factory=dict)
     groups: Names = field(default_factory=list)
     fold: str | None = None
     duplicates: Literal["auto", "together", "apart"] = "auto"
-    na_values: list[CellText] | dict[str, list[CellText]] = field(default_factory=NA_VALUES.copy)
+    na_values: ByColumn = field(default_factory=NA_VALUES.copy)
     formats: dict[str, WrittenFormat] = field(default_factory=dict)
     target_transform: TargetTransform = "log"
     scaling: Scaling = "robust"
@@ -97,13 +113,14 @@ class DataSettings:
         if isinstance(written, str):
             object.__setattr__(self, "groups", [written])
         _require_at_least(1, "data", self, "batch_size")
-        ordinal = {name: list(map(str, texts)) for name, texts in self.ordinal.items()}
-        missing = self.na_values
-        by_column = (
-            {name: list(map(str, texts)) for name, texts in missing.items()} if isinstance(missing, dict) else None
-        )
+        ordinal = {name: _texts(f"data.ordinal, {name}", texts) for name, texts in self.ordinal.items()}
+        missing: object = self.na_values
+        if isinstance(missing, dict):
+            na_values = {name: _texts(f"data.na_values, {name}", texts) for name, texts in missing.items()}
+            object.__setattr__(self, "na_values", na_values)
+        else:
+            object.__setattr__(self, "na_values", _texts("data.na_values", missing))
         object.__setattr__(self, "ordinal", ordinal)
-        object.__setattr__(self, "na_values", list(map(str, missing)) if by_column is None else by_column)
 
     def na_values_of(self, column: str | None) -> list[str]:
         """Of one column, or of all that have none of their own."""
