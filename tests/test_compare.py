@@ -7,18 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from actlab.config import Configuration
+from actlab.data.splits import make_splits
+from actlab.data.table import read_table
 from actlab.engine.workers import Worker
 from actlab.errors import InputError
-from actlab.run_files import RunDirectory, jsonable
+from actlab.run_files import RunDirectory, jsonable, read_out_of_fold
 from actlab.runs.compare_search import Compare, check_budget, compare
 from actlab.runs.experiment import choose_directory
+from actlab.runs.fit import score as score_checkpoint
 from actlab.settings import CompareSettings, DataSettings, ModelSettings
 
 
@@ -76,7 +81,7 @@ def test_rates_are_swept_once_and_one_of_each_activation_is_raced(run: RunDirect
 def test_every_activation_has_the_same_folds_and_seeds(run: RunDirectory) -> None:
     counting = run.read_members().query("repeat >= 1")
     of = counting.groupby("activation").apply(lambda own: tuple(zip(own.repeat, own.fold, own.seed, strict=True)))
-    assert of.nunique() == 1
+    assert len(set(of)) == 1
 
 
 def test_the_run_directory_has_every_file(run: RunDirectory) -> None:
@@ -253,3 +258,66 @@ def test_a_directory_with_other_files_is_refused(asked: Configuration, tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         compare(replace(asked, out=str(tmp_path / "file")))
+
+
+def test_a_comparison_of_groups_keeps_each_in_one_part_and_speaks_of_groups(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    person = rng.permutation(np.repeat(np.arange(20), 6))
+    x = rng.normal(size=120)
+    frame = pd.DataFrame({"person": person, "x": x, "y": np.exp(0.5 * x + rng.normal(size=20)[person])})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    asked = Configuration(
+        data=DataSettings(str(tmp_path / "t.csv"), "y", groups=["person"]),
+        model=ModelSettings(hidden=[4]),
+        compare=CompareSettings(
+            activations=["relu", "tanh"], learning_rates=[1e-2], folds=3, protocol="grid", inner=1, repeats=4
+        ),
+        trainer={"max_epochs": 3, "accelerator": "cpu"},
+        out=str(tmp_path / "run"),
+    )
+    run, summary = compare(asked)
+    assert summary is not None
+    held = summary["protocol"]
+    assert (held["unit"], held["n_units"], held["has_given_splits"]) == ("groups", 20, False)
+    table = read_table(asked.data)
+    splits = make_splits(table.layout, asked.compare.splitting("compare"), 0)
+    assert held["fold_sizes"] == [splits.test_sizes(repeat) for repeat in range(5)]
+    # the shipped model's predictions, and those that the statistics read
+    predictions = pd.read_csv(run.predictions)
+    assert predictions.groupby(person[predictions.row]).fold.nunique().max() == 1
+    actual, out_of_fold = read_out_of_fold(run)
+    score = np.mean(
+        [np.sqrt(np.mean((own[0] - actual) ** 2)) for own in out_of_fold[summary["winner"]].predictions]  # type: ignore[union-attr]
+    )
+    ranked = {row["activation"]: row["mean"] for row in summary["ranking"]}
+    assert ranked[summary["winner"]] == pytest.approx(score, rel=1e-6)
+    # the model is scored on its own folds again
+    again = score_checkpoint(replace(asked, ckpt_path=str(run.checkpoint), data=DataSettings()), "test")
+    assert again == pytest.approx(summary["ensemble"]["test_score"], rel=1e-5)
+    # other groups are another run
+    with pytest.raises(InputError, match=r"data.groups: \['person'\] -> \[\]"):
+        compare(replace(asked, data=replace(asked.data, groups=[])))
+
+
+def test_given_folds_take_the_place_of_those_asked_for(small_csv: str, tmp_path: Path) -> None:
+    frame = pd.read_csv(small_csv).assign(part=np.arange(120) % 3)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    asked = Configuration(
+        data=DataSettings(str(tmp_path / "t.csv"), "price", fold="part"),
+        model=ModelSettings(hidden=[4]),
+        compare=CompareSettings(activations=["relu", "tanh"], learning_rates=[1e-2], repeats=4, budget=24),
+        trainer={"max_epochs": 2, "accelerator": "cpu"},
+        out=str(tmp_path / "run"),
+    )
+    with pytest.raises(InputError, match=r"at least 24 networks \(4 repeats x 3 folds x 2 activations\)"):
+        compare(replace(asked, compare=replace(asked.compare, budget=23)))
+    assert not (tmp_path / "run").exists()
+    run, summary = compare(asked)
+    assert summary is not None
+    assert (summary["protocol"]["folds"], summary["protocol"]["has_given_splits"]) == (3, True)
+    predictions = pd.read_csv(run.predictions)
+    assert (predictions.fold == predictions.row % 3).all()
+    members = run.read_members()
+    assert sorted(set(members.fold)) == [0, 1, 2]
+    # the same command finds it finished
+    assert compare(asked)[1] == summary

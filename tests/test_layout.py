@@ -207,3 +207,14 @@ def test_a_column_that_looks_like_the_key_of_groups_is_named_unless_it_is_declar
     assert len(keys(frame.assign(person=[f"m{i % 12}" for i in range(60)]).rename(columns={"person": "made"}))) == 1
     assert keys(frame.assign(person=[f"m{i % 3}" for i in range(60)]).rename(columns={"person": "made"})) == []
     assert keys(frame.assign(person=frame.person + 0.5)) == []
+
+
+def test_rows_of_few_values_that_are_equal_by_chance_do_not_make_one_group_of_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"person": np.arange(240) % 40, "y": rng.uniform(1, 2, 240)})
+    for name in "abcd":
+        frame[name] = rng.integers(0, 5, 240)
+    table = read(tmp_path, frame, groups="person")
+    assert table.layout.n_groups == 40
+    assert any("link most groups" in text for text in table.warnings)
+    assert read(tmp_path, frame, groups="person", duplicates="together").layout.n_groups < 20

@@ -117,13 +117,17 @@ def lay_out(
     else:
         said += _keys_of_groups(path, features, settings)
     same, sentences = _copies(path, lines, features, target, fold, settings)
-    if groups is not None and same is not None:
-        same = united(groups, same)
-        # copies may all be of one group anyway
-        sentences = sentences if same.max() < groups.max() else []
-    elif same is not None:
-        unit = "distinct rows"
-    groups, said = groups if same is None else same, said + sentences
+    if groups is None or same is None:
+        groups, unit = (groups, unit) if same is None else (same, "distinct rows")
+    elif 2 * ((both := united(groups, same)).max() + 1) > groups.max() or settings.duplicates == "together":
+        # copies may be of one group anyway
+        groups, sentences = both, sentences if both.max() < groups.max() else []
+    else:
+        sentences = [
+            f"{path}: rows that are equal in all feature columns link most groups of data.groups: taken for chance "
+            "(data.duplicates together keeps them in one part of every split)"
+        ]
+    said += sentences
     return RowLayout(len(features), groups, fold, unit=unit), said
 
 

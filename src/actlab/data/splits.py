@@ -51,8 +51,8 @@ class Splits(Mapping[Split, SplitRows]):
         parts = [(n_test, n_validation, n_rows - n_test - n_validation)]
         if layout.groups is not None and layout.fold is None and layout.n_groups < max(3, protocol.folds):
             raise InputError(
-                f"{layout.n_groups} {layout.unit} are too few for {protocol.folds} folds; add some, or ask for another "
-                "number with --compare.folds"
+                f"{layout.n_groups} {layout.unit} are too few for {protocol.folds} folds; add some, ask for another "
+                "number with --compare.folds, or spread equal rows with --data.duplicates apart"
             )
         if layout.groups is not None or layout.fold is not None:
             drawn = (rows for fold in range(protocol.folds) for rows in self._fold(0, fold))
