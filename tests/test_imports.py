@@ -24,6 +24,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     "data": (
         {"csv_file", "formats", "layout", "target"},
         {"columns", "splits"},
+        {"roles"},
         {"table"},
         {"preprocessing"},
         {"check", "datamodule"},

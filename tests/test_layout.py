@@ -193,22 +193,6 @@ def test_a_part_of_a_layout_is_that_of_its_rows_and_equal_layouts_have_equal_dig
     assert layout.digest != RowLayout(6, np.array([0, 1, 0, 2, 3, 3])).digest
 
 
-def test_a_column_that_looks_like_the_key_of_groups_is_named_unless_it_is_declared(tmp_path: Path) -> None:
-    def keys(frame: pd.DataFrame, **settings: Any) -> list[str]:
-        return [text for text in read(tmp_path, frame, **settings).warnings if "looks like the key" in text]
-
-    frame = persons()
-    (said,) = keys(frame)
-    assert "column 'person' looks like the key of groups of rows (12 values in 60 rows)" in said
-    assert "--data.groups 'person'" in said
-    assert keys(frame, groups="person") == keys(frame, categorical=["person"]) == []
-    # by its values: text, with few rows each
-    assert keys(frame.rename(columns={"person": "made"})) == []
-    assert len(keys(frame.assign(person=[f"m{i % 12}" for i in range(60)]).rename(columns={"person": "made"}))) == 1
-    assert keys(frame.assign(person=[f"m{i % 3}" for i in range(60)]).rename(columns={"person": "made"})) == []
-    assert keys(frame.assign(person=frame.person + 0.5)) == []
-
-
 def test_rows_of_few_values_that_are_equal_by_chance_do_not_make_one_group_of_all(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     frame = pd.DataFrame({"person": np.arange(240) % 40, "y": rng.uniform(1, 2, 240)})

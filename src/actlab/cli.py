@@ -6,6 +6,7 @@ A command imports what it needs when it runs: `actlab --help` takes no longer th
 
 import gc
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,14 +37,15 @@ class Command:
 
 
 def _check(asked: "Namespace") -> None:
-    from actlab.config import parse_data
     from actlab.data.check import check
+    from actlab.printed_tables import WIDTH
     from actlab.report.check_text import render_check
 
-    settings = parse_data(**asked.as_dict())
-    if settings.csv is None:
+    if asked.data.csv is None:
         raise InputError("needed and not given: CSV (actlab check --help lists the options)")
-    print(render_check(check(settings)))
+    report = check(asked.data)
+    width = shutil.get_terminal_size((WIDTH, 0)).columns
+    print(json.dumps(report.to_dict(), indent=2) if asked.json else render_check(report, width))
 
 
 def _activations(asked: None) -> None:
@@ -163,10 +165,12 @@ ALLOW_CODE = {"type": bool, "help": "import activation classes that the checkpoi
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "check": {
         "csv": {"nargs": "?", "help": "the CSV file"},
-        "--target": {"help": "the column to predict"},
-        "--id": {"help": "the column that identifies rows"},
-        "--target_transform": {"choices": ["log", "none"], "help": "as training would (default: log)"},
-        "--config": {"help": "a YAML file whose data section is taken where no option says otherwise"},
+        "--target": {"help": "short for --data.target, as --id for --data.id, and so on"},
+        "--config": {
+            "action": "append",
+            "help": "a YAML file whose data section is taken where no option says otherwise",
+        },
+        "--json": {"type": bool, "help": "print the report as JSON"},
     },
     "activations": {},
     "article": {
@@ -236,7 +240,7 @@ def _asked(name: str, arguments: list[str]) -> Any:
     # without options, the parser would take a tenth of the command's time
     if own == {} and not arguments:
         return None
-    from actlab.config import Options, parse, parse_data_sets
+    from actlab.config import Options, parse, parse_data_sets, parse_table
 
     if own is None:
         data_sets = parse_data_sets(arguments, summary) if name == "compare" else None
@@ -244,7 +248,7 @@ def _asked(name: str, arguments: list[str]) -> Any:
     options = Options(name, summary)
     for option, keywords in own.items():
         options.add(option, **keywords)
-    return options.parse(arguments)
+    return parse_table(options, arguments) if name == "check" else options.parse(arguments)
 
 
 def dispatch(arguments: Sequence[str]) -> int:

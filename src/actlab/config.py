@@ -13,7 +13,7 @@ import os.path
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -223,13 +223,36 @@ def parse_data(config: str | None, **given: str | None) -> DataSettings:
     `Options.parse`, and an `InputError` for a file that is not there or lists several data sets."""
     options = Options("compare", "", "--print_config shows all keys")
     options.parser.add_class_arguments(DataSettings, "data")
+    beside = {key: value for key, value in given.items() if value is not None}
+    return cast(DataSettings, options.parse(_data_section(config), {"data": beside}).data)
+
+
+def _data_section(config: str | None) -> dict[str, Any]:
     section = read_yaml(config).get("data") or {} if config is not None else {}
     if isinstance(section, list):
         raise InputError(
             f"{config} does not describe one data set, but lists several; name one of the files in its list"
         )
-    beside = {key: value for key, value in given.items() if value is not None}
-    return cast(DataSettings, options.parse({"data": section}, {"data": beside}).data)
+    return {"data": section}
+
+
+def parse_table(options: Options, arguments: list[str]) -> "Namespace":
+    """The arguments of a command that reads a table, into its options and `data`: keys of `--data`, also short as
+    `--target`, over the data sections of the files of `--config`, the last first. Raises as `parse_data`."""
+    options.parser.add_class_arguments(DataSettings, "data")
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    files.add_argument("--config", action="append", default=[])
+    try:
+        found = files.parse_known_args(arguments)[0].config
+    except argparse.ArgumentError:
+        # without a value: the options' own complaint
+        found = []
+    keys = {f"--{key.name}" for key in fields(DataSettings)}
+    whole = [f"--data.{one[2:]}" if one.partition("=")[0] in keys else one for one in arguments]
+    asked = options.parse(*map(_data_section, found), whole)
+    if asked.csv is not None:
+        asked.data = replace(asked.data, csv=asked.csv)
+    return asked
 
 
 MIN_DATA_SETS = 2

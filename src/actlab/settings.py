@@ -78,11 +78,13 @@ class DataSettings:
         fold: Column with the outer test fold of each row; its values take the place of `compare.folds`.
         duplicates: Rows that are equal in all features are kept in one part of every split: `together`; `apart` splits
             them like any rows, and `auto` does where they are repeated measurements at most combinations of few values.
+        drop: Columns to leave out.
         na_values: Cell texts that mean "missing"; -999 is -999.0, too. In a column that is numbers or dates otherwise,
             so do `?`, `-`, `.`, `n/a`, `None`, `NaT`, `<NA>` and `unknown`. Everything else is a value. By column,
             each with a list, where they differ (`*`: all other columns).
         formats: Column to how its numbers or dates are written, where it does not show: `decimal_point`,
             `decimal_comma`, `day_first` or `month_first` (`*`: all other columns).
+        missing_target: Whether rows without a target are refused, or dropped.
         target_transform: `log` trains on the natural logarithm and scores log-RMSE; `none` trains on the plain target
             and scores RMSE.
         scaling: `robust` (median and quartiles), `standard` (mean and standard deviation) or `minmax`.
@@ -100,8 +102,10 @@ class DataSettings:
     groups: Names = field(default_factory=list)
     fold: str | None = None
     duplicates: Literal["auto", "together", "apart"] = "auto"
+    drop: list[str] = field(default_factory=list)
     na_values: ByColumn = field(default_factory=NA_VALUES.copy)
     formats: dict[str, WrittenFormat] = field(default_factory=dict)
+    missing_target: Literal["refuse", "drop"] = "refuse"
     target_transform: TargetTransform = "log"
     scaling: Scaling = "robust"
     log_skewed: bool = True

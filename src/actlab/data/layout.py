@@ -5,7 +5,6 @@ all columns of `data.groups`, and where they are copies of each other; together 
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -21,12 +20,6 @@ Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Unit = Literal["rows", "distinct rows", "groups"]
 
-# Named like the key of groups, or a text with so many values that each has at most so many rows on average.
-KEY_NAME = re.compile(
-    r"(?i:(.*[_ ])?(id|person|subject|patient|participant|student|user|customer|client|household|family|player|site))"
-    r"|.*[a-z]I[dD]"
-)
-FEWEST_KEYS, ROWS_OF_KEY = 10, 20
 # Rows are repeated measurements where no more than this share of them is different, and that is at least this share of
 # all combinations of the columns' values.
 MOST_DIFFERENT, LEAST_FILLED = 0.75, 0.5
@@ -114,8 +107,6 @@ def lay_out(
         groups, unit = (groups, "groups") if groups.max() < len(groups) - 1 else (None, "rows")
         if fold is not None and groups is not None:
             _refuse_straddling(path, lines, groups, fold, "data.groups")
-    else:
-        said += _keys_of_groups(path, features, settings)
     same, sentences = _copies(path, lines, features, target, fold, settings)
     if groups is None or same is None:
         groups, unit = (groups, unit) if same is None else (same, "distinct rows")
@@ -179,24 +170,6 @@ def _refuse_straddling(path: str, lines: NDArray[np.int64], groups: Codes, fold:
             f"{path}: data.fold puts rows that belong together by {key} into several folds: lines {first} and {second} "
             f"(so in {torn.group.nunique()} groups); correct the folds, or leave one of the two keys out"
         )
-
-
-def _keys_of_groups(path: str, features: pd.DataFrame, settings: DataSettings) -> list[str]:
-    """A sentence for each column that may say which rows belong together, unless settings say what it is."""
-    declared, said = {*settings.categorical, *settings.numeric, *settings.ordinal}, []
-    for name in features.columns.difference(list(declared), sort=False):
-        cells = features[name].dropna()
-        is_text, is_named = cells.dtype == object, KEY_NAME.fullmatch(name) is not None
-        if not is_text and not (is_named and not (cells % 1).any()):
-            continue
-        n = cells.nunique()
-        is_many = n >= FEWEST_KEYS and n * ROWS_OF_KEY > len(features)
-        if 2 < n <= len(cells) / 2 and (is_named or is_many):
-            said.append(
-                f"{path}, column {name!r} looks like the key of groups of rows ({n} values in {len(features)} rows); "
-                f"if new rows will be of others, say so with --data.groups {name!r}, for scores are too good else"
-            )
-    return said
 
 
 def _copies(

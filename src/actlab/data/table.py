@@ -9,7 +9,8 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,18 +31,21 @@ from actlab.data.columns import (
 from actlab.data.csv_file import CsvFile, column_names, iterate_blocks, listed, open_csv, shown
 from actlab.data.formats import FileStyle, Texts
 from actlab.data.layout import RowLayout, lay_out, stays_feature
+from actlab.data.roles import declared, option, role_of, suspicions
 from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
 # A one-hot encoding grows no wider than this (plus a slot for all other categories and one for missing).
 MAX_CATEGORIES = 100
-ID_NAME = re.compile(r"(?i:id|index|unnamed: 0|.*[_ ]id)|.*[a-z]I[dD]")
 FRAME = "the frame"  # in place of a path in messages
 # A column may stand in both keys.
 SHARED_ROLES = (
     ("data.target", "data.numeric"),
-    *((f"data.{key}", "data.groups") for key in ("ordinal", "categorical", "numeric")),
+    *((f"data.{key}", "data.groups") for key in ("drop", "ordinal", "categorical", "numeric")),
+    ("data.fold", "data.drop"),
+    # the kind of what is left out is of no use
+    *(("data.drop", f"data.{key}") for key in ("ordinal", "categorical", "numeric")),
 )
 # of cells that are split off a file at a time, as Python's own texts
 BLOCK_CELLS = 1 << 21
@@ -57,10 +61,12 @@ class Table:
         target: (n_rows,) float64, None where none was named or needed.
         ids: (n_rows,) text as in the file, None without an id column.
         schema: How the columns were read.
-        warnings: Sentences about what was unusual; in a stream each appears once.
+        warnings: Sentences about what was unusual, most harmful first; in a stream each appears once.
         content_hash: SHA-256 of the bytes of the file, in hexadecimal.
         layout: What is known of the rows of a table to train on.
         lines: (n_rows,) line of the file where each row ends, for messages; only of rows to predict.
+        notes: Sentences about what is usual, and to be known.
+        left_out: Column of a training file that is no feature to the reason.
     """
 
     features: pd.DataFrame
@@ -71,6 +77,8 @@ class Table:
     content_hash: str
     layout: RowLayout
     lines: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -80,9 +88,9 @@ class Table:
 def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     """Read a file to train on and decide what each column is.
 
-    A column is an identifier if it is named like one and differs in every row; numeric if every cell that is not
-    missing is a number (also with thousands separators, currency signs, decimal commas, or ISO dates: warned of);
-    otherwise categorical. The lists in `settings` overrule this. Constant and wholly missing columns are left out.
+    What a column is for is decided by `roles.role_of`. A feature is numeric if every cell that is not missing is a
+    number (also with thousands separators, currency signs, decimal commas, or ISO dates: warned of); otherwise
+    categorical. The lists in `settings` overrule this.
 
     Raises:
         InputError: The file, a column or a setting is unusable, or no target is named and one is required.
@@ -92,8 +100,7 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     csv_file = open_csv(settings.csv)
     order = _check_settings(settings, csv_file)
     raw = _read_raw(csv_file, settings)
-    lines = next(iter(raw.values())).lines
-    n_rows = len(lines)
+    warnings, lines = list[str](), next(iter(raw.values())).lines
     if settings.target is None and require_target:
         numeric = [
             name
@@ -104,38 +111,46 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
             f"{csv_file.path}: no target is named; name the column to predict with --data.target NAME (numeric "
             f"columns: {listed(numeric, 20) or 'none'})"
         )
-    if n_rows < 2:
+    if len(lines) < 2:
         raise InputError(f"{csv_file.path} has a single data row; at least 2 are needed to train")
-    warnings = [*csv_file.warnings]
-    target_column = target = None
+    target = None
     if settings.target is not None:
-        target_column, target, target_warnings = _read_target(raw.pop(settings.target), settings)
-        warnings += target_warnings
-    ids = None
-    if (id_name := settings.id or _find_id(raw, settings)) is not None:
-        id_column = raw.pop(id_name)
-        ids = _ids(id_name, id_column.texts)
-        if not ids.is_unique:
-            warnings.append(f"{id_column.whole} is the id, but the same in several rows")
+        raw, target, lines = _read_target(raw, settings)
+        warnings = target.warnings
     of_rows, taken = _take_layout(raw, settings, order)
-    kept, dropped, feature_warnings = _read_features(raw, settings, order)
-    warnings += feature_warnings
-    if not kept:
+    for name in settings.drop:
+        raw.pop(name, None)
+    found = _read_features(raw, settings, order)
+    if not found.kept:
         raise InputError(f"{csv_file.path} has no feature column that varies, besides target and id; add one")
-    if len(kept) > n_rows:
-        warnings.append(f"{csv_file.path} has more feature columns ({len(kept)}) than rows ({n_rows})")
+    if len(found.kept) > len(lines):
+        warnings.append(f"{csv_file.path} has more feature columns ({len(found.kept)}) than rows ({len(lines)})")
+    features, id_name = _frame(found.kept), None if found.ids is None else str(found.ids.name)
     own_missing = settings.na_values if isinstance(settings.na_values, dict) else {}
 
     def with_missing(column: Column) -> Column:
         return replace(column, na_values=tuple(own_missing[column.name]) if column.name in own_missing else None)
 
-    columns = tuple(with_missing(read.column) for read in kept)
-    target_column = target_column and with_missing(target_column)
-    na_values, left_out = tuple(settings.na_values_of(None)), (*dropped, *taken)
-    schema = Schema(columns, settings.target, id_name, na_values, left_out, target_column)
-    features = _frame(kept)
-    layout, said = lay_out(str(csv_file.path), lines, features, target, of_rows, settings)
-    return Table(features, target, ids, schema, (*warnings, *said), csv_file.sha256, layout)
+    columns = tuple(with_missing(read.column) for read in found.kept)
+    y = None if target is None else target.parsed
+    layout, said = lay_out(str(csv_file.path), lines, features, y, of_rows, settings)
+    doubts = [] if y is None else list(suspicions(found.kept, y, csv_file.path, settings))
+    warnings = [*doubts, *found.warnings, *warnings, *csv_file.warnings, *said]
+    left_out = {**dict.fromkeys(settings.drop, "data.drop"), **taken, **found.left_out}
+    target_column = None if target is None else with_missing(target.column)
+    na_values = tuple(settings.na_values_of(None))
+    schema = Schema(columns, settings.target, id_name, na_values, tuple(left_out), target_column)
+    return Table(
+        features,
+        y,
+        found.ids,
+        schema,
+        tuple(warnings),
+        csv_file.sha256,
+        layout,
+        notes=tuple(found.notes),
+        left_out=left_out,
+    )
 
 
 def read_rows(path: str, schema: Schema, chunk_rows: int | None = None, scale: Target | None = None) -> Iterator[Table]:
@@ -222,7 +237,7 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
     """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
     named = [("data.target", settings.target), ("data.id", settings.id), ("data.fold", settings.fold)]
-    for key in ("ordinal", "categorical", "numeric", "groups"):
+    for key in ("drop", "ordinal", "categorical", "numeric", "groups"):
         named += [(f"data.{key}", name) for name in getattr(settings, key)]
     for role, name in ((role, name) for role, name in named if name is not None):
         if name not in csv_file.names:
@@ -245,11 +260,15 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
 
 def _similar(name: str, names: Sequence[str]) -> str:
     """`; did you mean 'SalePrice'?`, or the columns there are, to end a message with."""
-    folded = {other.casefold(): other for other in reversed(names)}
-    close = difflib.get_close_matches(name.casefold(), list(folded), n=3)
-    if close:
-        return f"; did you mean {' or '.join(shown(folded[key]) for key in close)}?"
+    if close := _close(name, names):
+        return f"; did you mean {' or '.join(map(shown, close))}?"
     return f"; its columns are {', '.join(shown(other) for other in names[:10])}{', ...' if len(names) > 10 else ''}"
+
+
+def _close(name: str, names: Sequence[str]) -> list[str]:
+    """Up to three names that are spelt much like this one, whatever their case, spaces and signs; closest first."""
+    folded = {re.sub(r"[\W_]+", "", other).casefold(): other for other in reversed(names)}
+    return [folded[key] for key in difflib.get_close_matches(re.sub(r"[\W_]+", "", name).casefold(), list(folded), n=3)]
 
 
 def _cells_again(csv_file: CsvFile) -> Iterator[Mapping[str, Texts]]:
@@ -275,48 +294,48 @@ def _read_raw(csv_file: CsvFile, settings: DataSettings) -> dict[str, RawColumn]
     }
 
 
-def _read_target(raw: RawColumn, settings: DataSettings) -> ReadColumn:
-    """Read the target, or say why nothing can be learned from it."""
-    found = infer_numeric(raw)
+def _read_target(
+    raw: dict[str, RawColumn], settings: DataSettings
+) -> tuple[dict[str, RawColumn], ReadColumn, np.ndarray]:
+    """On the rows to learn from the columns besides the target, the target, and lines; or say why nothing can be
+    learned."""
+    column = raw.pop(str(settings.target))
+    found = infer_numeric(column)
     if found is None or found.column.format == "date":
         # where all are dates, the first of them
-        bad = raw.numbers.unreadable if found is None else np.flatnonzero(~np.isnan(found.parsed))
+        bad = column.numbers.unreadable if found is None else np.flatnonzero(~np.isnan(found.parsed))
         raise InputError(
-            f"{raw.place(bad[0])}: the target must be a number, got {shown(raw.texts[bad[0]])} (so in {len(bad)} "
-            f"of {len(raw.texts)} rows); correct the cells, or name another column with --data.target"
+            f"{column.place(bad[0])}: the target must be a number, got {shown(column.texts[bad[0]])} (so in {len(bad)} "
+            f"of {len(column.texts)} rows); correct the cells, or name another column with --data.target"
         )
     target = found.parsed
+    if (is_missing := np.isnan(target)).any() and settings.missing_target == "drop":
+        where = f"{column.whole}: the target is missing in {column.line_list(is_missing)}"
+        if (~is_missing).sum() < 2:
+            raise InputError(f"{where}; at least 2 rows with a target are needed to train")
+        found.warnings.append(f"{where}; {is_missing.sum()} of {len(target)} rows are left out")
+        column, *others = (
+            replace(one, cells=one.cells[~is_missing], lines=one.lines[~is_missing]) for one in (column, *raw.values())
+        )
+        raw, target = {one.name: one for one in others}, target[~is_missing]
     if np.ptp(target) == 0:
         raise InputError(
-            f"{raw.whole}: the target is {target[0]:.12g} in every row, nothing can be learned; name another "
+            f"{column.whole}: the target is {target[0]:.12g} in every row, nothing can be learned; name another "
             "column with --data.target"
         )
-    _check_target(raw, target, Target.of(settings.target_transform))
-    return found
+    _check_target(column, target, Target.of(settings.target_transform))
+    return raw, found._replace(parsed=target), column.lines
 
 
 def _check_target(raw: RawColumn, target: np.ndarray, scale: Target) -> None:
     """Refuse a target that is missing in some rows, or cannot be had on this scale."""
     if (is_missing := np.isnan(target)).any():
         raise InputError(
-            f"{raw.whole}: the target is missing in {raw.line_list(is_missing)}; remove these rows or fill "
-            "them in (a file to predict on needs no target)"
+            f"{raw.whole}: the target is missing in {raw.line_list(is_missing)}; fill them in, or "
+            "leave these rows out of training with --data.missing_target drop (a file to predict on needs no target)"
         )
     if not (is_usable := scale.is_usable(target)).all():
         raise InputError(f"{raw.whole}: the target {scale.rule} {raw.line_list(~is_usable)}; {scale.repair}")
-
-
-def _find_id(columns: Mapping[str, RawColumn], settings: DataSettings) -> str | None:
-    """The first column that is named like an identifier and is a different text or integer in every row."""
-    declared = {*settings.categorical, *settings.numeric, *settings.ordinal}
-    for name, raw in columns.items():
-        if name in declared or not ID_NAME.fullmatch(name) or not _ids(name, raw.texts).is_unique:
-            continue
-        parsed = raw.numbers.parsed
-        is_whole = bool(np.all(np.isfinite(parsed) & (np.round(parsed) == parsed)))
-        if is_whole or raw.numbers.unreadable.size == len(raw.texts):
-            return name
-    return None
 
 
 def _ids(name: str | None, texts: Texts) -> pd.Series:
@@ -325,36 +344,57 @@ def _ids(name: str | None, texts: Texts) -> pd.Series:
 
 def _take_layout(
     columns: dict[str, RawColumn], settings: DataSettings, order: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The cells of columns that say how rows belong together, read as features are, and the names of those that are no
-    features, which leave the `columns`."""
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The cells of columns that say how rows belong together, read as features are, and those that are no features,
+    which leave the `columns`, with the key that names them."""
     names = [*settings.groups, *([settings.fold] if settings.fold is not None else [])]
     cells = {name: _read_feature(columns[name], settings, order).parsed for name in names}
     kept = settings.groups if settings.groups and stays_feature(settings) else []
-    taken = [name for name in cells if name not in kept]
+    taken = {name: f"data.{'fold' if name == settings.fold else 'groups'}" for name in cells if name not in kept}
     for name in taken:
         del columns[name]
     return cells, taken
 
 
+class _Features(NamedTuple):
+    """What the columns besides target and named ones are: those of use, the id, and the others with the reason."""
+
+    kept: list[ReadColumn]
+    ids: pd.Series | None
+    left_out: dict[str, str]
+    warnings: list[str]
+    notes: list[str]
+
+
 def _read_features(
     columns: dict[str, RawColumn], settings: DataSettings, order: Mapping[str, Sequence[str]]
-) -> tuple[list[ReadColumn], tuple[str, ...], list[str]]:
-    """The columns that can be of use, the names of the others, and the warnings about both. `columns` is emptied on the
-    way: the texts of a column take twice the room of its numbers."""
-    kept, dropped, warnings = [], [], []
+) -> _Features:
+    """Read each column and decide what it is for. `columns` is emptied on the way: the texts of a column take twice the
+    room of its numbers."""
+    kept, ids, left_out, notes = [], None, {}, []
+    # of columns that are left out, of texts, and of numbers
+    warnings: tuple[list[str], list[str], list[str]] = ([], [], [])
+    if settings.id is not None:
+        raw = columns.pop(settings.id)
+        ids = _ids(settings.id, raw.texts)
+        if not ids.is_unique:
+            warnings[0].append(f"{raw.whole} is the id, but the same in several rows")
     for name in list(columns):
         raw = columns.pop(name)
         read = _read_feature(raw, settings, order)
-        distinct = pd.unique(read.parsed)
-        if len(distinct) == 1:
-            dropped.append(name)
-            reason = "missing" if pd.isna(distinct[0]) else "the same"
-            warnings.append(f"{raw.whole} is {reason} in every row; left out")
+        role = role_of(read, ids is not None, name in declared(settings))
+        back = f" ({option(role.key, name)} overrules this)" if role.key else ""
+        if role.kind == "id":
+            ids = _ids(name, raw.texts)
+            notes.append(f"{raw.whole} is the id, no feature{back}")
+        elif role.kind == "left out":
+            left_out[name] = role.reason
+            warnings[0].append(f"{raw.whole} {role.reason}; left out{back}")
         else:
+            warnings[0].extend([f"{raw.whole} {role.reason}{back}"] if role.reason else [])
             kept.append(read)
-            warnings += read.warnings
-    return kept, tuple(dropped), warnings
+            warnings[1 if read.column.kind != "numeric" else 2].extend(read.warnings)
+    return _Features(kept, ids, left_out, [text for own in warnings for text in own], notes)
 
 
 def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Sequence[str]]) -> ReadColumn:
@@ -404,6 +444,9 @@ def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
             f"{csv_file.path} has none of the {len(wanted)} feature columns of the model ({listed(wanted)}); its "
             f"columns are {listed(list(csv_file.names))}"
         )
-    lacks = f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row"
+    # such as 'Weight' for 'weight'
+    meant = [f"{shown(close[0])} for {shown(name)}" for name in absent if (close := _close(name, extra))]
+    like = f" (did you mean {', '.join(meant[:5])}?)" if meant else ""
+    lacks = f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row{like}"
     has = f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}"
     return [*([lacks] if absent else []), *([has] if extra else [])]

@@ -29,6 +29,7 @@ def render_check(report: CheckReport, width: int = 100) -> str:
         lines += ["", "no target named, and no numeric column that could be one"]
     lines += ["", f"{len(report.warnings)} warning{'s' if len(report.warnings) != 1 else ''}"]
     lines += [f"- {_printable(warning)}" for warning in report.warnings]
+    lines += [f"note: {_printable(note)}" for note in report.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -44,11 +45,14 @@ def _what_a_comparison_shows() -> str:
 def _table(report: CheckReport) -> PrintedTable:
     columns = (
         *map(text_column, ("column", "role", "kind")),
-        *(TableColumn(title, can_fold=True) for title in ("missing", "distinct")),
+        *(TableColumn(title, can_fold=True) for title in ("inputs", "missing", "distinct")),
         text_column("values"),
     )
     rows = (
-        (_printable(row.name), row.role, row.kind, row.n_missing, row.n_distinct, _printable(_values(row)))
+        (
+            *(_printable(row.name), row.role, "" if row.role == "left out" else row.kind),
+            *(row.n_inputs or None, row.n_missing, row.n_distinct, _printable(_values(row))),
+        )
         for row in report.columns
     )
     return PrintedTable.of(columns, rows)
@@ -57,6 +61,8 @@ def _table(report: CheckReport) -> PrintedTable:
 def _values(column: ColumnReport) -> str:
     if column.role == "id":
         return ""
+    if column.role == "left out":
+        return column.kind
     if column.low is None or column.high is None:
         return f"mostly {column.most_frequent} ({column.n_most_frequent})"
     if column.kind == "date":

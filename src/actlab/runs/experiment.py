@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from actlab.config import Configuration, differences
 from actlab.data.layout import RowLayout
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import make_splits
-from actlab.data.table import read_table
+from actlab.data.table import Table, read_table
 from actlab.diagnostics.health import HealthMonitor
 from actlab.engine.storage import open_storage
 from actlab.engine.study import CELL, Cell, Study
@@ -51,10 +51,10 @@ POPULATION_MEMBERS, GPU_FACTOR = 720, 8
 WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 
 
-def show_warnings(texts: Iterable[str]) -> None:
-    """What was unusual about the CSV, a line each on stderr, as `check` says it."""
-    for text in texts:
-        print(f"warning: {text}", file=sys.stderr)
+def show_warnings(table: Table) -> None:
+    """What is to be known of a table, a line each on stderr, as `check` says it."""
+    for text in [f"warning: {text}" for text in table.warnings] + [f"note: {text}" for text in table.notes]:
+        print(text, file=sys.stderr)
 
 
 def choose_directory(command: str, configuration: Configuration) -> RunDirectory:
@@ -166,7 +166,7 @@ class Experiment(ABC):
         self.run = choose_directory(self.command, configuration)
         self.run.create()
         if worker is None:
-            show_warnings(self.table.warnings)
+            show_warnings(self.table)
         trainer = dict(configuration.trainer)
         if worker is not None and (device := worker.device()) is not None:
             trainer["devices"] = [device]

@@ -56,7 +56,7 @@ def fit(configuration: Configuration) -> RunDirectory:
     splits = make_splits(table.layout, configuration.compare.splitting("fit"), configuration.seed)
     activations.get(configuration.model.activation)
     run.create()
-    show_warnings(table.warnings)
+    show_warnings(table)
     run.write_config(configuration.to_dict())
     setting = Setting.of(configuration.model.activation, configuration)
     members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
