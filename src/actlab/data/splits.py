@@ -166,19 +166,20 @@ def _parts_of_groups(
 ) -> list[NDArray[np.bool_]]:
     """Inner validation parts of rows (n,) of such groups: those in random order that bring a part nearer to its
     fraction, groups of no part before it first; at least one, and never all."""
-    names, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    wanted = protocol.validation_fraction * len(groups)
-    unused, used = generator.permutation(len(names)).tolist(), list[int]()
+    _, of_row, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    sizes, wanted = counts.tolist(), protocol.validation_fraction * len(groups)
+    unused, used, least = generator.permutation(len(sizes)).tolist(), list[int](), min(sizes)
     parts = []
     for _ in range(protocol.inner):
-        chosen, n_rows = set[int](), 0
+        chosen, lacking = set[int](), wanted
         for group in [*unused, *used]:
-            if abs(n_rows + sizes[group] - wanted) < abs(n_rows - wanted) and len(chosen) < len(names) - 1:
+            if 2 * lacking <= least:
+                break
+            if sizes[group] < 2 * lacking and len(chosen) < len(sizes) - 1:
                 chosen.add(group)
-                n_rows += int(sizes[group])
-        if not chosen:
-            # all of them are large
-            chosen = {min([*unused, *used], key=lambda group: int(sizes[group]))}
+                lacking -= sizes[group]
+        # where all are large, the smallest
+        chosen = chosen or {min(unused or used, key=sizes.__getitem__)}
         used = [*(group for group in used if group not in chosen), *chosen]
         unused = [group for group in unused if group not in chosen]
         parts.append(np.isin(of_row, list(chosen)))
