@@ -139,6 +139,16 @@ def test_differences_say_what_they_hold_for_and_what_would_settle_them() -> None
     assert rows["sigmoid"] == [None, "diverged", "–", None, "16", ""]
 
 
+def test_the_ranking_says_whom_a_word_was_earned_against_where_that_is_not_the_best() -> None:
+    summary = make_summary()
+    by_name = {one["b"]: one for one in summary["comparisons"]}
+    by_name["activation_00"].update(shown_against="maxout", shown_low=0.0101, shown_high=0.031)
+    text = as_text(terminal_ranking(summary), 130)
+    assert "worse here*" in lines_of(text)["activation_00"]
+    assert text.count("worse here*") == 1
+    assert "* shown against maxout (activation_00)" in " ".join(text.split())
+
+
 def test_the_baseline_has_columns_of_its_own_unless_it_is_the_best() -> None:
     summary = make_summary()
     own = {"against": "baseline", "a": "relu", "covers": "these rows", "difference": -0.02, "ci_low": -0.03}

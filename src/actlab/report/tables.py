@@ -34,8 +34,9 @@ SIGNS = {"above": ">", "below": "<", "at": "="}
 EDGE_NOTE = "! the learning rate is the lowest or the highest of those tried"
 RANKING_NOTE = (
     "Scores on test rows, lower is better, each the root over all rows of a repeat and its mean over the repeats. !: "
-    "the learning rate is the lowest or highest tried. Diverged: networks whose training went to nan or infinity, over "
-    "all rates. Sd: over the repeats. Time: of all its networks, hours:minutes:seconds."
+    "the learning rate is the lowest or highest tried. *: shown against another one than the best. Diverged: networks "
+    "whose training went to nan or infinity, over all rates. Sd: over the repeats. Time: of all its networks, "
+    "hours:minutes:seconds."
 )
 DIFFERENCES_NOTE = (
     "Differences and 95 % intervals are in percent of the score that they are against; all intervals hold together "
@@ -60,7 +61,11 @@ def print_answer(summary: Mapping[str, Any]) -> None:
 def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
     """The ranking in a line for each activation, its minor columns as far as they fit."""
     is_at_edge = any(row.get("edge_of_range") for row in summary["ranking"])
-    return ranking_table(summary).without("place", note=EDGE_NOTE if is_at_edge else "")
+    notes = [EDGE_NOTE] if is_at_edge else []
+    elsewhere = {name: found["shown_against"] for name, found in words.compared(summary).items() if _is_elsewhere(found)}
+    if elsewhere:
+        notes.append(f"* shown against {', '.join(f'{other} ({name})' for name, other in elsewhere.items())}")
+    return ranking_table(summary).without("place", note="; ".join(notes))
 
 
 def ranking_table(summary: Mapping[str, Any], *, is_alone: bool = True) -> PrintedTable:
@@ -94,7 +99,14 @@ def _against_best(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> tu
     """Difference with interval, verdict and cost; `found` is None for the best."""
     if found is None:
         return EMPTY, text_cell("best"), row.get("cost_at_most")
-    return _in_percent(found), _verdict(str(found["verdict"])), found.get("cost_at_most")
+    word = str(found["verdict"])
+    verdict = text_cell(f"{word}{'*' * _is_elsewhere(found)}", TONES.get(word, ""))
+    return _in_percent(found), verdict, found.get("cost_at_most")
+
+
+def _is_elsewhere(found: Mapping[str, Any]) -> bool:
+    """Whether a verdict was earned against another activation than the best, whose interval may hold 0."""
+    return bool(found.get("shown_against"))
 
 
 def _in_percent(found: Mapping[str, Any]) -> TableCell:
@@ -147,7 +159,7 @@ def differences_table(summary: Mapping[str, Any]) -> PrintedTable | None:
 
 def _than(found: Mapping[str, Any]) -> str:
     """The verdict, and whom it was earned against where that is not the best."""
-    if not found.get("shown_against"):
+    if not _is_elsewhere(found):
         return str(found["verdict"])
     low, high = (words.percent(found.get(key), "+").removesuffix(" %") for key in ("shown_low", "shown_high"))
     return f"{found['verdict']} than {found['shown_against']} ({low} to {high})"
