@@ -114,7 +114,8 @@ class Bench:
         shutil.copytree(self._good, folder)
         try:
             case.make(folder)
-            with privileges(case.as_nobody), largest_file(case.file_limit):
+            # the folder to go back to may be one that only root may enter
+            with contextlib.chdir(folder), privileges(case.as_nobody), largest_file(case.file_limit):
                 return run(folder, command, arguments_of(case, command))
         finally:
             shutil.rmtree(folder)

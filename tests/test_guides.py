@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,10 +163,18 @@ def test_a_record_is_all_that_commands_and_quick_tests_need(tmp_path: Path) -> N
     assert "[bump]" in run_there(clone, sys.executable, "-m", "pytest", "-n", "0", "-vv", *QUICK)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Not pytest's, which only its owner may enter: some tests give root's privileges up, and import what is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.slow
-def test_a_record_is_all_that_a_new_activation_needs(tmp_path: Path) -> None:
+def test_a_record_is_all_that_a_new_activation_needs(open_folder: Path) -> None:
     """All tests pass, and none is skipped for a reason that this checkout has not."""
-    clone = with_bump(tmp_path)
+    clone = with_bump(open_folder)
     command = (sys.executable, "-m", "pytest", "-m", "slow or not slow", "-rs", "--deselect", THIS_TEST)
     printed = run_there(clone, *command)
     assert " passed" in printed

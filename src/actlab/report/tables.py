@@ -62,7 +62,9 @@ def terminal_ranking(summary: Mapping[str, Any]) -> PrintedTable:
     """The ranking in a line for each activation, its minor columns as far as they fit."""
     is_at_edge = any(row.get("edge_of_range") for row in summary["ranking"])
     notes = [EDGE_NOTE] if is_at_edge else []
-    elsewhere = {name: found["shown_against"] for name, found in words.compared(summary).items() if _is_elsewhere(found)}
+    elsewhere = {
+        name: found["shown_against"] for name, found in words.compared(summary).items() if _is_elsewhere(found)
+    }
     if elsewhere:
         notes.append(f"* shown against {', '.join(f'{other} ({name})' for name, other in elsewhere.items())}")
     return ranking_table(summary).without("place", note="; ".join(notes))
