@@ -129,9 +129,10 @@ def main(arguments: Sequence[str]) -> None:
     lines = [
         "# What choosing the learning rate on the same table flatters",
         "",
-        "A comparison chooses each activation's learning rate on inner-validation rows of repeat 0, which are test rows",
-        "of the repeats that count. Below, the score at that rate, and at rates that were chosen fold by fold by a sweep",
-        f"of the rows outside the fold (on a fifth fewer rows); {N_NETWORKS} networks a fold, the same splits and seeds.",
+        "A comparison chooses each activation's learning rate on inner-validation rows of repeat 0, which are test",
+        "rows of the repeats that count. Below, the score at that rate, and at rates that were chosen fold by fold by a",
+        "sweep of the rows outside the fold (on a fifth fewer rows);",
+        f"{N_NETWORKS} networks a fold, the same splits and seeds.",
         "",
         f"```\n{' '.join(['python scripts/rate_optimism.py', *arguments])}\n```",
         "",

@@ -118,7 +118,9 @@ def test_the_readmes_commands_run(folder: Path) -> None:
 # what holds for every activation and takes little time
 QUICK = ("tests/test_activations.py", "tests/test_network.py")
 # Reasons to skip a test that a machine gives, and a new activation does not: they skip the same tests of this checkout.
-OF_THE_MACHINE = r"could not import|not installed|needs Chromium|root may write|glibc's allocator"
+OF_THE_MACHINE = (
+    r"could not import|not installed|needs Chromium|root may write|glibc's allocator|there is no accelerator"
+)
 THIS_TEST = "tests/test_guides.py::test_a_record_is_all_that_a_new_activation_needs"
 
 
