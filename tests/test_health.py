@@ -1,7 +1,6 @@
 """Health by value: against autograd one number at a time, by hand, and inside a training."""
 
 import math
-import time
 
 import pytest
 import torch
@@ -269,17 +268,3 @@ def test_best_and_end_are_measured_with_the_weights_of_these_epochs(small_csv: s
                 own = {r.moment: r for r in monitor.of(result.number) if (r.fold, r.layer) == (split.fold, 1)}
                 is_same = own["best"].mean_output == own["end"].mean_output
                 assert is_same == (outcome.best_epoch == outcome.epochs)
-
-
-@pytest.mark.slow
-def test_watching_costs_under_five_per_cent_of_training(concrete_csv: str) -> None:
-    data = DataSettings(concrete_csv, "compressive_strength")
-    evaluation = Evaluation(data, ProtocolSettings(5, 2), OptimizerSettings(), {"max_epochs": 60})
-    settings = {
-        n: Setting(name, rate, 0.01, (144, 72, 18), 0.0, "auto")
-        for n, (name, rate) in enumerate((name, rate) for name in ("relu", "mish", "maxout") for rate in (1e-3, 1e-2))
-    }
-    monitor = HealthMonitor()
-    started = time.perf_counter()
-    evaluate(works(settings), evaluation, read_table(data), [monitor])
-    assert monitor.seconds < 0.05 * (time.perf_counter() - started)

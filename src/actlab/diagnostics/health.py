@@ -12,9 +12,7 @@ Measured per member and hidden layer on given rows, for any activation:
 - By these definitions leaky ReLU with its slope of 0.01 is saturated on the negative side, and never dead.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -159,7 +157,7 @@ def records_of(observations: Sequence[Observation]) -> list[HealthRecord]:
 class HealthMonitor(pl.Callback):
     """Measures every member at the start, and with its best and its last weights when it leaves the population.
 
-    One monitor may watch several fits; its records and the `seconds` it took of them add up. Members leave one by one,
+    One monitor may watch several fits; its records add up. Members leave one by one,
     so their weights wait for others of their kind: measured alone, each would cost as much as many do.
 
     Lightning calls a callback's `on_train_epoch_end` and `on_train_end` before the module's own, so members that are
@@ -169,7 +167,6 @@ class HealthMonitor(pl.Callback):
 
     def __init__(self) -> None:
         self.records: list[HealthRecord] = []
-        self.seconds = 0.0
         self._waiting: dict[object, list[Observation]] = {}
         self._enough: list[list[Observation]] = []
         self._interrupted: dict[str, Any] | None = None
@@ -188,20 +185,13 @@ class HealthMonitor(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._interrupted = state_dict
 
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - started
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waiting.clear()
         module = _population(pl_module)
         if self._interrupted is None:
-            with self._timed():
-                for training in module.training_stacks:
-                    self._observe(training, training.running, "start")
-                self._measure(module)
+            for training in module.training_stacks:
+                self._observe(training, training.running, "start")
+            self._measure(module)
             return
         # of the interrupted population, only what concerns these members
         records = [HealthRecord(*values) for values in self._interrupted["records"]]
@@ -216,22 +206,20 @@ class HealthMonitor(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = _population(pl_module)
         limits = (module.optimizer_settings.patience, module.max_epochs)
-        with self._timed():
-            for training in module.training_stacks:
-                self._leave(training, [place for place in training.running if place[1].is_done(*limits)])
-            if len(self._enough) >= module.n_side_by_side:
-                # one alone would keep the other threads waiting
-                self._measure(module)
+        for training in module.training_stacks:
+            self._leave(training, [place for place in training.running if place[1].is_done(*limits)])
+        if len(self._enough) >= module.n_side_by_side:
+            # one alone would keep the other threads waiting
+            self._measure(module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is still in training leaves now, because the module is about to retire it."""
         module = _population(pl_module)
-        with self._timed():
-            for training in module.training_stacks:
-                self._leave(training, training.running)
-            self._enough += self._waiting.values()
-            self._waiting.clear()
-            self._measure(module)
+        for training in module.training_stacks:
+            self._leave(training, training.running)
+        self._enough += self._waiting.values()
+        self._waiting.clear()
+        self._measure(module)
 
     def _leave(self, training: StackTraining, leaving: Sequence[tuple[int, Outcome]]) -> None:
         self._observe(training, [place for place in leaving if place[1].best_epoch > 0], "best")
