@@ -49,7 +49,7 @@ def chosen_rates(configuration: Configuration, out: Path) -> dict[str, float]:
 
 def nested_rates(configuration: Configuration, table: Table, out: Path) -> list[dict[str, float]]:
     """For each fold of `REPEAT`, those that a sweep of the rows outside it chooses."""
-    splits = make_splits(table.n_rows, configuration.compare.splitting("compare"), configuration.seed)
+    splits = make_splits(table.layout, configuration.compare.splitting("compare"), configuration.seed)
     texts = pd.read_csv(str(configuration.data.csv), dtype=str, keep_default_na=False)
     found = []
     for fold in range(configuration.compare.folds):
@@ -79,7 +79,7 @@ def scores(configuration: Configuration, table: Table, rates: Sequence[Mapping[s
         for inner in range(N_NETWORKS)
     ]
     outcomes = train_in_waves(members, evaluation, table)
-    splits = make_splits(table.n_rows, protocol, configuration.seed)
+    splits = make_splits(table.layout, protocol, configuration.seed)
     squares = dict.fromkeys(with_name, np.zeros(N_NETWORKS))
     for outcome in outcomes:
         split = outcome.member.split
