@@ -1,5 +1,6 @@
 """The inputs of docs/bad_inputs.md: files that are wrong in one way each, and what each command should make of them."""
 
+import gzip
 import os
 import pickle
 import struct
@@ -110,6 +111,7 @@ def _files() -> list[Case]:
     lines = whole.splitlines(keepends=True)
     accents = text({**good(), "kind": ["é" if kind == "a" else kind for kind in good()["kind"]]})
     refused = codes(2, 2)
+    ended = lines[0] + "".join(line.replace("\n", ",\n") for line in lines[1:])
     short = [*lines[:5], lines[5].rpartition(",")[0] + "\n", *lines[6:]]
     long = [*lines[:5], lines[5].strip() + ",9\n", *lines[6:]]
     return [
@@ -120,18 +122,35 @@ def _files() -> list[Case]:
         Case("header only", refused, csv(lines[0]), words=everywhere("no data row")),
         Case("one row", codes(2, 0), csv("".join(lines[:2])), words=everywhere("single data row")),
         Case("binary file", refused, csv(bytes(range(256)) * 8), words=everywhere("binary")),
-        Case("gzip archive", refused, csv(b"\x1f\x8b\x08" + whole.encode()), words=everywhere("gzip", "unpack")),
+        Case("gzip archive", codes(0, 0), csv(gzip.compress(whole.encode()))),
+        Case("damaged gzip archive", refused, csv(gzip.compress(whole.encode())[:-9]), words=everywhere("damaged")),
+        Case("zip archive of two tables", refused, _two_tables, words=everywhere("2 files", "bad.csv#a.csv")),
+        Case("zip archive with nothing in it", refused, csv(b"PK\5\6" + bytes(18)), words=everywhere("empty archive")),
+        Case("old Excel workbook", refused, csv(b"\xd0\xcf\x11\xe0" + bytes(99)), words=everywhere("Excel", "save")),
         Case("UTF-8 with BOM", codes(0, 0), csv(whole.encode("utf-8-sig"))),
         Case("UTF-16 with BOM", codes(0, 0), csv(whole.encode("utf-16"))),
-        Case("UTF-16 without BOM", refused, csv(whole.encode("utf-16-le")), words=everywhere("binary")),
+        Case("UTF-16 without BOM", codes(0, 0), csv(whole.encode("utf-16-le"))),
+        Case("UTF-8 with one bad byte", codes(0, 0), csv(accents.encode().replace("é".encode(), b"\xe9", 1))),
+        Case("Shift JIS", refused, csv(accents.replace("é", "東").encode("shift-jis")), words=everywhere("UTF-8")),
         Case("latin-1", codes(0, 0), csv(accents.encode("latin-1"))),
         Case("semicolons between cells", codes(0, 0), csv(text(good(), ";"))),
-        Case("another sign between cells (~)", refused, csv(text(good(), "~")), words=everywhere("area~rooms")),
+        Case("another sign between cells (~)", codes(0, 0), csv(text(good(), "~"))),
+        Case("white space between cells", codes(0, 0), csv(whole.replace(",", "  "))),
+        Case("another sign between cells (!)", refused, csv(text(good(), "!")), words=everywhere("area!rooms")),
+        Case("delimiter at the end of every row", codes(0, 0), csv(whole.replace("\n", ",\n"))),
+        Case("delimiter at the end of every row but the header", codes(0, 0), csv(ended)),
+        Case("sep=; and comments above the header", codes(0, 0), csv("sep=;\n# homes\n" + text(good(), ";"))),
         Case("row with a cell too few", refused, csv("".join(short)), words=everywhere("line 6", "3 cells")),
         Case("row with a cell too many", refused, csv("".join(long)), words=everywhere("line 6", "5 cells")),
         Case("quote that does not end", refused, csv(whole + '1,2,"a,3\n'), words=everywhere("line", "quote")),
         Case("two columns of one name", refused, csv(whole.replace("rooms", "area")), words=everywhere("'area'")),
     ]
+
+
+def _two_tables(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "bad.csv", "w") as archive:
+        for name in ("a.csv", "b.csv"):
+            archive.writestr(name, text(good()))
 
 
 def _unreadable(folder: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import polars as pl
 import pytest
 
 import actlab
@@ -78,6 +79,49 @@ def test_the_same_call_again_gives_the_same_run(trained: api.Run) -> None:
     assert again.summary == trained.summary
     with pytest.raises(InputError, match="seed"):
         actlab.compare(config["data"]["csv"], "price", out=trained.path, seed=5, data={"id": "name"}, **SMALL)
+
+
+def homes() -> pd.DataFrame:
+    frame = pd.DataFrame({"x": [float(i) for i in range(60)], "kind": ["a", "b", None] * 20, "new": [True, False] * 30})
+    return frame.assign(kind=frame.kind.astype("category"), price=frame.x + 10.0)
+
+
+def test_a_frame_is_compared_as_its_file_is(tmp_path: Path) -> None:
+    homes().to_parquet(tmp_path / "homes.parquet")
+    first = actlab.compare(homes(), "price", out=tmp_path / "frame", **SMALL)
+    second = actlab.compare(tmp_path / "homes.parquet", "price", out=tmp_path / "file", **SMALL)
+    pd.testing.assert_frame_equal(first.members.drop(columns="seconds"), second.members.drop(columns="seconds"))
+    rows = homes().drop(columns="price")
+    predicted = first.predict(rows)
+    assert len(predicted) == 60
+    pd.testing.assert_frame_equal(first.predict(pl.from_pandas(rows)), predicted)
+    pd.testing.assert_frame_equal(second.predict(tmp_path / "homes.parquet"), predicted)
+
+
+def test_the_run_of_a_frame_goes_on_with_the_same_content_only(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = actlab.compare(homes(), "price", out=out, **SMALL)
+    assert first.config["data"]["csv"] == f"frame sha256:{first.summary['data']['sha256']}"
+    assert actlab.compare(homes(), "price", out=out, **SMALL).summary == first.summary
+    with pytest.raises(InputError, match=r"the content of frame sha256"):
+        actlab.compare(homes().assign(x=1.5), "price", out=out, **SMALL)
+    with pytest.raises(InputError, match="was a frame, which only Python has"):
+        actlab.compare(first.config["data"]["csv"], "price", out=out, **SMALL)
+
+
+@pytest.mark.slow
+def test_workers_take_the_frame_from_their_parent(tmp_path: Path) -> None:
+    alone = actlab.compare(homes(), "price", out=tmp_path / "alone", **SMALL)
+    shared = actlab.compare(homes(), "price", out=tmp_path / "shared", workers=2, **SMALL)
+    columns = ["activation", "learning_rate", "fold", "repeat", "test_score"]
+    pd.testing.assert_frame_equal(shared.members[columns], alone.members[columns])
+
+
+def test_a_frame_in_place_of_a_key_is_refused() -> None:
+    with pytest.raises(InputError, match="takes the path of a file, not a frame"):
+        actlab.compare("a.csv", "price", data={"test_csv": homes()})
+    with pytest.raises(InputError, match="a path or a frame"):
+        actlab.compare([1, 2], "price")
 
 
 def test_a_search_gives_a_run_too(trained: api.Run, tmp_path: Path) -> None:

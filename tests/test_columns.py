@@ -26,7 +26,7 @@ from actlab.data.columns import (
     read_column,
     read_numbers,
 )
-from actlab.data.csv_file import CsvFile
+from actlab.data.csv_file import Source
 from actlab.data.formats import FORMATS, FileStyle, Format, Texts
 from actlab.errors import InputError
 
@@ -35,7 +35,7 @@ MISSING = ("", "NA")
 
 def raw(cells: Texts | pd.Series, missing: Sequence[str] = MISSING, delimiter: str | None = ",") -> RawColumn:
     """A column x, alone in its file or frame."""
-    file = CsvFile("t.csv", ("x",), "utf-8", delimiter or "", "", ())
+    file = Source("t.csv", ("x",), "", (), delimiter or None, 1, lambda n_rows: iter(()))
     own = FileStyle(delimiter, lambda: [{"x": cells}])
     return RawColumn("x", cells, np.arange(2, len(cells) + 2), file, frozenset({"", *missing}), own)
 

@@ -23,7 +23,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
     ),
     "data": (
         {"csv_file", "formats", "layout", "target"},
-        {"columns", "splits"},
+        {"columns", "sources", "splits"},
         {"roles"},
         {"table"},
         {"preprocessing"},

@@ -4,6 +4,8 @@ run = actlab.compare("houses.csv", "price", compare={"folds": 3})
 run.ranking
 run.figures()["ranking"]
 run.predict("new_houses.csv")
+
+A frame, of pandas or polars, stands wherever a file does.
 """
 
 from collections.abc import Mapping
@@ -64,20 +66,16 @@ class Run(FinishedRun):
         return write_report(self.path)
 
     def predict(
-        self,
-        data: "pd.DataFrame | str | Path",
-        interval: float | None = None,
-        allow_code: bool = False,
-        mean: bool = False,
+        self, data: Any, interval: float | None = None, allow_code: bool = False, mean: bool = False
     ) -> pd.DataFrame:
-        """Predictions of the winner's averaged networks for the rows of a CSV or a frame.
+        """Predictions of the winner's averaged networks for the rows of a file or a frame.
 
         Where the target is learned by its logarithm a prediction is its median: as many values are above as below. What
         is unlike training is warned of (`PredictionWarning`), and rows with cells that training never had have no
         interval.
 
         Args:
-            data: A frame is read as its CSV would be, without one being written. The target column is not needed.
+            data: What `compare` takes. The target column is not needed.
             interval: Add `lower` and `upper` of this coverage, for example 0.9.
             allow_code: Import an activation class that the checkpoint names, which runs its module's code.
             mean: Predict means rather than medians: the right ones to add up.
@@ -113,10 +111,12 @@ def load_runs(directory: str | Path) -> dict[str, Run]:
     return {entry["name"]: load_run(run.path / entry["name"]) for entry in summary["data_sets"]}
 
 
-def compare(csv: str | Path, target: str, **overrides: Any) -> Run:
+def compare(csv: Any, target: str, **overrides: Any) -> Run:
     """Compare activations fairly, as `actlab compare` does; goes on with what is in the run directory already.
 
     Args:
+        csv: The path of a file, or a frame: its types say what its columns are. A frame's run goes on when it is given
+            again with the same content, by which config.yaml names it.
         target: Name of the column to predict.
         overrides: The configuration's keys, groups as mappings: `out="runs/mine"`, `seed=1`, `trainer={"max_epochs":
             50}`, `compare={"activations": ["relu", "silu"], "folds": 3}`. `config` names a YAML file with more.
@@ -127,24 +127,31 @@ def compare(csv: str | Path, target: str, **overrides: Any) -> Run:
     return _train("compare", csv, target, overrides)
 
 
-def search(csv: str | Path, target: str, **overrides: Any) -> Run:
+def search(csv: Any, target: str, **overrides: Any) -> Run:
     """Search activation and learning rate together, as `actlab search` does; see `compare` for the arguments."""
     return _train("search", csv, target, overrides)
 
 
-def _train(command: str, csv: str | Path, target: str, overrides: Mapping[str, Any]) -> Run:
+def _train(command: str, csv: Any, target: str, overrides: Mapping[str, Any]) -> Run:
     from actlab.config import configure
+    from actlab.data.sources import FRAME_KEY, open_source
+    from actlab.data.table import read_table
     from actlab.runs.compare_search import compare as run_comparison
     from actlab.runs.compare_search import search as run_search
 
     keys = {key: _as_in_yaml(value) for key, value in overrides.items()}
     files = ["--config", keys.pop("config")] if "config" in keys else []
-    configuration = configure(command, files, {"data": {"csv": str(csv), "target": target}}, keys)
-    return load_run((run_comparison if command == "compare" else run_search)(configuration)[0].path)
+    frame = None if isinstance(csv, str | Path) else open_source(csv)
+    path = str(csv) if frame is None else f"{FRAME_KEY}{frame.sha256}"
+    configuration = configure(command, files, {"data": {"csv": path, "target": target}}, keys)
+    table = None if frame is None else read_table(configuration.data, source=frame)
+    return load_run((run_comparison if command == "compare" else run_search)(configuration, table)[0].path)
 
 
 def _as_in_yaml(value: Any) -> Any:
     """Paths as the text a YAML file would have for them, also inside groups of keys."""
+    if hasattr(value, "columns"):
+        raise InputError("a key takes the path of a file, not a frame; write the frame to a file, and name that")
     if isinstance(value, Mapping):
         return {str(key): _as_in_yaml(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value

@@ -164,7 +164,7 @@ ALLOW_CODE = {"type": bool, "help": "import activation classes that the checkpoi
 # are asked for is a `Configuration`; what the others are asked for are their options' values.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "check": {
-        "csv": {"nargs": "?", "help": "the CSV file"},
+        "csv": {"nargs": "?", "help": "the table: CSV, Parquet, Excel, ...; - is standard input"},
         "--target": {"help": "short for --data.target, as --id for --data.id, and so on"},
         "--config": {
             "action": "append",
@@ -183,7 +183,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "predict": {
         "--config": CONFIG,
         "--ckpt_path": CKPT_PATH,
-        "--input": {"required": True, "help": "the CSV to predict; the target column is not needed"},
+        "--input": {"required": True, "help": "the rows to predict, in any file that check reads; - is standard input"},
         "--output": {"required": True, "help": "the CSV to write: id (if any), prediction, interval"},
         "--interval": {"type": float, "help": "add lower and upper of this coverage, for example 0.9"},
         "--mean": {

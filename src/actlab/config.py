@@ -199,7 +199,8 @@ def configure(command: str, *layers: Layer, description: str = "") -> Configurat
         **asked,
         trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
         allow_code=bool(parsed.get("allow_code")),
-        name=Path(str(source)).stem if source else "run",
+        # a frame is called such, whatever its content
+        name=Path(source).stem.partition(" sha256:")[0] if source not in (None, "-") else "run",
     )
 
 

@@ -66,7 +66,8 @@ class DataSettings:
     """Where the table is and how its columns are read.
 
     Args:
-        csv: Path of the CSV file.
+        csv: Path of the table: a CSV or other text, Parquet, Feather or Excel, also packed; `-` is standard input, and
+            FILE#PART a sheet of a workbook or a file of an archive.
         target: Name of the numeric column to predict.
         id: Name of a column that identifies rows; it is never a feature. Found by itself when not given.
         categorical: Columns to treat as categories whatever they look like (integer codes, say).

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from actlab.data.csv_file import CsvFile, shown
+from actlab.data.csv_file import Source, shown
 from actlab.data.formats import (
     CLEARLY_POINT,
     FIRST,
@@ -175,7 +175,7 @@ class RawColumn:
     name: str
     cells: Texts | pd.Series
     lines: np.ndarray
-    file: CsvFile
+    file: Source
     missing: frozenset[str]
     style: FileStyle = field(default_factory=FileStyle)
     empty: str = ""
@@ -191,10 +191,10 @@ class RawColumn:
 
     @property
     def whole(self) -> str:
-        return f"{self.file.path}, column {shown(self.name)}"
+        return f"{self.file.label}, column {shown(self.name)}"
 
     def place(self, row: int) -> str:
-        return f"{self.file.path}, line {self.lines[row]}, column {shown(self.name)}"
+        return f"{self.file.label}, line {self.lines[row]}, column {shown(self.name)}"
 
     def shown(self, row: int) -> str:
         cell = self.cells.iloc[row] if isinstance(self.cells, pd.Series) else self.cells[row]

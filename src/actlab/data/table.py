@@ -8,9 +8,9 @@ file is one `InputError` that names file, line or column and the repair.
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,17 +28,17 @@ from actlab.data.columns import (
     ordinal_column,
     read_column,
 )
-from actlab.data.csv_file import CsvFile, column_names, iterate_blocks, listed, open_csv, shown
+from actlab.data.csv_file import BLOCK_CELLS, Source, listed, shown
 from actlab.data.formats import FileStyle, Texts
 from actlab.data.layout import RowLayout, lay_out, stays_feature
 from actlab.data.roles import declared, option, role_of, suspicions
+from actlab.data.sources import open_source
 from actlab.data.target import Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
 # A one-hot encoding grows no wider than this (plus a slot for all other categories and one for missing).
 MAX_CATEGORIES = 100
-FRAME = "the frame"  # in place of a path in messages
 # A column may stand in both keys.
 SHARED_ROLES = (
     ("data.target", "data.numeric"),
@@ -47,8 +47,6 @@ SHARED_ROLES = (
     # the kind of what is left out is of no use
     *(("data.drop", f"data.{key}") for key in ("ordinal", "categorical", "numeric")),
 )
-# of cells that are split off a file at a time, as Python's own texts
-BLOCK_CELLS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,8 @@ class Table:
         return len(self.features)
 
 
-def read_table(settings: DataSettings, require_target: bool = True) -> Table:
-    """Read a file to train on and decide what each column is.
+def read_table(settings: DataSettings, require_target: bool = True, source: Source | None = None) -> Table:
+    """Read a file, or a `source` that is open already, to train on and decide what each column is.
 
     What a column is for is decided by `roles.role_of`. A feature is numeric if every cell that is not missing is a
     number (also with thousands separators, currency signs, decimal commas, or ISO dates: warned of); otherwise
@@ -97,9 +95,9 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
     """
     if settings.csv is None:
         raise InputError("data.csv is not set; name a CSV file with --data.csv FILE")
-    csv_file = open_csv(settings.csv)
-    order = _check_settings(settings, csv_file)
-    raw = _read_raw(csv_file, settings)
+    source = source or open_source(settings.csv)
+    order = _check_settings(settings, source)
+    raw = _read_raw(source, settings)
     warnings, lines = list[str](), next(iter(raw.values())).lines
     if settings.target is None and require_target:
         numeric = [
@@ -108,11 +106,11 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
             if not column.numbers.unreadable.size and column.numbers.reading.format != "date"
         ]
         raise InputError(
-            f"{csv_file.path}: no target is named; name the column to predict with --data.target NAME (numeric "
+            f"{source.label}: no target is named; name the column to predict with --data.target NAME (numeric "
             f"columns: {listed(numeric, 20) or 'none'})"
         )
     if len(lines) < 2:
-        raise InputError(f"{csv_file.path} has a single data row; at least 2 are needed to train")
+        raise InputError(f"{source.label} has a single data row; at least 2 are needed to train")
     target = None
     if settings.target is not None:
         raw, target, lines = _read_target(raw, settings)
@@ -122,9 +120,9 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
         raw.pop(name, None)
     found = _read_features(raw, settings, order)
     if not found.kept:
-        raise InputError(f"{csv_file.path} has no feature column that varies, besides target and id; add one")
+        raise InputError(f"{source.label} has no feature column that varies, besides target and id; add one")
     if len(found.kept) > len(lines):
-        warnings.append(f"{csv_file.path} has more feature columns ({len(found.kept)}) than rows ({len(lines)})")
+        warnings.append(f"{source.label} has more feature columns ({len(found.kept)}) than rows ({len(lines)})")
     features, id_name = _frame(found.kept), None if found.ids is None else str(found.ids.name)
     own_missing = settings.na_values if isinstance(settings.na_values, dict) else {}
 
@@ -133,9 +131,9 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
 
     columns = tuple(with_missing(read.column) for read in found.kept)
     y = None if target is None else target.parsed
-    layout, said = lay_out(str(csv_file.path), lines, features, y, of_rows, settings)
-    doubts = [] if y is None else list(suspicions(found.kept, y, csv_file.path, settings))
-    warnings = [*doubts, *found.warnings, *warnings, *csv_file.warnings, *said]
+    layout, said = lay_out(source.label, lines, features, y, of_rows, settings)
+    doubts = [] if y is None else list(suspicions(found.kept, y, source.label, settings))
+    warnings = [*doubts, *found.warnings, *warnings, *source.warnings, *said]
     left_out = {**dict.fromkeys(settings.drop, "data.drop"), **taken, **found.left_out}
     target_column = None if target is None else with_missing(target.column)
     na_values = tuple(settings.na_values_of(None))
@@ -146,62 +144,51 @@ def read_table(settings: DataSettings, require_target: bool = True) -> Table:
         found.ids,
         schema,
         tuple(warnings),
-        csv_file.sha256,
+        source.sha256,
         layout,
         notes=tuple(found.notes),
         left_out=left_out,
     )
 
 
-def read_rows(path: str, schema: Schema, chunk_rows: int | None = None, scale: Target | None = None) -> Iterator[Table]:
-    """Read a CSV to predict on, under the schema of the training file, `chunk_rows` at a time in bounded memory.
+def read_rows(
+    table: Any, schema: Schema, chunk_rows: int | None = None, scale: Target | None = None
+) -> Iterator[Table]:
+    """Read rows to predict on, under the schema of the training file, `chunk_rows` at a time in bounded memory.
 
     The target is ignored, unless a `scale` is given to score it on; then it must be there, and usable in every row.
     Columns that are not in the schema are ignored (warned of), and a feature column that is absent is all missing
     (warned of).
+
+    Args:
+        table: A `Source`, or what `open_source` takes. Of a frame, numbers and ids are taken as they are, and messages
+            count its lines as in its CSV, the header first.
 
     Raises:
         InputError: At once if the file or its header is unusable; while iterating if a row or a cell is.
     """
     if chunk_rows is not None and chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
-    csv_file = open_csv(path)
-    warnings = [*csv_file.warnings, *_compare_header(csv_file, schema)]
-    if scale is not None and schema.target not in csv_file.names:
-        similar = _similar(str(schema.target), csv_file.names)
-        raise InputError(f"{path} has no column {shown(str(schema.target))}, the target to score against{similar}")
-    blocks = iterate_blocks(csv_file, chunk_rows or sys.maxsize)
-    return _tables(csv_file, schema, blocks, warnings, lambda: _cells_again(csv_file), scale)
+    source = table if isinstance(table, Source) else open_source(table)
+    warnings = [*source.warnings, *_compare_header(source, schema)]
+    if scale is not None and schema.target not in source.names:
+        target, similar = shown(str(schema.target)), _similar(str(schema.target), source.names)
+        raise InputError(f"{source.label} has no column {target}, the target to score against{similar}")
+    return _tables(source, schema, chunk_rows or sys.maxsize, warnings, scale)
 
 
-def frame_rows(frame: pd.DataFrame, schema: Schema) -> Table:
-    """The rows of a frame to predict on: numbers, dates and booleans are taken as they are, texts as those of a file.
-
-    A missing value is what `data.na_values` names first, so that NaN is the category NA where NA is one. Messages count
-    the lines of the frame as in its CSV, the header first. Raises as `read_rows`.
-    """
-    names = column_names(FRAME, [str(name) for name in frame.columns])
-    file = CsvFile(FRAME, names, "", "", "", ())
-    warnings = _compare_header(file, schema)
-    if len(frame) == 0:
-        raise InputError(f"{FRAME} has no row; add rows")
-    series = {name: frame.iloc[:, place] for place, name in enumerate(names)}
-    return next(_tables(file, schema, [(series, np.arange(2, len(frame) + 2))], warnings, lambda: [series]))
+def frame_rows(frame: Any, schema: Schema) -> Table:
+    """All rows of a frame (or file) as one table; raises as `read_rows`."""
+    return next(read_rows(frame, schema))
 
 
 def _tables(
-    file: CsvFile,
-    schema: Schema,
-    blocks: Iterable[tuple[Mapping[str, Texts | pd.Series], np.ndarray]],
-    warnings: list[str],
-    cells_again: Callable[[], Iterable[Mapping[str, Texts | pd.Series]]],
-    scale: Target | None = None,
+    file: Source, schema: Schema, n_rows: int, warnings: list[str], scale: Target | None = None
 ) -> Iterator[Table]:
-    """Blocks of rows under a schema: by name the cells of a column, and lines. `cells_again` are those of the whole
-    file, which are looked at where a block alone does not tell how it is written. With a `scale` tables have their
-    target."""
+    """Blocks of at most `n_rows` rows under a schema, with a `scale` with their target. Where a block alone does not
+    tell how the file is written, the whole file is looked at."""
     written = {column.name: column.written for column in schema.columns}
-    style = FileStyle(file.delimiter or None, cells_again, fallback=written, has_key=False)
+    style = FileStyle(file.delimiter, lambda: _cells_again(file), fallback=written, has_key=False)
 
     def raw_column(column: Column, own: Texts | pd.Series, lines: np.ndarray) -> RawColumn:
         na_values = schema.missing(column)
@@ -209,7 +196,7 @@ def _tables(
         return RawColumn(column.name, own, lines, file, missing_texts(na_values), style, empty)
 
     warned = set[str]()
-    for cells, lines in blocks:
+    for cells, lines in file.blocks(n_rows):
         columns = []
         for column in schema.columns:
             if (own := cells.get(column.name)) is None:
@@ -233,7 +220,7 @@ def _tables(
         warnings = []
 
 
-def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tuple[str, ...]]:
+def _check_settings(settings: DataSettings, csv_file: Source) -> dict[str, tuple[str, ...]]:
     """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
     named = [("data.target", settings.target), ("data.id", settings.id), ("data.fold", settings.fold)]
@@ -241,7 +228,7 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
         named += [(f"data.{key}", name) for name in getattr(settings, key)]
     for role, name in ((role, name) for role, name in named if name is not None):
         if name not in csv_file.names:
-            raise InputError(f"{csv_file.path} has no column {shown(name)} ({role}){_similar(name, csv_file.names)}")
+            raise InputError(f"{csv_file.label} has no column {shown(name)} ({role}){_similar(name, csv_file.names)}")
         if name in roles and roles[name] != role and (roles[name], role) not in SHARED_ROLES:
             raise InputError(f"column {shown(name)} stands in {roles[name]} and in {role}; remove it from one")
         roles.setdefault(name, role)
@@ -249,7 +236,7 @@ def _check_settings(settings: DataSettings, csv_file: CsvFile) -> dict[str, tupl
         for name in by_column if isinstance(by_column, dict) else ():
             if name not in (*csv_file.names, "*"):
                 close = _similar(name, csv_file.names)
-                raise InputError(f"{csv_file.path} has no column {shown(name)} (data.{key}){close}")
+                raise InputError(f"{csv_file.label} has no column {shown(name)} (data.{key}){close}")
     order = {name: ordinal_column(name, names).categories for name, names in settings.ordinal.items()}
     for name, categories in order.items():
         if len(set(categories)) < max(2, len(categories)):
@@ -271,27 +258,21 @@ def _close(name: str, names: Sequence[str]) -> list[str]:
     return [folded[key] for key in difflib.get_close_matches(re.sub(r"[\W_]+", "", name).casefold(), list(folded), n=3)]
 
 
-def _cells_again(csv_file: CsvFile) -> Iterator[Mapping[str, Texts]]:
+def _cells_again(source: Source) -> Iterator[Mapping[str, Texts | pd.Series]]:
     """The cells of a file once more."""
-    blocks = iterate_blocks(csv_file, max(1, BLOCK_CELLS // len(csv_file.names)))
-    return (block.texts for block in blocks)
+    return (block.cells for block in source.blocks(max(1, BLOCK_CELLS // len(source.names))))
 
 
-def _read_raw(csv_file: CsvFile, settings: DataSettings) -> dict[str, RawColumn]:
-    """All columns of the file by their names. As NumPy's variable-width texts, of 16 bytes up to 15 characters: a list
-    of Python's own takes 60 bytes a cell."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in csv_file.names}
-    lines = []
-    for block in iterate_blocks(csv_file, max(1, BLOCK_CELLS // len(parts))):
-        lines.append(block.lines)
-        for name, texts in block.texts.items():
-            parts[name].append(np.array(texts, dtype=np.dtypes.StringDType()))
-    style = FileStyle(csv_file.delimiter, lambda: _cells_again(csv_file), stated=settings.formats)
-    file = (np.concatenate(lines), csv_file)
-    return {
-        name: RawColumn(name, np.concatenate(parts.pop(name)), *file, missing_texts(settings.na_values_of(name)), style)
-        for name in csv_file.names
-    }
+def _read_raw(source: Source, settings: DataSettings) -> dict[str, RawColumn]:
+    """All columns of the file by their names."""
+    cells, lines = source.read()
+    style = FileStyle(source.delimiter, lambda: _cells_again(source), stated=settings.formats)
+    columns = {}
+    for name in source.names:
+        na_values = settings.na_values_of(name)
+        empty = next(iter(na_values), "")
+        columns[name] = RawColumn(name, cells.pop(name), lines, source, missing_texts(na_values), style, empty)
+    return columns
 
 
 def _read_target(
@@ -433,7 +414,7 @@ def _frame(columns: Sequence[ReadColumn]) -> pd.DataFrame:
     return pd.DataFrame(series, copy=False)
 
 
-def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
+def _compare_header(csv_file: Source, schema: Schema) -> list[str]:
     """Warnings about absent and additional columns."""
     wanted = [column.name for column in schema.columns]
     absent = [name for name in wanted if name not in csv_file.names]
@@ -441,12 +422,12 @@ def _compare_header(csv_file: CsvFile, schema: Schema) -> list[str]:
     extra = [name for name in csv_file.names if name not in known]
     if len(absent) == len(wanted):
         raise InputError(
-            f"{csv_file.path} has none of the {len(wanted)} feature columns of the model ({listed(wanted)}); its "
+            f"{csv_file.label} has none of the {len(wanted)} feature columns of the model ({listed(wanted)}); its "
             f"columns are {listed(list(csv_file.names))}"
         )
     # such as 'Weight' for 'weight'
     meant = [f"{shown(close[0])} for {shown(name)}" for name in absent if (close := _close(name, extra))]
     like = f" (did you mean {', '.join(meant[:5])}?)" if meant else ""
-    lacks = f"{csv_file.path} lacks columns {listed(absent)}: taken as missing in every row{like}"
-    has = f"{csv_file.path} has columns unknown to the model, ignored: {listed(extra)}"
+    lacks = f"{csv_file.label} lacks columns {listed(absent)}: taken as missing in every row{like}"
+    has = f"{csv_file.label} has columns unknown to the model, ignored: {listed(extra)}"
     return [*([lacks] if absent else []), *([has] if extra else [])]

@@ -20,10 +20,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from actlab.data.columns import Column
-from actlab.data.csv_file import count_lines, listed, shown
+from actlab.data.csv_file import listed, shown
 from actlab.data.formats import PLAIN
 from actlab.data.preprocessing import CategoryRule, NumberRule
-from actlab.data.table import Table, frame_rows, read_rows
+from actlab.data.sources import open_source
+from actlab.data.table import Table, read_rows
 from actlab.errors import PredictionWarning
 from actlab.model.ensemble import Ensemble, load
 from actlab.model.intervals import check_level, prediction_interval, smearing
@@ -96,8 +97,8 @@ def predict_file(
     """
     output = check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
     ensemble, told = _load(ckpt_path, interval, allow_code), Warnings(warn)
-    predicted = _predict(ensemble, read_rows(str(input_path), ensemble.schema, chunk_rows), interval, mean, told)
-    n_rows, n_about = 0, count_lines(str(input_path)) - 1 if progress is not None else 0
+    source, n_rows = open_source(input_path), 0
+    predicted = _predict(ensemble, read_rows(source, ensemble.schema, chunk_rows), interval, mean, told)
 
     def write(temporary: Path) -> None:
         nonlocal n_rows
@@ -109,7 +110,7 @@ def predict_file(
                 writer.writerows(zip(*(_texts(name, own) for name, own in columns.items()), strict=True))
                 n_rows += len(columns["prediction"])
                 if progress is not None:
-                    progress(n_rows, max(n_rows, n_about))
+                    progress(n_rows, max(n_rows, source.n_rows))
 
     write_atomically(output, write)
     return Prediction(n_rows, tuple(told.told))
@@ -117,22 +118,18 @@ def predict_file(
 
 def predict_rows(
     ckpt_path: str | Path,
-    rows: pd.DataFrame | str | Path,
+    rows: Any,
     interval: float | None = None,
     warn: Callable[[str], None] | None = None,
     allow_code: bool = False,
     mean: bool = False,
 ) -> pd.DataFrame:
-    """As `predict_file`, for the rows of a CSV or of a frame, as a frame: ids are texts, as they were.
+    """As `predict_file`, for the rows of a file or of a frame, as a frame: ids are texts, as they were.
 
     Without `warn`, warnings are Python's, of the class `PredictionWarning`.
     """
     ensemble = _load(ckpt_path, interval, allow_code)
-    if isinstance(rows, pd.DataFrame):
-        tables = iter([frame_rows(rows, ensemble.schema)])
-    else:
-        tables = read_rows(str(rows), ensemble.schema, CHUNK_ROWS)
-    told = Warnings(warn or (lambda text: None))
+    told, tables = Warnings(warn or (lambda text: None)), read_rows(rows, ensemble.schema, CHUNK_ROWS)
     found = [pd.DataFrame(columns) for columns in _predict(ensemble, tables, interval, mean, told)]
     for text in told.told if warn is None else []:
         # where `Run.predict` is called

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from actlab import activations
 from actlab.config import Configuration
+from actlab.data.table import Table
 from actlab.engine.pruning import RateRace, RungPruning, rungs
 from actlab.engine.study import Cell
 from actlab.engine.workers import Worker
@@ -41,8 +42,9 @@ NAMES = "activations"
 LOWEST_RATE, HIGHEST_RATE = 1e-7, 10.0
 
 
-def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
+def compare(configuration: Configuration, table: Table | None = None) -> tuple[RunDirectory, dict[str, Any] | None]:
     """Run or resume the comparison; returns the run directory and its summary (None where another process writes it).
+    `table` is what data.csv names, where it is read already.
 
     Raises:
         InputError: bad data or configuration, or the run directory holds another run.
@@ -50,7 +52,7 @@ def compare(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] 
     for name in configuration.compare.activations:
         activations.get(name)
     check_budget(configuration)
-    return Compare(configuration).execute()
+    return Compare(configuration, table=table).execute()
 
 
 def check_budget(configuration: Configuration) -> None:
@@ -140,8 +142,8 @@ class Compare(Experiment):
         for key in ("activations", "budget", "repeats", "rope", "baseline", "ensemble", "bag", "confirm")
     )
 
-    def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
-        super().__init__(configuration, worker)
+    def __init__(self, configuration: Configuration, worker: Worker | None = None, table: Table | None = None) -> None:
+        super().__init__(configuration, worker, table)
         self._planned: tuple[KeysView[str], list[Cell]] | None = None
         with self.study.coordinator.lock():
             if NAMES not in self.study.optuna.user_attrs:
@@ -273,14 +275,14 @@ class Compare(Experiment):
         )
 
 
-def search(configuration: Configuration) -> tuple[RunDirectory, dict[str, Any] | None]:
+def search(configuration: Configuration, table: Table | None = None) -> tuple[RunDirectory, dict[str, Any] | None]:
     """Run or resume the search until `search.n_trials` are done; returns and raises what `compare` does.
 
     The sampler gives activations unequal budgets, so the summary ranks them by what was found but compares nothing.
     """
     for name in candidates(configuration):
         activations.get(name)
-    return Search(configuration).execute()
+    return Search(configuration, table=table).execute()
 
 
 class Search(Experiment):

@@ -22,6 +22,7 @@ import optuna
 from actlab.config import Configuration, differences
 from actlab.data.layout import RowLayout
 from actlab.data.preprocessing import fit_preprocessor
+from actlab.data.sources import is_rereadable
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_table
 from actlab.diagnostics.health import HealthMonitor
@@ -142,7 +143,8 @@ def _other_accelerator(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> l
 class Experiment(ABC):
     """A run: its configuration, data, directory and study, and the trials that train in it.
 
-    `worker` says which one of several processes this is; None is the one that was started by hand.
+    `worker` says which one of several processes this is; None is the one that was started by hand. `table` is what
+    data.csv names, where it was read before or can be read only once.
 
     Raises:
         InputError: bad data or configuration, or the directory belongs to another configuration or other data.
@@ -153,11 +155,11 @@ class Experiment(ABC):
     ignored: ClassVar[tuple[str, ...]] = ()
     free: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, configuration: Configuration, worker: Worker | None = None) -> None:
+    def __init__(self, configuration: Configuration, worker: Worker | None = None, table: Table | None = None) -> None:
         self.worker = worker
         # processes on this machine that share the run
         self.n_workers = worker.n_workers if worker is not None else 1
-        self.table = read_table(configuration.data)
+        self.table = table or read_table(configuration.data)
         self.configuration = configuration = with_given_folds(configuration, self.table.layout)
         give_back_freed_memory()
         self.protocol = configuration.compare.splitting(self.command)
@@ -306,7 +308,8 @@ class Experiment(ABC):
         self.study.enqueue_missing(self.plan())
         logs, n_workers = self.run.path / "workers", self.configuration.workers
         with TeamProgress(self.study, self.n_trials_at_most, self.n_networks) as progress:
-            run_workers(_work, (type(self), shared), n_workers, logs, progress.show)
+            table = None if is_rereadable(shared.data.csv) else self.table
+            run_workers(_work, (type(self), shared, table), n_workers, logs, progress.show)
 
     def train(self) -> None:
         """Claim trials and train them, one population after the other, until every cell is done."""
@@ -369,8 +372,8 @@ class Experiment(ABC):
         return fit_preprocessor(self.table.features, self.table.schema, rows, self.configuration.data).n_features
 
 
-def _work(argument: tuple[type[Experiment], Configuration], worker: Worker) -> None:
+def _work(argument: tuple[type[Experiment], Configuration, Table | None], worker: Worker) -> None:
     """What a worker process does."""
-    kind, configuration = argument
-    with closing(kind(configuration, worker)) as experiment:
+    kind, configuration, table = argument
+    with closing(kind(configuration, worker, table)) as experiment:
         experiment.train()
