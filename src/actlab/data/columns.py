@@ -307,11 +307,15 @@ def read_column(column: Column, raw: RawColumn) -> ReadColumn:
         return ReadColumn(column, read_categories(column, raw), [])
     numbers = read_numbers(raw, column.format, column.unit)
     if numbers.unreadable.size:
-        comma = " with a decimal comma, as elsewhere in the column" if _is_comma(numbers) else ""
-        unit = f" in {column.unit}" if column.format == "number" and column.unit else ""
-        expected = FORMATS[column.format].expected.format(unit=column.unit or "3:00:00")
-        raise raw.refusal(int(numbers.unreadable[0]), f"is not {expected}{unit}{comma}")
+        raise _unreadable(raw, numbers, column.format, column.unit)
     return ReadColumn(column, numbers.parsed, _numeric_warnings(column.format, raw, numbers))
+
+
+def _unreadable(raw: RawColumn, numbers: Numbers, format: Format, unit: str) -> InputError:
+    expected = FORMATS[format].expected.format(unit=unit or "3:00:00")
+    inside = f" in {unit}" if format == "number" and unit else ""
+    comma = " with a decimal comma, as elsewhere in the column" if _is_comma(numbers) else ""
+    return raw.refusal(int(numbers.unreadable[0]), f"is not {expected}{inside}{comma}")
 
 
 def _is_comma(numbers: Numbers) -> bool:
@@ -344,7 +348,7 @@ def read_numbers(raw: RawColumn, format: Format, unit: str | None = None) -> Num
         else:
             is_bad |= ~np.isnan(given)
     is_word_row = np.append(is_word, False)[codes]
-    if np.isnan(parsed).all():
+    if unit is None and np.isnan(parsed).all():
         # words alone are no numbers
         is_bad |= is_word_row
     doubt = None if reading.doubt is None else _first(codes == places[reading.doubt[0]])
@@ -507,7 +511,7 @@ def infer_column(raw: RawColumn, is_categorical: bool = False, is_numeric: bool 
         elif (found := infer_numeric(raw)) is not None:
             return found
         elif is_numeric:
-            read_column(Column(raw.name, "numeric"), raw)  # raises, and names the first cell that is no number
+            raise _unreadable(raw, raw.numbers, raw.numbers.reading.format, raw.numbers.reading.unit)
         else:
             warnings += _mixed(raw)
     names = [text for text in raw.distinct.texts if text.casefold() not in MISSING_WORDS]
