@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from actlab.data.target import LOG, PLAIN
+from actlab.data.target import LOG, LOG1P, PLAIN
 from actlab.report.drawing import PAPER, Row, look, robust_range, short, style
 from actlab.report.finished import FinishedRun, read_finished
 from actlab.report.page import RECIPES, draw, svg, write_figures
@@ -356,6 +356,9 @@ def test_out_of_fold_averages_repeats_and_puts_the_worst_first() -> None:
     logs = out_of_fold(frame, LOG)
     assert logs.predicted.tolist() == pytest.approx([20.0, 10.0])
     assert logs.residual.tolist() == pytest.approx([math.log(0.5), math.log(2)])
+    counts = out_of_fold(frame.assign(actual=[0.0, 20.0, 0.0, 20.0], predicted=[0.0, 5.0, 3.0, 20.0]), LOG1P)
+    assert counts.predicted.tolist() == pytest.approx([1.0, math.sqrt(6 * 21) - 1])
+    assert counts.residual.tolist() == pytest.approx([-math.log(2), math.log(21 / 6) / 2])
     plain = out_of_fold(frame, PLAIN)
     assert plain[["id", "residual"]].to_numpy().tolist() == [["a", -15.0], ["b", 7.5]]
 

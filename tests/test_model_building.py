@@ -15,7 +15,7 @@ from actlab.config import Configuration
 from actlab.data.layout import RowLayout
 from actlab.data.splits import make_splits
 from actlab.data.table import read_table
-from actlab.data.target import fit_target
+from actlab.data.target import LOG, TargetScaler, fit_target
 from actlab.errors import InputError
 from actlab.members import Split
 from actlab.model.ensemble import load
@@ -123,7 +123,8 @@ def test_the_errors_of_infinitely_many_networks_are_those_of_their_expectation(s
     networks = RunNetworks(tmp_path, asked, read_table(asked.data), make_splits(RowLayout(120), asked.protocol, 0))
     generator, off = np.random.default_rng(0), np.where(np.arange(120) % 2, 0.3, -0.1)
     for n_draws in (2, 5):
-        drawn = [networks.truth + off + 0.2 * generator.normal(size=(n_draws, 120)) for _ in range(8000)]
+        noise = (0.2 * generator.normal(size=(n_draws, 120)) for _ in range(8000))
+        drawn = [(networks.truth + off + own - networks.scaler.mean) / networks.scaler.sd for own in noise]
         means = np.mean([networks.endless_errors(one) for one in drawn], axis=0)
         np.testing.assert_allclose(means, off**2, atol=0.005)
     # of one network the noise is not known, and stays in
@@ -137,7 +138,7 @@ def test_the_errors_of_infinitely_many_networks_by_hand(small_csv: str, tmp_path
     errors = np.zeros((3, 120))
     test = networks.splits[Split(0, 1, 0)].test
     errors[:, test[0]], errors[:, test[1]] = (1, 2, 6), (-4, -4, -4)
-    draws = (networks.truth + errors).astype(np.float64)
+    draws = (networks.truth + errors - networks.scaler.mean) / networks.scaler.sd
     found = networks.endless_errors(draws)
     np.testing.assert_allclose(found[test[:2]], [9 - 7 / 3, 16], rtol=1e-12)
     np.testing.assert_allclose(networks.squared_errors(draws)[test[:2]], [41 / 3, 16], rtol=1e-12)
@@ -153,9 +154,11 @@ def test_predictions_lie_at_their_rows_and_a_diverged_network_leaves_a_gap(small
 
     def made(split: Split) -> TrainedNetwork:
         # each row's own number, plus thousands that tell repeat and inner part
-        said = splits[split].test + 1000.0 * split.repeat + 10_000.0 * split.inner
+        said = 1e9 + 10 * (splits[split].test + 1000.0 * split.repeat + 10_000.0 * split.inner)
         return replace(untrained(make_member(0, SETTINGS[0], split, 0), {}), test_predictions=torch.from_numpy(said))
 
+    # kept in float32, so they are standardised first
+    networks.scaler = TargetScaler(1e9, 10.0, LOG)
     whole = [made(split) for split in splits if split.repeat > 0]
     found = networks.out_of_fold(whole[::-1], (1, 2))
     assert found.dtype == np.float32
@@ -306,7 +309,7 @@ def test_a_bag_of_nothing_is_refused() -> None:
         CompareSettings(bag=0)
 
 
-@pytest.mark.parametrize("transform", ["log", "none"])
+@pytest.mark.parametrize("transform", ["log", "log1p", "none"])
 def test_residuals_are_from_torchs_logarithm_to_the_bit(small_csv: str, tmp_path: Path, transform: Any) -> None:
     table = read_table(DataSettings(csv=small_csv, target="price"))
     assert table.target is not None
@@ -320,4 +323,5 @@ def test_residuals_are_from_torchs_logarithm_to_the_bit(small_csv: str, tmp_path
     )
     (part,) = RunNetworks(tmp_path, asked, table, splits).residuals([made])
     whole = torch.from_numpy(table.target)
-    assert torch.equal(part.residuals, (whole.log() if transform == "log" else whole)[test])
+    learned = {"log": whole.log(), "log1p": torch.from_numpy(np.log1p(table.target)), "none": whole}[transform]
+    assert torch.equal(part.residuals, learned[test])

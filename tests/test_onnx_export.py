@@ -110,13 +110,27 @@ def run_graph(graph: Graph, z: np.ndarray) -> np.ndarray:
         DataSettings(scaling="standard", smooth_clip=False, log_skewed=False),
         DataSettings(scaling="minmax"),
         DataSettings(target_transform="none"),
+        DataSettings(target_transform="log1p"),
         DataSettings(ordinal={"ExterQual": QUALITY, "BsmtQual": QUALITY}, categorical=["MSSubClass", "MoSold"]),
     ],
-    ids=["standard", "minmax", "plain target", "ordinal and integer codes"],
+    ids=["standard", "minmax", "plain target", "log of 1 + target", "ordinal and integer codes"],
 )
 def test_every_way_to_preprocess_agrees(settings: DataSettings) -> None:
     table = read_table(replace(settings, csv=str(HOUSES), target="SalePrice"))
     agree(make_ensemble(table, settings=settings), table.features)
+
+
+def test_small_counts_agree_and_are_never_negative() -> None:
+    counts = np.random.default_rng(0).poisson(0.05, houses().n_rows).astype(float)
+    ensemble = make_ensemble(replace(houses(), target=counts), settings=DataSettings(target_transform="log1p"))
+    # so low that each network alone would say less than nothing of many rows
+    lower = np.quantile(np.log1p(ensemble.predict(houses().features)), 0.8)
+    low = [replace(one, scaler=replace(one.scaler, mean=one.scaler.mean - lower)) for one in ensemble.members]
+    ensemble = replace(ensemble, members=tuple(low), residuals=())
+    predicted = ensemble.predict(houses().features)
+    assert predicted.min() == 0
+    assert 0 < np.mean(predicted == 0) < 1
+    agree(ensemble, houses().features)
 
 
 def strange(features: pd.DataFrame) -> pd.DataFrame:

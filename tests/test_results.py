@@ -66,7 +66,7 @@ def test_out_of_fold_predictions_score_what_the_ranking_shows(
     for name, own in out_of_fold.items():
         assert (own.learning_rate, own.repeats, own.squared_errors) == (3e-2, (1, 2, 3, 4), None)
         assert own.predictions.shape == (4, n_inner, 120)
-        assert own.predictions.dtype == np.float32
+        assert own.predictions.dtype == np.float64
         roots = np.sqrt(np.square(own.predictions - actual).mean((1, 2)))
         np.testing.assert_allclose(roots, scores[name], rtol=1e-6)
         row = rows_by_activation(summary)[name]

@@ -14,6 +14,7 @@ from actlab.report.words import (
     decimals_for,
     duration,
     fixed,
+    four_digits,
     how_to_go_on,
     listed,
     of_rows,
@@ -267,6 +268,15 @@ def test_metrics_in_the_unit_of_the_target_keep_four_digits() -> None:
     summary = make_summary({"silu": ""}) | {"metric": "rmse"}
     summary["ranking"][0].update(mean=31234.4)
     assert "scores 31,234 (RMSE); nothing" in answer(summary)
+
+
+@pytest.mark.parametrize(("score", "text"), [(1.2341e-16, "1.234e-16"), (1.2341e20, "1.234e+20"), (3e-5, "0.00003000")])
+def test_scores_in_any_unit_have_four_digits(score: float, text: str) -> None:
+    assert four_digits(score) == text
+    summary = make_summary({"silu": ""}) | {"metric": "rmse"}
+    summary["ranking"][0].update(mean=score)
+    assert f"scores {text} (RMSE)" in answer(summary)
+    assert fixed(score, 4) == (text if abs(score) > 1 else f"{score:.3e}")
 
 
 def test_numbers_and_names_are_short() -> None:

@@ -26,7 +26,7 @@ from actlab.members import MemberKey
 
 @dataclass(frozen=True)
 class MemberRecord(MemberKey):
-    """One row of members.csv. Scores are log-RMSE (RMSE for an untransformed target), nan where there is none."""
+    """One row of members.csv. Scores are on the scale trained on (log-RMSE, say), nan where there is none."""
 
     seed: int
     best_epoch: int
@@ -207,13 +207,13 @@ class OutOfFold:
 
     Args:
         repeats: (R,) those in which no network diverged.
-        predictions: (R, inner, n) float32; None for a table of very many rows.
+        predictions: (R, inner, n); None for a table of very many rows.
         squared_errors: (n,) of each row, averaged over inner splits and summed over the repeats; only for such a table.
     """
 
     learning_rate: float
     repeats: tuple[int, ...]
-    predictions: npt.NDArray[np.float32] | None
+    predictions: npt.NDArray[Any] | None
     squared_errors: npt.NDArray[np.float64] | None = None
 
 

@@ -11,7 +11,7 @@ from actlab.activations import ACTIVATIONS
 from actlab.errors import InputError
 
 Scaling = Literal["robust", "standard", "minmax"]
-TargetTransform = Literal["log", "none"]
+TargetTransform = Literal["log", "log1p", "none"]
 Schedule = Literal["constant", "cosine"]
 WrittenFormat = Literal["decimal_point", "decimal_comma", "day_first", "month_first"]
 # texts that mean "missing" where nothing else is said
@@ -86,8 +86,8 @@ class DataSettings:
         formats: Column to how its numbers or dates are written, where it does not show: `decimal_point`,
             `decimal_comma`, `day_first` or `month_first` (`*`: all other columns).
         missing_target: Whether rows without a target are refused, or dropped.
-        target_transform: `log` trains on the natural logarithm and scores log-RMSE; `none` trains on the plain target
-            and scores RMSE.
+        target_transform: `log` trains on the natural logarithm and scores log-RMSE; `log1p` takes that of 1 + the
+            target, which may be 0 (counts), and scores RMSLE; `none` trains on the plain target and scores RMSE.
         scaling: `robust` (median and quartiles), `standard` (mean and standard deviation) or `minmax`.
         log_skewed: Take log1p of non-negative numeric columns with heavy right skew.
         smooth_clip: Bound far-out scaled values by x / sqrt(1 + (x / 3)^2) (RealMLP, Holzmueller et al. 2024).

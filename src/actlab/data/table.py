@@ -33,7 +33,7 @@ from actlab.data.formats import FileStyle, Texts
 from actlab.data.layout import RowLayout, lay_out, stays_feature
 from actlab.data.roles import declared, option, role_of, suspicions
 from actlab.data.sources import open_source
-from actlab.data.target import Target
+from actlab.data.target import MIN_RANGE, Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
@@ -304,7 +304,10 @@ def _read_target(
             f"{column.whole}: the target is {target[0]:.12g} in every row, nothing can be learned; name another "
             "column with --data.target"
         )
-    _check_target(column, target, Target.of(settings.target_transform))
+    scale = Target.of(settings.target_transform)
+    if scale.shift is None and np.ptp(target) < MIN_RANGE:
+        raise InputError(f"{column.whole}: the target's values lie within {MIN_RANGE:g}; state it in a smaller unit")
+    _check_target(column, target, scale)
     return raw, found._replace(parsed=target), column.lines
 
 

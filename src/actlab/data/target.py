@@ -1,4 +1,4 @@
-"""What the networks learn of the target, its logarithm or itself, and what that makes of scores and residuals."""
+"""What the networks learn of the target, a logarithm of it or itself, and what that makes of scores and residuals."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +23,11 @@ class Target:
         metric: How files name the score, the root mean squared error on the scale trained on; people read
             `metric_name`, and `unit` at an axis.
         description: What training uses.
-        is_log: Whether the logarithm is learned. Values are positive then, and compare by their ratio.
-        above, at_most: Values must be greater than the one, absolute values not greater than the other.
+        shift: What is added before the logarithm is taken; None where none is.
+        least, at_most: Values must not be less than the one (under `log` greater), absolute values not greater than the
+            other.
         rule: What is said of a target that breaks this, before the lines where it does, and `repair` after them.
+        difference: A residual, in words.
     """
 
     transform: TargetTransform
@@ -33,11 +35,12 @@ class Target:
     metric_name: str
     unit: str
     description: str
-    is_log: bool
-    above: float
+    shift: float | None
+    least: float
     at_most: float
     rule: str
     repair: str
+    difference: str
 
     @classmethod
     def of(cls, transform: TargetTransform) -> "Target":
@@ -49,48 +52,83 @@ class Target:
         unknown = replace(PLAIN, metric=metric, metric_name=metric, unit=metric)
         return {target.metric: target for target in TARGETS}.get(metric, unknown)
 
+    @property
+    def is_log(self) -> bool:
+        """Whether values are positive and compare by their ratio."""
+        return self.shift == 0
+
+    @property
+    def floor(self) -> float:
+        """The least value on the scale trained on that a target can have; no prediction is below."""
+        return 0.0 if self.shift == 1 else -np.inf
+
     def forward(self, y: ArrayLike) -> Floats:
         """Return float64 values on the scale trained on, of the shape of y, whose values `is_usable`."""
         y = np.asarray(y, dtype=np.float64)
-        return np.log(y) if self.is_log else y
+        if self.shift is None:
+            return y
+        return np.asarray(np.log(y) if self.is_log else np.log1p(y))
 
     def inverse(self, value: ArrayLike) -> Floats:
         """Return float64 values in the unit of the target, of the shape of `value`, on the scale trained on.
 
-        Under a logarithm a finite value gives a finite positive one: what would leave float64's range is exp(+-709).
-        NaN and infinite values stay NaN, infinite or 0, to be counted as diverged.
+        Under a logarithm a finite value gives a finite one that the target could have: what would leave float64's range
+        is exp(+-709), and under log(1 + y) what is below zero is zero. NaN and infinite values stay NaN, infinite or 0,
+        to be counted as diverged.
         """
         value = np.asarray(value, dtype=np.float64)
-        if not self.is_log:
+        if self.shift is None:
             return value
-        return np.exp(np.where(np.isfinite(value), np.clip(value, -MAX_LOG, MAX_LOG), value))
+        bounded = np.where(np.isfinite(value), np.clip(value, max(-MAX_LOG, self.floor), MAX_LOG), value)
+        return np.exp(bounded) if self.is_log else np.expm1(np.maximum(bounded, self.floor))
 
     def residual(self, actual: Any, predicted: Any) -> Any:
         """Actual minus predicted value on the scale trained on, from arrays or series in the unit of the target."""
-        return np.log(actual / predicted) if self.is_log else actual - predicted
+        if self.shift is None:
+            return actual - predicted
+        return np.log(actual / predicted) if self.is_log else np.log1p(actual) - np.log1p(predicted)
 
     def predicted(self, actual: Any, residual: Any) -> Any:
         """The prediction, in the unit of the target, that is off by `residual`."""
-        return actual * np.exp(-residual) if self.is_log else actual - residual
+        if self.shift is None:
+            return actual - residual
+        # by the ratio, in which no digit of a large value is lost
+        return actual * np.exp(-residual) if self.is_log else self.inverse(np.log1p(actual) - residual)
 
     def is_usable(self, y: Floats) -> NDArray[np.bool_]:
         """Whether each value can be learned, of the shape of y."""
-        return (y > self.above) & (np.abs(y) <= self.at_most)
+        return (y > self.least if self.is_log else y >= self.least) & (np.abs(y) <= self.at_most)
 
 
-# Squares of a plain target must stay far from the end of float32, in which networks and metrics compute.
-MAX_PLAIN_TARGET = 1e15
+# Squares of a plain target, and of its spread, must stay far from both ends of float64, in which scores are computed.
+MAX_PLAIN_TARGET, MIN_RANGE = 1e150, 1e-150
 LOG = Target(
     transform="log",
     metric="log_rmse",
     metric_name="log-RMSE",
     unit="log-RMSE (natural logarithm)",
     description="its natural logarithm",
-    is_log=True,
-    above=0.0,
+    shift=0.0,
+    least=0.0,
     at_most=np.inf,
     rule="must be > 0 to take its logarithm, but is not in",
+    repair="correct these rows, or train on the logarithm of 1 + the target, as for counts, with "
+    "--data.target_transform log1p (no value < 0; the score is RMSLE), or on the plain target with "
+    "--data.target_transform none (RMSE)",
+    difference="ln(actual / predicted)",
+)
+LOG1P = Target(
+    transform="log1p",
+    metric="rmsle",
+    metric_name="RMSLE",
+    unit="RMSLE (natural logarithm of 1 + value)",
+    description="the natural logarithm of 1 + its value",
+    shift=1.0,
+    least=0.0,
+    at_most=np.inf,
+    rule="must be >= 0 to take the logarithm of 1 + its value, but is not in",
     repair="correct these rows, or train on the plain target with --data.target_transform none",
+    difference="ln((1 + actual) / (1 + predicted))",
 )
 PLAIN = Target(
     transform="none",
@@ -98,13 +136,14 @@ PLAIN = Target(
     metric_name="RMSE",
     unit="RMSE (units of the target)",
     description="the plain value",
-    is_log=False,
-    above=-np.inf,
+    shift=None,
+    least=-np.inf,
     at_most=MAX_PLAIN_TARGET,
     rule=f"exceeds {MAX_PLAIN_TARGET:g} in",
     repair="state it in a larger unit",
+    difference="actual - predicted",
 )
-TARGETS = (LOG, PLAIN)
+TARGETS = (LOG, LOG1P, PLAIN)
 
 
 @dataclass(frozen=True)
@@ -115,18 +154,27 @@ class TargetScaler:
     sd: float
     target: Target
 
+    @property
+    def least(self) -> float:
+        """The least standardised value that a target can have; infinite where there is no bound."""
+        return (self.target.floor - self.mean) / self.sd
+
     def forward(self, y: ArrayLike) -> Floats:
         """Return the float64 standardised (log) target, of the shape of y."""
         return (self.target.forward(y) - self.mean) / self.sd
 
-    def inverse(self, z: ArrayLike) -> Floats:
-        """Return float64 predictions in the unit of the target, of the shape of z; see `Target.inverse`."""
+    def value(self, z: ArrayLike) -> Floats:
+        """Return float64 predictions on the scale trained on, of the shape of z: one that is finite stays finite, and
+        none is below what the target can be."""
         z = np.asarray(z, dtype=np.float64)
         with np.errstate(over="ignore"):
             value = z * self.sd + self.mean
-        # a finite output stays finite
         largest = np.finfo(np.float64).max
-        return self.target.inverse(np.where(np.isfinite(z), np.clip(value, -largest, largest), value))
+        return np.where(np.isfinite(z), np.clip(value, max(-largest, self.target.floor), largest), value)
+
+    def inverse(self, z: ArrayLike) -> Floats:
+        """Return float64 predictions in the unit of the target, of the shape of z; see `Target.inverse`."""
+        return self.target.inverse(self.value(z))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only: `from_dict` restores an equal scaler."""
@@ -137,11 +185,17 @@ class TargetScaler:
         return cls(state["mean"], state["sd"], Target.of(state["transform"]))
 
 
-def fit_target(y: ArrayLike, rows: NDArray[np.int64], transform: TargetTransform) -> TargetScaler:
-    """Learn mean and standard deviation of the (log) target from the rows at positions `rows` of y (n_rows,)."""
-    target = Target.of(transform)
-    training = target.forward(np.asarray(y, dtype=np.float64)[rows])
-    mean, sd = float(np.mean(training)), float(np.std(training))
-    # rounding alone gives equal values a standard deviation of about eps * mean
-    is_constant = sd <= 1e-12 * max(1.0, abs(mean))
-    return TargetScaler(mean, 1.0 if is_constant else sd, target)
+def fit_target(
+    y: ArrayLike, rows: NDArray[np.int64], transform: TargetTransform, weights: Floats | None = None
+) -> TargetScaler:
+    """Learn mean and standard deviation of the (log) target from the rows at positions `rows` of y (n_rows,), each as
+    often as its weight in `weights` (n_rows,) says."""
+    target, own = Target.of(transform), np.asarray(y, dtype=np.float64)[rows]
+    training = target.forward(own)
+    if weights is None:
+        mean, sd = float(np.mean(training)), float(np.std(training))
+    else:
+        mean = float(np.average(training, weights=weights[rows]))
+        sd = float(np.sqrt(np.average(np.square(training - mean), weights=weights[rows])))
+    # equal values have a standard deviation of about eps * mean by rounding alone
+    return TargetScaler(mean, 1.0 if np.ptp(own) == 0 or sd == 0 else sd, target)

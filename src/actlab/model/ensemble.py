@@ -177,8 +177,7 @@ class Ensemble:
             for positions, network in stacks:
                 standardised = network(inputs.to(network.first_weight.dtype)).double().numpy()
                 for position, values in zip(positions, standardised, strict=True):
-                    scaler = self.members[position].scaler
-                    out[position] = values * scaler.sd + scaler.mean
+                    out[position] = self.members[position].scaler.value(values)
 
 
 def to_checkpoint(ensemble: Ensemble) -> dict[str, Any]:

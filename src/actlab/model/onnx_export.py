@@ -373,6 +373,15 @@ def _log1p(graph: Graph, x: str) -> str:
     return graph.add("Where", is_zero, positive, graph.add("Mul", graph.add("Log", total), ratio))
 
 
+def _expm1(graph: Graph, x: str) -> str:
+    """exp(x) - 1 to full precision for small x >= 0, by Kahan's formula (Higham 2002, section 1.14.1)."""
+    power, one = graph.add("Exp", x), graph.double(1.0)
+    is_one = graph.add("Equal", power, one)
+    logarithm = graph.add("Where", is_one, one, graph.add("Log", power))
+    ratio = graph.add("Div", graph.add("Sub", power, one), logarithm)
+    return graph.add("Where", is_one, x, graph.add("Mul", ratio, x))
+
+
 def _network(graph: Graph, one: TrainedNetwork, features: str, encoding: NDArray[np.float64]) -> str:
     """(N, 1) float32: one member's standardised prediction."""
     state = {name: value.detach().cpu().to(torch.float32).numpy() for name, value in one.state.items()}
@@ -400,8 +409,13 @@ def _mean(graph: Graph, ensemble: Ensemble, outputs: Sequence[str], name: str) -
     sd = np.array([one.scaler.sd for one in ensemble.members])
     mean = np.array([one.scaler.mean for one in ensemble.members])
     standardised = graph.add("Cast", graph.add("Concat", *outputs, axis=1), to=graph.type("DOUBLE"))
-    value = graph.add("MatMul", standardised, graph.constant(weights * sd))
-    value = graph.add("Add", value, graph.double(float(weights @ mean)))
+    if ensemble.target.shift == 1:
+        own = graph.add("Add", graph.add("Mul", standardised, graph.constant(sd)), graph.constant(mean))
+        value = graph.add("MatMul", graph.add("Max", own, graph.double(0.0)), graph.constant(weights))
+        value = _expm1(graph, graph.add("Min", value, graph.double(MAX_LOG)))
+    else:
+        value = graph.add("MatMul", standardised, graph.constant(weights * sd))
+        value = graph.add("Add", value, graph.double(float(weights @ mean)))
     if ensemble.target.is_log:
         value = graph.add("Exp", graph.add("Clip", value, graph.double(-MAX_LOG), graph.double(MAX_LOG)))
     graph.add("Identity", value, output=name)

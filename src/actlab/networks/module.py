@@ -282,14 +282,14 @@ class PopulationModule(pl.LightningModule):
 
     def _score(self, outcomes: Sequence[Outcome], data: SplitData) -> None:
         rows = torch.from_numpy(data.rows.test)
-        outputs = predict(outcomes, data.features[rows].to(self.device))
+        outputs = predict(outcomes, data.features[rows].to(self.device)).clamp(min=data.scaler.least)
         targets = data.targets[rows].to(outputs)
         metric = LogRMSE(len(outcomes)).to(self.device)
         metric.update(outputs * data.scaler.sd, targets * data.scaler.sd)
         for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
             outcome.test_score = score
             assert outcome.state is not None
-            predictions = row.double().cpu() * data.scaler.sd + data.scaler.mean
+            predictions = torch.from_numpy(data.scaler.value(row.double().cpu().numpy()))
             outcome.network = TrainedNetwork(
                 outcome.member, outcome.state, data.preprocessor, data.scaler, outcome.val_score, score, predictions
             )

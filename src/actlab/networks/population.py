@@ -123,7 +123,7 @@ class StackTraining:
         self.device_queue = None if device.type == "cpu" else torch.Stream(device)
         # filled when a member first scores
         self.best = {name: torch.empty_like(value.detach()) for name, value in stack.stacked().items()}
-        self.scale = {split: entry.scaler.sd for split, entry in data.items()}
+        self.scalers = {split: entry.scaler for split, entry in data.items()}
         self.splits = tuple(dict.fromkeys(member.split for member in stack.members))
         first = data[self.splits[0]].rows
         self.n_validation = len(first.validation)
@@ -174,7 +174,10 @@ class StackTraining:
         )
         # of the stack, for each outcome
         self.rows = list(range(len(members)))
-        self.sd = torch.tensor([self.scale[m.split] for m in members], device=device, dtype=torch.float64)
+        scalers = [self.scalers[member.split] for member in members]
+        self.sd = torch.tensor([scaler.sd for scaler in scalers], device=device, dtype=torch.float64)
+        is_bounded = math.isfinite(scalers[0].least)
+        self.least = torch.tensor([[scaler.least] for scaler in scalers], device=device) if is_bounded else None
         self.metric = LogRMSE(len(members)).to(device)
         self.features, self.targets = self.tensors.held_out(self.splits)
         self.places = torch.tensor([self.splits.index(member.split) for member in members], device=device)
@@ -230,6 +233,8 @@ class StackTraining:
             self.metric.reset()
             # the rows beyond only fill up the lanes
             outputs = self.steps.predict(self.features, self.places)[:, : self.n_validation]
+            if self.least is not None:
+                outputs = outputs.maximum(self.least.to(outputs))
             targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
             self.metric.update(outputs * sd, targets * sd)
         if self.device_queue is None:

@@ -153,7 +153,7 @@ def health(run: FinishedRun) -> Figure | None:
 def out_of_fold(predictions: pd.DataFrame, target: Target) -> pd.DataFrame:
     """One row of the data each, the repeats averaged: actual, predicted and residual, largest residual first.
 
-    The residual is ln(actual / predicted) where the logarithm is learned, otherwise actual - predicted.
+    The residual is their difference on the scale that is learned, such as ln(actual / predicted).
     """
     first = {column: "first" for column in ("row", "id", "actual") if column in predictions}
     grouped = predictions.assign(predicted=target.forward(predictions.predicted)).groupby("row", sort=False)
@@ -171,7 +171,7 @@ def predictions(run: FinishedRun) -> Figure | None:
     rows = rows[np.isfinite(rows.residual)]
     if rows.empty:
         return None
-    is_log = run.target.is_log
+    is_log, scale = run.target.is_log, {None: "linear", 0.0: "log", 1.0: "symlog"}[run.target.shift]
     target = str((run.summary.get("data") or {}).get("target") or "target")
     target = target if len(target) <= 24 else f"{target[:23]}…"
     shipped = list((run.summary.get("ensemble") or {}).get("activations") or {}) or [run.order[0]]
@@ -182,19 +182,19 @@ def predictions(run: FinishedRun) -> Figure | None:
     for axes, x, y in ((truth, rows.predicted, rows.actual), (rest, rows.predicted, rows.residual)):
         axes.scatter(x, y, s=7, color=colour, alpha=0.6, linewidth=0, rasterized=len(rows) > MAX_VECTOR_POINTS)
         axes.set_xlabel(f"predicted {target}")
+        axes.set_xscale(scale)
         if is_log:
-            axes.set_xscale("log")
             _plain_ticks(axes.xaxis, x)
         axes.grid(True)
         _number_worst(axes, x, y)
     ends = [float(min(rows.actual.min(), rows.predicted.min())), float(max(rows.actual.max(), rows.predicted.max()))]
     truth.plot(ends, ends, color=INK, linewidth=0.8)
     truth.set_ylabel(f"actual {target}")
+    truth.set_yscale(scale)
     if is_log:
-        truth.set_yscale("log")
         _plain_ticks(truth.yaxis, rows.actual)
     rest.axhline(0, color=INK, linewidth=0.8)
-    rest.set_ylabel("residual: ln(actual / predicted)" if is_log else f"residual: actual - predicted {target}")
+    rest.set_ylabel(f"residual: {run.target.difference}{f' {target}' if scale == 'linear' else ''}")
     return figure
 
 

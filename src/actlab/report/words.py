@@ -19,6 +19,8 @@ from actlab.verdict.what_matters import sentence
 
 # p-values are not told apart below
 SMALLEST_P = 1e-4
+# Scores with more decimals, or from here on, are written with a power of ten.
+MOST_DECIMALS, LARGEST = 12, 1e15
 # A race's budget is no larger; a grid has none.
 MOST_NETWORKS = 2**61
 
@@ -27,12 +29,16 @@ def decimals_for(value: float) -> int:
     """Decimals that show four significant digits of `value`: 4 for 0.1271, 1 for 123.4, 0 for 35000."""
     if not is_number(value) or value == 0:
         return 4
-    return min(12, max(0, 3 - math.floor(math.log10(abs(value)))))
+    return max(0, 3 - math.floor(math.log10(abs(value))))
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """A score with so many decimals and separated thousands; a dash where there is none."""
-    return f"{value:,.{decimals}f}" if is_number(value) else "-"
+    """A score with so many decimals and separated thousands; a dash where there is none. One that would have too many
+    digits, or none but zeros, has four and a power of ten."""
+    if not is_number(value):
+        return "-"
+    is_extreme = decimals > MOST_DECIMALS or abs(value) >= LARGEST or 0 < abs(value) < 10.0**-decimals
+    return f"{value:.3e}" if is_extreme else f"{value:,.{decimals}f}"
 
 
 def four_digits(value: float) -> str:

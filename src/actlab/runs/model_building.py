@@ -70,9 +70,12 @@ class RunNetworks:
         self.numbers: Mapping[int, int] = {}
         self._fitted: dict[Split, tuple[Preprocessor, TargetScaler]] = {}
         assert table.target is not None
-        self._actual, truth = table.target, torch.from_numpy(table.target)
+        self._actual = table.target
         # on the scale trained on; torch's logarithm of all rows, as NumPy's, or that of fewer, may differ in a last bit
-        self._truth = truth.log() if self.target.is_log else truth
+        is_log, learned = self.target.is_log, torch.from_numpy(self.target.forward(table.target))
+        self._truth = torch.from_numpy(table.target).log() if is_log else learned
+        # what is kept of many networks is kept standardised, so that float32 can tell values apart in any unit
+        self.scaler = fit_target(table.target, np.arange(table.n_rows), evaluation.data.target_transform)
 
     def save(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Write the networks of a trial."""
@@ -157,7 +160,7 @@ class RunNetworks:
         return tuple(parts)
 
     def out_of_fold(self, networks: Sequence[TrainedNetwork], repeats: Sequence[int]) -> Float32Array:
-        """(draws, n) what the networks of one setting predict for rows that they never saw, on the scale trained on.
+        """(draws, n) what the networks of one setting predict for rows that they never saw, standardised by `scaler`.
 
         A draw is an inner split of one of the `repeats`, in order. nan where a network diverged.
         """
@@ -167,21 +170,26 @@ class RunNetworks:
             assert network.test_predictions is not None
             split = network.member.split
             place, rows = draws.index((split.repeat, split.inner)), self.test_rows(network.fold)
-            found[place, rows] = network.test_predictions.numpy()
+            found[place, rows] = (network.test_predictions.numpy() - self.scaler.mean) / self.scaler.sd
         return found
 
+    def _off(self, predictions: npt.NDArray[np.floating[Any]]) -> FloatArray:
+        """What predictions (draws, n) as `out_of_fold` has them exceed the truth by, on the scale trained on."""
+        truth = (self._truth.numpy() - self.scaler.mean) / self.scaler.sd
+        return np.asarray((predictions.astype(np.float64) - truth) * self.scaler.sd)
+
     def squared_errors(self, predictions: npt.NDArray[np.floating[Any]]) -> FloatArray:
-        """(n,) of predictions (draws, n) on the scale trained on, averaged over the draws."""
-        return np.asarray(np.square(predictions.astype(np.float64) - self._truth.numpy()).mean(0))
+        """(n,) on the scale trained on, averaged over draws, of predictions (draws, n) as `out_of_fold` has them."""
+        return np.asarray(np.square(self._off(predictions)).mean(0))
 
     def endless_errors(self, predictions: npt.NDArray[np.floating[Any]]) -> FloatArray:
         """(n,) squared errors of all rows that the mean of infinitely many networks would have, estimated.
 
-        `predictions` is (draws, n), on the scale trained on: of each row by several networks that never saw it. The
+        `predictions` is (draws, n), as `out_of_fold` has them: of each row by several networks that never saw it. The
         squared error of a mean of n networks is that of an infinite mean plus their variance over n. Taken off, it is
         estimated without bias, and may be below zero for a row; of a single network it is not known and stays in.
         """
-        errors = np.asarray(predictions, dtype=np.float64) - self._truth.numpy()
+        errors = self._off(predictions)
         noise = errors.var(0, ddof=1) / len(errors) if len(errors) > 1 else 0.0
         return np.asarray(np.square(errors.mean(0)) - noise)
 
@@ -248,8 +256,8 @@ def ship(
     `test_score` is the root of the mean squared error over all rows, each by the networks of the fold that tests it.
     Which activations go in was decided by these rows too; in `test_score_chosen_on_other_folds` the other folds decide
     for each fold, and in `test_score_chosen_on_validation` it has the one activation with the best inner-validation
-    score. `chosen` is what `summary.choose` returns, `out_of_fold` activation to (draws, n) predictions on the scale
-    trained on, `settings` those of its trials by number.
+    score. `chosen` is what `summary.choose` returns, `out_of_fold` activation to (draws, n) predictions as
+    `RunNetworks.out_of_fold` has them, `settings` those of its trials by number.
     """
     usable = first_repeat(without_diverged(chosen))
     squares = squares_by_activation(networks, usable, out_of_fold)

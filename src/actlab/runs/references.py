@@ -59,7 +59,7 @@ class FoldData:
 class ReferencePrediction:
     """What one reference predicts for the test `rows` (n_test,) of one fold, in the unit of the target (n_test,).
 
-    `score` is the log-RMSE of these predictions (RMSE for an untransformed target).
+    `score` is the root of the mean squared error of these predictions on the scale trained on.
     """
 
     name: str
@@ -89,6 +89,7 @@ def reference_predictions(
         data = FoldData(fitting, rows.test, scaler.forward(target), table, settings)
 
         def of_reference(name: str, predicted: Values) -> ReferencePrediction:
+            predicted = np.maximum(predicted, scaler.least)
             error = (predicted - data.targets[rows.test]) * scaler.sd
             score = float(np.sqrt(np.mean(np.square(error))))
             return ReferencePrediction(name, *fold, rows.test, scaler.inverse(predicted), score)

@@ -63,8 +63,8 @@ RECORDS: dict[str, type[Any]] = {
 }
 # keys of the Trainer that are about a machine
 MACHINE_KEYS = ("devices", "accelerator", "enable_progress_bar")
-# user attribute of a trial that counts: what its networks predict for rows that they never saw
-PREDICTIONS = "predictions"
+# user attribute of a trial that counts: what its networks predict for rows that they never saw, standardised
+PREDICTIONS = "standardised_predictions"
 # Rows beyond which predictions are not kept for each network.
 MANY_ROWS = 200_000
 # Networks whose pre-activations are looked at.
@@ -254,8 +254,8 @@ class ResultFiles:
         return replace(self.networks.evaluation.protocol, inner=1)
 
     def predictions(self, chosen: pd.DataFrame) -> dict[str, dict[int, Float32Array]]:
-        """Activation to repeat to (inner, n) predictions of rows by networks that never saw them, on the scale trained
-        on, as far as all networks of the repeat have some."""
+        """Activation to repeat to (inner, n) predictions of rows by networks that never saw them, standardised, as far
+        as all networks of the repeat have some."""
         found: dict[str, dict[int, Float32Array]] = {}
         for name, trial in chosen[["activation", "trial"]].drop_duplicates().itertuples(index=False, name=None):
             repeats = sorted(set(chosen[chosen.trial == trial].repeat))
@@ -293,7 +293,8 @@ class ResultFiles:
         for name, repeats in predictions.items():
             kept = np.stack(list(repeats.values()))
             squares = np.sum([self.networks.squared_errors(own) for own in kept], axis=0)
-            row = (None, squares) if is_large else (kept, None)
+            scaler = self.networks.scaler
+            row = (None, squares) if is_large else (kept * np.float64(scaler.sd) + scaler.mean, None)
             content[name] = OutOfFold(float(rates[name]), tuple(repeats), *row)
         write_out_of_fold(self.run, self.networks.truth, content)
 
