@@ -31,6 +31,8 @@ SMALL: dict[str, Any] = {
     "model": {"hidden": [24]},
     "trainer": {"max_epochs": 60, "accelerator": "cpu", "enable_progress_bar": False},
 }
+# what is smallest for rows that have a time
+RACE = {"activations": ["relu", "tanh"], "learning_rates": [0.003, 0.01], "repeats": 4}
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,38 @@ def tripled(rng: np.random.Generator) -> Case:
     return Case(training, rows(4000), {}, {"duplicates": "apart"})
 
 
+def timed(rng: np.random.Generator) -> Case:
+    """Days in order, one to five rows each: a level that walks, rises or stays, a season or none, columns that wander
+    or do not, and as many later rows as a fold tests."""
+    n, a_day, per_stamp = int(rng.integers(400, 900)), int(rng.choice([1, 1, 2, 5])), int(rng.choice([1, 1, 3]))
+    n_all, slopes = n + n // 6, rng.normal(size=4)
+    day = np.arange(n_all) // a_day
+    memory, noise = rng.choice([0.0, 0.0, 0.95]), rng.normal(size=(n_all, 4))
+    x = np.empty_like(noise)
+    x[0] = noise[0]
+    for row in range(1, n_all):
+        x[row] = memory * x[row - 1] + np.sqrt(1 - memory**2) * noise[row]
+    share = day / day[n - 1]
+    walk = np.cumsum(rng.normal(size=day[-1] + 1))[day] / np.sqrt(day[n - 1])
+    level = [0.0 * share, rng.uniform(0.5, 2) * walk, rng.uniform(-2, 2) * share][rng.integers(3)]
+    days = day * per_stamp
+    season = rng.choice([0.0, 0.7]) * np.sin(2 * np.pi * days / 365.25 + rng.uniform(0, 6))
+    y = signal(x, slopes) + level + season + rng.uniform(0.3, 1) * rng.normal(size=n_all)
+    sold = (pd.Timestamp("2015-03-01") + pd.to_timedelta(days, unit="D")).strftime("%Y-%m-%d")
+    frame = pd.DataFrame(x, columns=list("abcd")).round(6).assign(sold=sold, y=y)
+    training = frame[:n].sample(frac=1, random_state=int(rng.integers(2**31)), ignore_index=True)
+    return Case(training, frame[n:], {"time": "sold"}, {})
+
+
 KINDS = {
     "groups": Kind("Groups", "40 to 90 persons of 3 to 35 rows each, `data.groups: person`", "new persons", grouped),
     "tripled": Kind("Copies", "120 to 350 rows, each three times, with all defaults", "new rows", tripled),
+    "timed": Kind(
+        "Time",
+        "400 to 900 rows in order of time, with a level that walks, rises or stays, `data.time: sold`",
+        "the rows that follow, as many as a fold tests",
+        timed,
+    ),
 }
 
 
@@ -113,6 +144,8 @@ def measure(case: Case, data: dict[str, Any], folder: Path) -> Measured:
         "data": {"target_transform": "none"} | data,
         "out": str(folder / f"run{len(list(folder.iterdir()))}"),
     }
+    if "time" in data:
+        keys["compare"] = RACE
     with contextlib.redirect_stderr(io.StringIO()):
         run = actlab.compare(csv, "y", **keys)
         found = run.predict(case.new.drop(columns="y"), interval=LEVEL)

@@ -22,7 +22,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"config"},
     ),
     "data": (
-        {"csv_file", "formats", "layout", "target"},
+        {"csv_file", "formats", "layout", "target", "windows"},
         {"columns", "sources", "splits"},
         {"roles"},
         {"table"},

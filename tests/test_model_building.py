@@ -60,8 +60,8 @@ def networks_with(csv: str, folder: Path, asked: Evaluation) -> RunNetworks:
 
 def test_the_models_networks_train_on_all_rows_outside_their_fold(small_csv: str, tmp_path: Path) -> None:
     networks = networks_with(small_csv, tmp_path, evaluation(small_csv, 2))
-    rows = pd.DataFrame({"activation": ["a", "b"], "trial": [0, 0], "repeat": 0, "fold": [0, 1]})
-    found = networks.train_again(rows, {"a": 5, "b": 1}, SETTINGS, 4)
+    rows = pd.DataFrame({"activation": ["a", "b"], "trial": [0, 0], "repeat": 0, "fold": [0, 1], "epochs": [5, 1]})
+    found = networks.train_again(rows, SETTINGS, 4)
     assert [(n.member.trial, n.member.split.fold, n.member.split.inner) for n in found] == [
         (0, fold, inner) for fold in (0, 1) for inner in range(4)
     ]
@@ -228,7 +228,7 @@ def test_what_goes_into_a_folds_own_estimate_is_decided_by_the_other_folds(
     shipped, found = ship(networks, chosen, {}, SETTINGS, CompareSettings(folds=3, inner=2, ensemble=1))
     assert found["activations"] == {"tanh": 6}
     assert {network.member.trial for network in shipped} == {1}
-    everyone = networks.train_again(chosen, {"relu": 4, "tanh": 4}, SETTINGS, 2)
+    everyone = networks.train_again(chosen.assign(epochs=4), SETTINGS, 2)
 
     def those(trial_of: dict[int, int]) -> list[TrainedNetwork]:
         return [network for network in everyone if network.member.trial == trial_of[network.member.split.fold]]

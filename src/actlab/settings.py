@@ -77,6 +77,10 @@ class DataSettings:
             mix): no group is in two parts of any split. A single one is no feature unless `categorical`, `numeric` or
             `ordinal` names it; several stay features.
         fold: Column with the outer test fold of each row; its values take the place of `compare.folds`.
+        time: Column of dates or numbers that says when a row is from: networks train on earlier rows, validate and are
+            tested on later ones, in windows that expand.
+        test_csv: File of further rows, with their target. It enters no choice and is scored once, at the end, by the
+            shipped model and the references.
         duplicates: Rows that are equal in all features are kept in one part of every split: `together`; `apart` splits
             them like any rows, and `auto` does where they are repeated measurements at most combinations of few values.
         drop: Columns to leave out.
@@ -102,6 +106,8 @@ class DataSettings:
     ordinal: dict[str, CellTexts] = field(default_factory=dict)
     groups: Names = field(default_factory=list)
     fold: str | None = None
+    time: str | None = None
+    test_csv: str | None = None
     duplicates: Literal["auto", "together", "apart"] = "auto"
     drop: list[str] = field(default_factory=list)
     na_values: ByColumn = field(default_factory=NA_VALUES.copy)
@@ -117,6 +123,11 @@ class DataSettings:
         written: object = self.groups
         if isinstance(written, str):
             object.__setattr__(self, "groups", [written])
+        if self.time is not None and (self.groups or self.fold is not None):
+            raise InputError(
+                f"data.time splits rows by time alone, got {'data.groups' if self.groups else 'data.fold'} beside it; "
+                "leave out data.time (to predict new groups) or the other (to predict later rows)"
+            )
         _require_at_least(1, "data", self, "batch_size")
         ordinal = {name: _texts(f"data.ordinal, {name}", texts) for name, texts in self.ordinal.items()}
         missing: object = self.na_values

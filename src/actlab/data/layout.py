@@ -18,7 +18,7 @@ from actlab.settings import DataSettings
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Unit = Literal["rows", "distinct rows", "groups"]
+Unit = Literal["rows", "distinct rows", "groups", "stretches of time"]
 
 # Rows are repeated measurements where no more than this share of them is different, and that is at least this share of
 # all combinations of the columns' values.
@@ -88,13 +88,20 @@ def lay_out(
 ) -> tuple[RowLayout, list[str]]:
     """The layout of a table, and sentences about it.
 
-    `columns` has the cells of `data.groups` and `data.fold` as they were read, `lines` the line of the file of each
-    row, which `path` names.
+    `columns` has the cells of `data.groups`, `data.fold` and `data.time` as they were read, `lines` the line of the
+    file of each row, which `path` names.
 
     Raises:
         InputError: rows without a fold, a single fold, or a group in several folds.
     """
     said: list[str] = []
+    if settings.time is not None:
+        # copies may lie in several parts: what is seen again later has been known before
+        time = columns[settings.time].astype(np.float64)
+        return RowLayout(len(features), time=time, unit="stretches of time"), [
+            f"{path}, data.time {settings.time!r}: rows are tested by networks of earlier ones; the column is an "
+            "input, in which later rows are as the last ones in training"
+        ]
     fold = None
     if settings.fold is not None:
         fold, sentence = _given_folds(path, lines, settings.fold, columns[settings.fold])

@@ -59,7 +59,7 @@ class Role(NamedTuple):
 
 def declared(settings: DataSettings) -> set[str]:
     """Columns that the settings make features."""
-    return {*settings.categorical, *settings.numeric, *settings.ordinal}
+    return {*settings.categorical, *settings.numeric, *settings.ordinal, *filter(None, [settings.time])}
 
 
 def role_of(read: ReadColumn, has_id: bool, is_declared: bool) -> Role:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actlab.data.layout import RowLayout
+from actlab.data.windows import LEAST_TRAINING, LEAST_VALIDATION, windows
 from actlab.errors import InputError
 from actlab.members import Split, derive_seed
 from actlab.settings import ProtocolSettings
@@ -17,14 +18,14 @@ Rows = NDArray[np.int64]
 
 # Row numbers of folds that are kept once they are drawn.
 CACHED_ROWS = 10_000_000
-# The fewest rows of each part.
-LEAST_TEST, LEAST_VALIDATION, LEAST_TRAINING = 1, 2, 3
+# The fewest rows of a fold.
+LEAST_TEST = 1
 
 
 @dataclass(frozen=True)
 class SplitRows:
     """Row numbers of one split: `training` fits preprocessing and weights, `validation` stops and chooses the
-    learning rate, `test` is scored once. Disjoint; sorted; together all rows.
+    learning rate, `test` is scored once. Disjoint; sorted; together all rows, but for those later than `test`.
     """
 
     training: Rows
@@ -40,6 +41,10 @@ class Splits(Mapping[Split, SplitRows]):
     they do not overlap while `inner * validation_fraction` <= 1. Rows of one group are in one part of a split; folds of
     groups are balanced in rows, and validation parts come near the fraction. Too few rows or groups for a part to have
     any are an `InputError`.
+
+    Rows that have a time are split by that alone, into `windows`. Inner parts and repeats have the same rows then, and
+    differ in the seeds of their networks; repeat 0, in which learning rates are found, trains and validates before the
+    first test row. Beside the folds there is the window that trains on all rows, as fold K.
     """
 
     def __init__(self, layout: RowLayout, protocol: ProtocolSettings, seed: int) -> None:
@@ -47,6 +52,10 @@ class Splits(Mapping[Split, SplitRows]):
         n_rows, n_test = layout.n_rows, layout.n_rows // protocol.folds
         self._fold = lru_cache(max(protocol.folds, CACHED_ROWS // n_rows))(self._draw)
         self._tests = lru_cache(max(1, CACHED_ROWS // n_rows))(self._draw_tests)
+        if layout.time is not None:
+            # refuses too few rows itself
+            self._windows = windows(layout.time, protocol)
+            return
         n_validation = round(protocol.validation_fraction * (n_rows - n_test))
         parts = [(n_test, n_validation, n_rows - n_test - n_validation)]
         if layout.groups is not None and layout.fold is None and layout.n_groups < max(3, protocol.folds):
@@ -67,14 +76,21 @@ class Splits(Mapping[Split, SplitRows]):
             )
 
     def _draw(self, repeat: int, fold: int) -> list[SplitRows]:
+        if self.layout.time is not None:
+            known, own = self._windows[fold if repeat else 0], self._windows[fold]
+            return [SplitRows(known.training, known.validation, own.test)] * self.protocol.inner
         return _inner_parts(self.layout, self._tests(repeat)[fold], self.protocol, self.seed, repeat, fold)
 
     def _draw_tests(self, repeat: int) -> list[Rows]:
+        if self.layout.time is not None:
+            return [one.test for one in self._windows[:-1]]
         return _folds(self.layout, self.protocol.folds, self.seed, repeat)
 
     @cached_property
     def tested(self) -> Rows:
         """The rows that are tested once in every repeat; sorted."""
+        if self.layout.time is not None:
+            return np.sort(np.concatenate(self._tests(0)))
         return np.arange(self.layout.n_rows)
 
     def test_sizes(self, repeat: int) -> list[float]:
@@ -84,7 +100,8 @@ class Splits(Mapping[Split, SplitRows]):
         return [self.layout.weight_of(test) for test in self._tests(repeat)]
 
     def __getitem__(self, split: Split) -> SplitRows:
-        if not (0 <= split.fold < self.protocol.folds and 0 <= split.inner < self.protocol.inner and split.repeat >= 0):
+        n_folds = self.protocol.folds + (self.layout.time is not None)
+        if not (0 <= split.fold < n_folds and 0 <= split.inner < self.protocol.inner and split.repeat >= 0):
             raise KeyError(split)
         return self._fold(split.repeat, split.fold)[split.inner]
 
@@ -111,7 +128,7 @@ def splits_of(repeats: Iterable[int], protocol: ProtocolSettings) -> list[Split]
 
 
 def fold_sizes(n_rows: int, folds: int) -> list[int]:
-    """Test rows of each fold, in every repeat, where rows are neither grouped nor given folds."""
+    """Test rows of each fold, in every repeat, where nothing is known of rows."""
     return [len(part) for part in np.array_split(np.arange(n_rows), folds)]
 
 

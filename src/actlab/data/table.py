@@ -42,6 +42,7 @@ MAX_CATEGORIES = 100
 # A column may stand in both keys.
 SHARED_ROLES = (
     ("data.target", "data.numeric"),
+    *(("data.time", f"data.{key}") for key in ("drop", "numeric")),
     *((f"data.{key}", "data.groups") for key in ("drop", "ordinal", "categorical", "numeric")),
     ("data.fold", "data.drop"),
     # the kind of what is left out is of no use
@@ -223,7 +224,7 @@ def _tables(
 def _check_settings(settings: DataSettings, csv_file: Source) -> dict[str, tuple[str, ...]]:
     """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
-    named = [("data.target", settings.target), ("data.id", settings.id), ("data.fold", settings.fold)]
+    named = [(f"data.{key}", getattr(settings, key)) for key in ("target", "id", "fold", "time")]
     for key in ("drop", "ordinal", "categorical", "numeric", "groups"):
         named += [(f"data.{key}", name) for name in getattr(settings, key)]
     for role, name in ((role, name) for role, name in named if name is not None):
@@ -333,11 +334,29 @@ def _take_layout(
     which leave the `columns`, with the key that names them."""
     names = [*settings.groups, *([settings.fold] if settings.fold is not None else [])]
     cells = {name: _read_feature(columns[name], settings, order).parsed for name in names}
+    if settings.time is not None:
+        cells[settings.time] = _read_time(columns[settings.time])
     kept = settings.groups if settings.groups and stays_feature(settings) else []
-    taken = {name: f"data.{'fold' if name == settings.fold else 'groups'}" for name in cells if name not in kept}
+    taken = {name: f"data.{'fold' if name == settings.fold else 'groups'}" for name in names if name not in kept}
     for name in taken:
         del columns[name]
     return cells, taken
+
+
+def _read_time(raw: RawColumn) -> np.ndarray:
+    """Numbers, or days of dates, one for each row."""
+    found = infer_numeric(raw)
+    if found is None:
+        bad = int(raw.numbers.unreadable[0])
+        raise InputError(
+            f"{raw.place(bad)}: data.time must be a number or a date like 2024-12-31 in every row, got "
+            f"{raw.shown(bad)}; correct the cell, or name another column"
+        )
+    if (is_missing := np.isnan(found.parsed)).any():
+        raise InputError(
+            f"{raw.whole}: data.time is missing in {raw.line_list(is_missing)}; fill the cells in, or remove these rows"
+        )
+    return found.parsed
 
 
 class _Features(NamedTuple):

@@ -78,7 +78,8 @@ class Ensemble:
 
     Args:
         config: The resolved configuration of the run, plain types.
-        residuals: For prediction intervals; empty where there are none.
+        residuals: For prediction intervals; empty where there are none. Where rows have a time they are those of the
+            windows that the score is from; the members are of one more, and have seen all rows.
         scores: Of the ensemble and its references, plain types.
         versions: Of actlab and its libraries.
     """
@@ -97,7 +98,7 @@ class Ensemble:
             raise ValueError("weights must be finite and > 0; leave a member out instead of weighting it 0")
         if len({one.scaler.target for one in self.members}) > 1:
             raise ValueError("the members of an ensemble must share one target transform")
-        if not {(part.repeat, part.fold) for part in self.residuals} <= set(self.folds):
+        if not self.has_seen_all and not {(part.repeat, part.fold) for part in self.residuals} <= set(self.folds):
             raise ValueError("there are residuals of a fold without members")
         for part in self.residuals:
             tensors = (part.residuals, part.means, part.spreads)
@@ -114,6 +115,12 @@ class Ensemble:
         """Each (repeat, fold) with the positions of its members, in order."""
         keys = sorted({one.fold for one in self.members})
         return {key: [i for i, one in enumerate(self.members) if one.fold == key] for key in keys}
+
+    @property
+    def has_seen_all(self) -> bool:
+        """Whether no row of the table is new to the members: they are of a window after those of the residuals."""
+        later = [(one.repeat, one.fold) < min(self.folds) for one in self.residuals]
+        return len(self.folds) == 1 and bool(later) and all(later)
 
     @cached_property
     def fold_weights(self) -> dict[FoldKey, float]:

@@ -15,6 +15,9 @@ around mu(x), in units u_k(x)^2 = s_k(x)^2 - v(x) / mean R^2, but no smaller tha
 more than their errors explain, disagreement is what is known of the error. CV+ as it is holds more than it is asked for
 and is wider (docs/intervals.md has both).
 
+Where folds train on earlier rows and test later ones (`data.time`), the model has one more window, which tests nothing:
+there each error is set around the prediction of that, in the units of its own fold's scale.
+
 Under a log everything is on the log scale, and the ends are turned back, which keeps their coverage. What coverage is
 to be expected is measured (docs/intervals.md); the theorem of CV+, at least 1 - 2 alpha, is about the plain form.
 """
@@ -121,7 +124,10 @@ def interval_of(
         np.sort(np.abs(part.residuals.double().numpy()) / scale(said_of(part)))
         for scale, part in zip(scale_of, residuals, strict=True)
     ]
-    scales = np.stack([scale(by_fold[part.repeat, part.fold]) for scale, part in zip(scale_of, residuals, strict=True)])
+    latest = list(by_fold.values())[-1]
+    scales = np.stack(
+        [scale(by_fold.get((one.repeat, one.fold), latest)) for scale, one in zip(scale_of, residuals, strict=True)]
+    )
     means = np.stack([said.mean for said in by_fold.values()])
     is_finite = np.isfinite(means).all(axis=0) & np.isfinite(scales).all(axis=0)
     means, scales = np.where(is_finite, means, 0.0), np.where(is_finite, scales, 1.0)

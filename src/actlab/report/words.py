@@ -176,14 +176,15 @@ def _rows_needed(summary: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def unit(summary: Mapping[str, Any]) -> str:
-    """What more data of this kind are made of: rows, distinct rows, or groups of rows that belong together."""
+    """What more data of this kind are made of: rows, distinct rows, groups of rows that belong together, or stretches
+    of time as long as a twentieth of what was tested."""
     return str((summary.get("protocol") or {}).get("unit") or "rows")
 
 
 def of_rows(summary: Mapping[str, Any], covers: str) -> str:
-    """`new rows` or `these rows`, as it is on this table: new groups, these splits."""
+    """`new rows` or `these rows`, as it is on this table: new groups, later rows, these splits."""
     if covers == "new rows":
-        return "new groups" if unit(summary) == "groups" else covers
+        return {"groups": "new groups", "stretches of time": "later rows"}.get(unit(summary), covers)
     return "these splits" if (summary.get("protocol") or {}).get("has_given_splits") else covers
 
 
@@ -232,20 +233,23 @@ GIVEN_SPLITS = "on these splits it is worse whatever the seeds, while new traini
 
 
 def what_the_words_mean(summary: Mapping[str, Any]) -> list[str]:
-    """`WHAT_THE_WORDS_MEAN` where something was tested; for groups, and for splits that are given, what is so there."""
+    """`WHAT_THE_WORDS_MEAN` where something was tested; for groups, in time, and for splits that are given, what is so
+    there."""
     rope = percent((summary.get("protocol") or {}).get("rope"))
     said = "\n".join(WHAT_THE_WORDS_MEAN).format(rope=rope) if compared(summary) else ""
     if of_rows(summary, "these rows") == "these splits":
         said = said.replace("on these rows it is worse whatever the seeds and folds", GIVEN_SPLITS)
     if unit(summary) == "groups":
         said = said.replace("new rows", "new groups").replace("more rows", "more groups")
+    if unit(summary) == "stretches of time":
+        said = said.replace("new rows", "later rows").replace("more rows", "more time")
     return said.split("\n") if said else []
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that belong beside the answer: what averaging gives, the references, whether a network without any
     activation does as well, what matters more, edges of the range, divergence, and how the run ended and goes on."""
-    found = [_scores_beside(summary), _linear(summary), sentence(summary.get("what_matters"))]
+    found = [_scores_beside(summary), _on_test_file(summary), _linear(summary), sentence(summary.get("what_matters"))]
     if at_edge := [row["activation"] for row in summary["ranking"] if row.get("edge_of_range")]:
         rates = "its best learning rate lies" if len(at_edge) == 1 else "their best learning rates lie"
         found.append(f"{listed(at_edge)}: {rates} at the edge of the range tried, so a wider range may do better.")
@@ -257,17 +261,29 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _scores_beside(summary: Mapping[str, Any]) -> str:
+    known = _scores(summary, (summary.get("ensemble") or {}).get("test_score"), summary.get("references") or {})
+    return f"On the same test rows: {known}." if known else ""
+
+
+def _on_test_file(summary: Mapping[str, Any]) -> str:
+    """The scores on the file of `data.test_csv`; empty where there is none."""
+    if not (found := summary.get("test_file") or {}):
+        return ""
+    known = _scores(summary, found.get("shipped"), found)
+    return f"On the {found['n_rows']:,} rows of {found['csv']}, which no choice has seen: {known}."
+
+
+def _scores(summary: Mapping[str, Any], shipped: float | None, references: Mapping[str, Any]) -> str:
+    """Scores of the model and of the references on the same rows."""
     best = winner_row(summary)
-    references = summary.get("references") or {}
     named = {
-        "the shipped networks averaged": (summary.get("ensemble") or {}).get("test_score"),
+        "the shipped networks averaged": shipped,
         "ridge": references.get("ridge"),
         "gradient boosting": references.get("hist_gradient_boosting"),
         "the median": references.get("median"),
     }
     decimals = decimals_for(best["mean"] if best else named["the median"] or 1.0)
-    known = [f"{name} {fixed(score, decimals)}" for name, score in named.items() if is_number(score)]
-    return f"On the same test rows: {', '.join(known)}." if known else ""
+    return ", ".join(f"{name} {fixed(score, decimals)}" for name, score in named.items() if is_number(score))
 
 
 def _linear(summary: Mapping[str, Any]) -> str:
@@ -471,12 +487,19 @@ def protocol(run: FinishedRun) -> list[str]:
     return lines
 
 
+IN_TIME = (
+    "Rows are split by their time: a fold trains on all rows before its test rows, of which the last part validates; "
+    "the sweep trains and validates before the first test row. Repeats differ in their seeds.",
+)
+
+
 def _race_sentences(p: Mapping[str, Any]) -> list[str]:
     looks = p.get("looks") or []
     left = [f"{listed(look['left'], 30)} after {look['n_repeats']}" for look in looks if look.get("left")]
     return [
         "A sweep found the learning rate of each activation by inner validation; its test scores count for nothing. "
         f"Then fresh repeats of {p.get('folds')} folds, one network a fold, were trained of all that were still in.",
+        *(IN_TIME if p.get("unit") == "stretches of time" else ()),
         f"Looks after {listed([str(look['n_repeats']) for look in looks], 30)} repeats, with an error of "
         f"{listed([percent(look['alpha']) for look in looks], 30)} for each of two questions. "
         f"Shown to be worse here and left: {'; '.join(left) or 'nobody'}.",

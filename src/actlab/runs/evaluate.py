@@ -256,7 +256,7 @@ def evaluate(
 def snapshots_in(directory: Path, evaluation: Evaluation, table: Table, keeps_results: bool = False) -> Snapshots:
     """Snapshots of populations that train with this evaluation on this table; see `Snapshots` for the rest."""
     trainer = {key: value for key, value in evaluation.trainer.items() if key != "devices"}
-    key = (__version__, replace(evaluation, data=replace(evaluation.data, csv=None), trainer=trainer))
+    key = (__version__, replace(evaluation, data=replace(evaluation.data, csv=None, test_csv=None), trainer=trainer))
     return Snapshots(directory, hashlib.sha256(repr((*key, table.content_hash)).encode()).hexdigest(), keeps_results)
 
 

@@ -31,20 +31,23 @@ from actlab.engine.study import CELL, Cell, Study
 from actlab.engine.workers import Worker, run_workers
 from actlab.errors import InputError
 from actlab.members import Split
+from actlab.model.ensemble import load
 from actlab.networks.machine import give_back_freed_memory, is_accelerated
+from actlab.report.page import write_report
 from actlab.report.several import is_several
 from actlab.report.tensorboard import WORKER_PREFIX
-from actlab.run_files import RunDirectory, jsonable
+from actlab.run_files import RunDirectory, jsonable, write_json
 from actlab.runs.evaluate import Evaluation, Work, evaluate, setting_of, snapshots_in
 from actlab.runs.model_building import RunNetworks, networks_of, shipped_splits
 from actlab.runs.progress import LiveCurves, PopulationProgress, TeamProgress
+from actlab.runs.references import read_test_file, test_file_scores
 from actlab.runs.results import MACHINE_KEYS, ResultFiles, asked_hash, attributes_of, versions
 
 # Attributes of the study: what its first start was asked for, and which process wrote the results.
 FINGERPRINT, WRITER = "actlab", "written_by"
 # Keys of the configuration that change no number of a network, or only how many there are: data are known by their
 # content, devices and progress bars are those of a machine.
-FREE_KEYS = ("data.csv", *(f"trainer.{key}" for key in MACHINE_KEYS))
+FREE_KEYS = ("data.csv", "data.test_csv", *(f"trainer.{key}" for key in MACHINE_KEYS))
 # The most members that train as one population: the default comparison is one. In several, threads would run dry at the
 # end of each, when few members are left. A GPU wants them larger still.
 POPULATION_MEMBERS, GPU_FACTOR = 720, 8
@@ -165,10 +168,12 @@ class Experiment(ABC):
         self.protocol = configuration.compare.splitting(self.command)
         # refused before anything is written
         self.check()
+        self.test = read_test_file(configuration.data, self.table) if worker is None else None
         self.run = choose_directory(self.command, configuration)
         self.run.create()
         if worker is None:
-            show_warnings(self.table)
+            for table in filter(None, (self.table, self.test)):
+                show_warnings(table)
         trainer = dict(configuration.trainer)
         if worker is not None and (device := worker.device()) is not None:
             trainer["devices"] = [device]
@@ -194,6 +199,12 @@ class Experiment(ABC):
 
     def check(self) -> None:
         """Refuse what cannot be done with this table."""
+        is_race = self.command == "compare" and self.configuration.compare.protocol == "race"
+        if self.table.layout.time is not None and not is_race:
+            raise InputError(
+                "data.time is for a race: a search or a grid chooses by rows that are later than many test rows; use "
+                "actlab compare without --compare.protocol grid, or leave data.time out"
+            )
         make_splits(self.table.layout, self.protocol, self.configuration.seed)
 
     @abstractmethod
@@ -279,7 +290,19 @@ class Experiment(ABC):
             return None
         found, asked = summary.get("protocol", {}), asked_hash(self.configuration)
         is_ours = found.get("n_trials") == len(self.plan()) and found.get("configuration") == asked
-        return summary if is_ours else None
+        return self._with_test_file(summary) if is_ours else None
+
+    def _with_test_file(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """With the scores of the file of `data.test_csv`, where it was another one when the results were written."""
+        known, is_there = (summary.get("test_file") or {}).get("sha256"), self.run.checkpoint.exists()
+        if self.test is not None and is_there and known != self.test.content_hash:
+            # the activations are those that this very configuration names
+            model = load(self.run.checkpoint, allow_code=True)
+            summary["data"]["test_csv"] = self.configuration.data.test_csv
+            summary["test_file"] = test_file_scores(model, self.table, self.test, self.configuration.data)
+            write_json(self.run.summary, summary)
+            write_report(self.run.path)
+        return summary
 
     def _is_writer(self) -> bool:
         """The first process that finds everything done writes the results; who comes later says so and leaves."""
@@ -301,7 +324,7 @@ class Experiment(ABC):
         }
         self.networks.numbers = {place: cell.number for place, cell in enumerate(cells)}
         own = (self.command, self.configuration, self.run, self.networks, self.study.optuna)
-        return ResultFiles(*own, trials, settings)
+        return ResultFiles(*own, trials, settings, self.test)
 
     def _run_workers(self) -> None:
         shared = replace(self.configuration, out=str(self.run.path), fresh=False, workers=1)

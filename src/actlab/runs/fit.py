@@ -1,6 +1,6 @@
 """`actlab fit`, `validate` and `test`: several seeds of one activation on one split, and scores of a checkpoint.
 
-The split is the first of the comparison's protocol: its test fold is never looked at by `fit`.
+The split is the first of the comparison's protocol, or the last one in time: its test fold is never looked at by `fit`.
 """
 
 import shutil
@@ -31,7 +31,6 @@ from actlab.runs.progress import LiveCurves, PopulationProgress
 from actlab.runs.results import versions, write_pre_activations
 from actlab.settings import CompareSettings, DataSettings
 
-SPLIT = Split(0, 0, 0)
 # Keys that may differ from those of training where a checkpoint is scored: they do not say how rows are read.
 FREE = ("csv", "test_csv", "missing_target", "batch_size")
 Part = Literal["validation", "test"]
@@ -43,6 +42,8 @@ def fit(configuration: Configuration) -> RunDirectory:
     Raises:
         InputError: bad data or configuration, or the directory holds another run.
     """
+    if configuration.data.test_csv is not None:
+        raise InputError("data.test_csv is scored by compare and search; score a fit with actlab test --data.csv FILE")
     table = read_table(configuration.data)
     configuration = with_given_folds(configuration, table.layout)
     run = choose_directory("fit", configuration)
@@ -59,7 +60,9 @@ def fit(configuration: Configuration) -> RunDirectory:
     show_warnings(table)
     run.write_config(configuration.to_dict())
     setting = Setting.of(configuration.model.activation, configuration)
-    members = [make_member(0, setting, SPLIT, configuration.seed + i) for i in range(configuration.model.n_members)]
+    # of rows that have a time the last ones are tested; repeat 0 would train before all test rows
+    split = Split(0, 0, 0) if table.layout.time is None else Split(1, configuration.compare.folds - 1, 0)
+    members = [make_member(0, setting, split, configuration.seed + i) for i in range(configuration.model.n_members)]
     evaluation = Evaluation.of(configuration, "fit")
     # first, so that members are measured before anything takes them out of training
     monitor, live = HealthMonitor(), LiveCurves(run.tensorboard)
@@ -97,7 +100,7 @@ def _write(
             f"all {len(result.outcomes)} networks diverged at learning_rate={result.setting.learning_rate}; "
             "try a smaller one"
         )
-    scores = networks.write_model(run, trained, jsonable(configuration.to_dict()), versions())
+    scores = networks.write_model(run, trained, jsonable(configuration.to_dict()), versions()).scores
     bins = write_pre_activations(run, trained, networks)
     summary = {"metric": networks.target.metric, "ensemble": scores, "versions": versions()}
     write_comparison(run, frame, curves, summary, None, health, bins)
@@ -168,6 +171,9 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
             "the networks of this checkpoint were trained on their validation rows too; score them on the rows of "
             "their test folds, with `actlab test`"
         )
+    if ensemble.has_seen_all:
+        # no row is new to them: the errors are those of the windows before
+        return np.concatenate([one.residuals.numpy() for one in ensemble.residuals])
     asked = CompareSettings(**ensemble.config["compare"])
     splits = shipped_splits(table.layout, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
     assert table.target is not None

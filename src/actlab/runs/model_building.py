@@ -118,27 +118,36 @@ class RunNetworks:
     def train_again(
         self,
         rows: pd.DataFrame,
-        epochs: Mapping[str, int],
         settings: Mapping[int, Setting],
         size: int,
         callbacks: Sequence[pl.Callback] = (),
     ) -> list[TrainedNetwork]:
-        """New networks of some rows of `summary.choose`, `size` each, on all rows of the table outside their folds.
+        """New networks of some rows of `summary.choose`, `size` each, on all rows of the table outside their folds; on
+        all earlier ones where rows have a time.
 
-        Nothing is held back to stop them: each trains for the `epochs` of its activation, its learning rate falling to
-        zero. None of them saw the fold's test rows, so their mean on these is scored as honestly as that of the first
-        ones.
+        Nothing is held back to stop them: each trains for the `epochs` of its row, its learning rate falling to zero.
+        None of them saw the fold's test rows, so their mean on these is scored as honestly as that of the first ones.
         """
         evaluation = self.evaluation
         members = [
-            make_member(trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, epochs[name])
-            for name, trial, repeat, fold in rows[["activation", "trial", *PAIR]].itertuples(index=False, name=None)
+            make_member(trial, settings[trial], Split(repeat, fold, inner), evaluation.seed, epochs)
+            for trial, repeat, fold, epochs in rows[["trial", *PAIR, "epochs"]].itertuples(index=False, name=None)
             for inner in range(size)
         ]
         wider = replace(evaluation, protocol=replace(evaluation.protocol, inner=max(size, evaluation.protocol.inner)))
         # they go with the directory, when the model is stored
         snapshots = snapshots_in(self.directory, wider, self.table, keeps_results=True)
         return networks_of(train_in_waves(members, wider, self.table, callbacks, snapshots)) if members else []
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether folds train on earlier rows and test later ones."""
+        return self.table.layout.time is not None
+
+    def taken_home(self, networks: Sequence[TrainedNetwork]) -> list[TrainedNetwork]:
+        """Those of the model: where folds train on a part of the time only, the ones trained on all rows."""
+        last = [network for network in networks if network.fold[1] == self.evaluation.protocol.folds]
+        return last or list(networks)
 
     def test_rows(self, fold: FoldKey) -> Rows:
         return self.splits[Split(*fold, 0)].test
@@ -148,7 +157,8 @@ class RunNetworks:
         predictions: dict[FoldKey, list[Tensor]] = {}
         for network in networks:
             assert network.test_predictions is not None
-            predictions.setdefault(network.fold, []).append(network.test_predictions)
+            if len(network.test_predictions):
+                predictions.setdefault(network.fold, []).append(network.test_predictions)
         return {fold: self._truth[self.test_rows(fold)] - torch.stack(own) for fold, own in predictions.items()}
 
     def residuals(self, networks: Sequence[TrainedNetwork]) -> tuple[FoldResiduals, ...]:
@@ -219,14 +229,14 @@ class RunNetworks:
 
     def write_model(
         self, run: RunDirectory, networks: Sequence[TrainedNetwork], config: dict[str, Any], versions: dict[str, str]
-    ) -> dict[str, Any]:
-        """best.ckpt and predictions.csv; returns the scores that the checkpoint names."""
+    ) -> Ensemble:
+        """best.ckpt and predictions.csv; returns the model, whose scores the checkpoint names."""
         scores = {"test_score": self.score(networks), "sha256": self.table.content_hash}
-        members = tuple(replace(network, test_predictions=None) for network in networks)
+        members = tuple(replace(network, test_predictions=None) for network in self.taken_home(networks))
         ensemble = Ensemble(members, self.table.schema, config, self.residuals(networks), scores, versions)
         save(ensemble, run.checkpoint)
         write_frame(run.predictions, self.predictions(networks))
-        return scores
+        return ensemble
 
 
 def first_repeat(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -259,23 +269,30 @@ def ship(
     score. `chosen` is what `summary.choose` returns, `out_of_fold` activation to (draws, n) predictions as
     `RunNetworks.out_of_fold` has them, `settings` those of its trials by number.
     """
-    usable = first_repeat(without_diverged(chosen))
+    steady = without_diverged(chosen)
+    usable = with_lengths(first_repeat(steady), steady, networks.is_timed)
     squares = squares_by_activation(networks, usable, out_of_fold)
     keys: list[FoldKey] = squares.columns.to_list()  # type: ignore[assignment]  # pairs, as made
     inside = best_activations(squares, keys, grid.ensemble)
-    outside = {key: best_activations(squares, [k for k in keys if k != key], grid.ensemble) for key in keys}
+    if networks.is_timed:
+        earlier = {key: [other for other in keys if other < key] for key in keys}
+        outside = {key: _by_earlier(squares, earlier[key], usable, grid.ensemble) for key in keys}
+    else:
+        outside = {key: best_activations(squares, [k for k in keys if k != key], grid.ensemble) for key in keys}
     own, elsewhere = (rows_of(usable, names) for names in (dict.fromkeys(keys, inside), outside))
     on_validation = usable.sort_values("val").groupby(PAIR).head(1)
+    if networks.is_timed:
+        # of what each fold is scored by, nothing may be known from later; what is taken home knows all
+        last = own[own.fold == own.fold.max()]
+        own = pd.concat([elsewhere, last.assign(fold=networks.evaluation.protocol.folds)])
     wanted = pd.concat([own, elsewhere, on_validation]).drop_duplicates(["trial", *PAIR])
-    best_epochs = without_diverged(chosen).groupby("activation").best_epoch.mean()
-    epochs = {str(name): max(1, round(LENGTH * float(mean))) for name, mean in best_epochs.items()}
-    trained = networks.train_again(wanted, epochs, settings, grid.bag, callbacks)
+    trained = networks.train_again(wanted, settings, grid.bag, callbacks)
     shipped = networks_of_rows(trained, own)
     label = dict(zip(own.trial, own.activation, strict=True))
-    names = [label[network.member.trial] for network in shipped]
+    names = [label[network.member.trial] for network in networks.taken_home(shipped)]
     return shipped, {
         "activations": {name: names.count(name) for name in sorted(set(names))},
-        "n_members": len(shipped),
+        "n_members": len(names),
         "test_score": networks.score(shipped),
         "test_score_chosen_on_other_folds": networks.score(networks_of_rows(trained, elsewhere)),
         "test_score_chosen_on_validation": networks.score(networks_of_rows(trained, on_validation)),
@@ -295,10 +312,26 @@ def squares_by_activation(
     return pd.DataFrame(table, index=names, columns=pd.MultiIndex.from_tuples(keys, names=PAIR), dtype=float)
 
 
-def best_activations(squares: pd.DataFrame, keys: Sequence[FoldKey], at_most: int) -> list[str]:
+def best_activations(squares: pd.DataFrame, keys: Sequence[Any], at_most: int) -> list[str]:
     """The activations with the lowest score over the rows of some folds, best first, that are close to the best."""
     order = squares[list(keys)].sum(axis=1).clip(lower=0).pow(0.5).dropna().sort_values(kind="stable")
     return [str(name) for name in order[order <= (1 + CLOSE) * order.min()].index[:at_most]]
+
+
+def _by_earlier(squares: pd.DataFrame, earlier: Sequence[FoldKey], usable: pd.DataFrame, at_most: int) -> list[str]:
+    """The best activations by the folds whose test rows are earlier; where there is none, by the first's validation."""
+    if earlier:
+        return best_activations(squares, earlier, at_most)
+    first = usable[usable.fold == usable.fold.min()].set_index("activation")[["val"]]
+    return best_activations(first**2, ["val"], at_most)
+
+
+def with_lengths(rows: pd.DataFrame, chosen: pd.DataFrame, is_timed: bool) -> pd.DataFrame:
+    """The rows with the `epochs` that their networks train for: `LENGTH` times the mean best epoch of those of `chosen`
+    of their activation, and where rows have a time of their fold, because other folds are later."""
+    keys = ["activation", "fold"] if is_timed else ["activation"]
+    lengths = (LENGTH * chosen.groupby(keys).best_epoch.mean()).round().clip(lower=1).astype(int)
+    return rows.merge(lengths.rename("epochs").reset_index(), on=keys, how="left")
 
 
 def rows_of(chosen: pd.DataFrame, names: Mapping[FoldKey, Sequence[str]]) -> pd.DataFrame:

@@ -1,7 +1,9 @@
-"""What a network has to beat: the median, ridge regression and gradient boosting, on the same folds.
+"""What a network has to beat: the median, ridge regression and gradient boosting, on the same folds, and on the file of
+`data.test_csv`, which enters no choice.
 
 A reference has no use for an inner split: it is fitted once a (repeat, fold) on every row outside the test fold, and
-what it chooses (ridge's penalty, how long to boost) it chooses on those rows, none of a group by others of it.
+what it chooses (ridge's penalty, how long to boost) it chooses on those rows, none of a group by others of it, and by
+the last of them where rows have a time.
 """
 
 import math
@@ -9,8 +11,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,9 +22,12 @@ from numpy.typing import NDArray
 from actlab.data.columns import Schema
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import Rows, SplitRows
-from actlab.data.table import Table
-from actlab.data.target import fit_target
+from actlab.data.table import Table, read_rows
+from actlab.data.target import Target, fit_target
+from actlab.data.windows import without_last_part
+from actlab.errors import InputError
 from actlab.members import Split
+from actlab.model.ensemble import Ensemble
 from actlab.settings import DataSettings
 
 Values = NDArray[np.float64]
@@ -32,6 +37,8 @@ RIDGE_ALPHAS = np.logspace(-2, 4, 25)
 GROUP_PARTS = 5
 # Rows from which on gradient boosting looks at a part of them to see when to stop (scikit-learn's rule and share).
 STOPPING_ROWS, STOPPING_SHARE = 10_000, 0.1
+# Of the rows to fit on, the last in time by which a choice is made.
+LAST_SHARE = 0.15
 # Bins of HistGradientBoosting, hence the most categories a column of its can have; rarer ones count as missing.
 N_BINS = 255
 # Cells of a table beyond which folds are fitted one after the other: each makes several copies of its rows.
@@ -47,6 +54,12 @@ class FoldData:
     targets: Values
     table: Table
     settings: DataSettings
+
+    @property
+    def in_time(self) -> tuple[Rows, Rows] | None:
+        """Places of the earlier and of the last of the rows to fit on, where rows have a time."""
+        time = self.table.layout.time
+        return None if time is None else without_last_part(time[self.fitting], LAST_SHARE)
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
@@ -120,6 +133,34 @@ def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float |
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
+def read_test_file(settings: DataSettings, table: Table) -> Table | None:
+    """The rows of `data.test_csv` with their target, read as those of the `table` were; None where it names no file.
+
+    Raises:
+        InputError: it cannot be read, a target is missing, or it is the file of the table.
+    """
+    if settings.test_csv is None:
+        return None
+    (test,) = read_rows(settings.test_csv, table.schema, scale=Target.of(settings.target_transform))
+    if test.content_hash == table.content_hash:
+        raise InputError(f"data.test_csv {settings.test_csv} is the file of data.csv; name one of other rows")
+    return test
+
+
+def test_file_scores(ensemble: Ensemble, table: Table, test: Table, settings: DataSettings) -> dict[str, Any]:
+    """`test_file` of summary.json: scores of the shipped model, and of the references fitted on the whole `table`."""
+    assert table.target is not None
+    assert test.target is not None
+    forward = ensemble.target.forward
+    errors = forward(test.target) - forward(ensemble.predict(test.features))
+    features = pd.concat([table.features, test.features], ignore_index=True)
+    both = replace(table, features=features, target=np.concatenate([table.target, test.target]))
+    fitting, scored = np.split(np.arange(both.n_rows), [table.n_rows])
+    references = reference_predictions(both, {Split(0, 0, 0): SplitRows(fitting, fitting[:0], scored)}, settings)
+    facts = {"csv": settings.test_csv, "sha256": test.content_hash, "n_rows": test.n_rows}
+    return facts | {"shipped": float(np.sqrt(np.mean(errors**2)))} | {one.name: one.score for one in references}
+
+
 def _ridge(data: FoldData) -> Values:
     """Ridge on the networks' own inputs, its penalty chosen by leave-one-out error in closed form; of groups, by the
     error on parts of whole groups."""
@@ -130,7 +171,9 @@ def _ridge(data: FoldData) -> Values:
     preprocessor = fit_preprocessor(features, data.table.schema, data.fitting, data.settings)
     inputs = preprocessor.transform(features)
     known, targets, parts = inputs[data.fitting].astype(np.float64), data.targets[data.fitting], None
-    if data.groups is not None:
+    if data.in_time is not None:
+        parts = [data.in_time]
+    elif data.groups is not None:
         n_parts = min(GROUP_PARTS, len(np.unique(data.groups)))
         parts = list(GroupKFold(n_parts).split(known, targets, data.groups))
     model = RidgeCV(alphas=RIDGE_ALPHAS, cv=parts, scoring=parts and "neg_mean_squared_error").fit(known, targets)
@@ -146,9 +189,9 @@ def _hist_gradient_boosting(data: FoldData) -> Values:
     inputs = ordinal_codes(data.table.features, schema, data.fitting)
     is_categorical = [column.kind == "categorical" for column in schema.columns]
     fitting, stopping = data.fitting, dict[str, Values]()
-    if data.groups is not None and len(fitting) > STOPPING_ROWS:
+    if (data.in_time or data.groups is not None) and len(fitting) > STOPPING_ROWS:
         parts = GroupShuffleSplit(1, test_size=STOPPING_SHARE, random_state=0).split(fitting, groups=data.groups)
-        kept, held = next(parts)
+        kept, held = data.in_time or next(parts)
         stopping = {"X_val": inputs[fitting[held]], "y_val": data.targets[fitting[held]]}
         fitting = fitting[kept]
     model = HistGradientBoostingRegressor(

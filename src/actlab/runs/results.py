@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial
 from actlab.config import Configuration
 from actlab.data.layout import RowLayout, without_gaps
 from actlab.data.splits import Rows, splits_of
+from actlab.data.table import Table
 from actlab.data.target import Target
+from actlab.data.windows import N_UNITS, time_blocks
 from actlab.diagnostics import measures
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
 from actlab.diagnostics.measures import BinRecord, ConvergenceRecord, StepCost
@@ -43,7 +45,7 @@ from actlab.run_files import (
 from actlab.runs.evaluate import CURVES, MEMBERS, Setting, TrialResult, baseline_of, variants
 from actlab.runs.model_building import Float32Array, RunNetworks, ship
 from actlab.runs.progress import PopulationProgress
-from actlab.runs.references import mean_scores, reference_predictions
+from actlab.runs.references import mean_scores, reference_predictions, test_file_scores
 from actlab.settings import CompareSettings, ProtocolSettings
 from actlab.verdict.claims import Measurements, claims
 from actlab.verdict.race import Race, Terms, default_budget, look_reached
@@ -87,9 +89,10 @@ def terms_of(asked: CompareSettings, n_settings: int) -> Terms:
 
 
 def asked_hash(asked: Configuration) -> str:
-    """Of everything that the results of a run depend on: not where its table lies, nor what the machine is."""
+    """Of everything that the results of a run depend on: not where its tables lie, nor what the machine is."""
     content = jsonable(asked.compared())
-    content["data"].pop("csv")
+    for key in ("csv", "test_csv"):
+        content["data"].pop(key)
     for key in MACHINE_KEYS:
         content["trainer"].pop(key, None)
     return config_hash(content)
@@ -165,17 +168,20 @@ def write_pre_activations(
 
 
 def units_of(layout: RowLayout, tested: Rows) -> Units:
-    """What is drawn anew when new rows are: tested rows, or groups of them."""
-    if layout.groups is None and layout.weights is None:
+    """What is drawn anew when new rows are: tested rows, groups of them, or stretches of time."""
+    if layout.groups is None and layout.time is None and layout.weights is None:
         return Units.rows(len(tested))
     weights = np.ones(layout.n_rows) if layout.weights is None else layout.weights
+    if layout.time is not None:
+        return Units(time_blocks(layout.time[tested], N_UNITS), weights[tested])
     groups = np.arange(layout.n_rows) if layout.groups is None else layout.groups
     return Units(without_gaps(groups[tested]), weights[tested])
 
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """What the files of a run are written from; `trials` are finished, in the order of the results, as `settings`."""
+    """What the files of a run are written from; `trials` are finished, in the order of the results, as `settings`. The
+    rows of `test` are scored at the end."""
 
     command: str
     configuration: Configuration
@@ -184,6 +190,7 @@ class ResultFiles:
     study: optuna.Study
     trials: Sequence[FrozenTrial]
     settings: Mapping[int, Setting]
+    test: Table | None = None
 
     @property
     def is_comparison(self) -> bool:
@@ -206,7 +213,8 @@ class ResultFiles:
             members, splits.test_sizes, race, baseline, () if self.is_comparison else asked.search.learning_rate
         )
         self._write_out_of_fold(chosen, predictions)
-        print("training the networks of the model on all rows outside their folds", file=sys.stderr)
+        where = "earlier than" if self.networks.is_timed else "outside"
+        print(f"training the networks of the model on all rows {where} their folds", file=sys.stderr)
         with PopulationProgress() as progress:
             own = {name: np.concatenate(list(repeats.values())) for name, repeats in predictions.items()}
             networks, summary["ensemble"] = ship(self.networks, chosen, own, self.settings, asked.compare, [progress])
@@ -231,7 +239,9 @@ class ResultFiles:
             summary["importances"] = importance_shares(self.study)
         summary["versions"] = versions()
         if networks:
-            self.networks.write_model(self.run, networks, jsonable(asked.to_dict()), versions())
+            model = self.networks.write_model(self.run, networks, jsonable(asked.to_dict()), versions())
+            if self.test is not None:
+                summary["test_file"] = test_file_scores(model, self.networks.table, self.test, asked.data)
         winner = self.networks.load_chosen(chosen[chosen.activation == summary["winner"]], self.settings)
         bins = write_pre_activations(self.run, winner, self.networks)
         searched = {number: setting.searched for number, setting in self.settings.items()}
@@ -365,6 +375,7 @@ class ResultFiles:
                 "n_rows": table.n_rows,
                 "n_columns": len(table.schema.columns),
                 "sha256": table.content_hash,
+                **{key: value for key in ("time", "test_csv") if (value := getattr(configuration.data, key))},
             },
             "protocol": {
                 "protocol": configuration.compare.protocol if self.is_comparison else "search",
