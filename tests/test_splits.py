@@ -142,10 +142,10 @@ def test_fold_sizes_are_weights_where_rows_have_some() -> None:
 def test_too_few_rows_or_groups_are_refused_in_a_sentence() -> None:
     with pytest.raises(InputError, match="6 rows are too few for 5 folds"):
         make_splits(RowLayout(6), PROTOCOL, 0)
-    with pytest.raises(
-        InputError, match=r"4 groups are too few for 5 folds; .*--compare.folds.*--data.duplicates apart"
-    ):
+    with pytest.raises(InputError, match=r"80 rows in 4 groups are too few for 5 folds .*--compare.folds$"):
         make_splits(RowLayout(80, np.arange(80) % 4, unit="groups"), PROTOCOL, 0)
+    with pytest.raises(InputError, match=r"in 4 distinct rows are too few .*--data.duplicates apart$"):
+        make_splits(RowLayout(80, np.arange(80) % 4, unit="distinct rows"), PROTOCOL, 0)
     # the fold with one large group leaves a single one to train on
     with pytest.raises(InputError, match="in 3 groups are too few for 2 folds"):
         make_splits(RowLayout(80, np.minimum(np.arange(80) // 30, 2), unit="groups"), ProtocolSettings(2), 0)

@@ -153,6 +153,8 @@ def _standardized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     is_there = np.isfinite(values)
     count = np.maximum(is_there.sum(axis=0), 1)
     centred = np.where(is_there, values - np.where(is_there, values, 0.0).sum(axis=0) / count, 0.0)
+    # the square of a large value may overflow
+    centred = centred / np.where((largest := np.abs(centred).max(axis=0)) > 0, largest, 1.0)
     sd = np.sqrt((centred**2).sum(axis=0) / count)
     return centred / np.where(sd > 0, sd, 1.0), is_there.astype(np.float64)
 

@@ -58,21 +58,17 @@ class Splits(Mapping[Split, SplitRows]):
             return
         n_validation = round(protocol.validation_fraction * (n_rows - n_test))
         parts = [(n_test, n_validation, n_rows - n_test - n_validation)]
-        if layout.groups is not None and layout.fold is None and layout.n_groups < max(3, protocol.folds):
-            raise InputError(
-                f"{layout.n_groups} {layout.unit} are too few for {protocol.folds} folds; add some, ask for another "
-                "number with --compare.folds, or spread equal rows with --data.duplicates apart"
-            )
         if layout.groups is not None or layout.fold is not None:
             drawn = (rows for fold in range(protocol.folds) for rows in self._fold(0, fold))
             parts = [(len(rows.test), len(rows.validation), len(rows.training)) for rows in drawn]
         if any(t < LEAST_TEST or v < LEAST_VALIDATION or n < LEAST_TRAINING for t, v, n in parts):
             unit = "" if layout.groups is None else f" in {layout.n_groups} {layout.unit}"
+            spread = ", or spread equal rows with --data.duplicates apart" if layout.unit == "distinct rows" else ""
             raise InputError(
                 f"{n_rows} rows{unit} are too few for {protocol.folds} folds with a validation fraction of "
                 f"{protocol.validation_fraction}: every fold needs at least {LEAST_TEST} test, {LEAST_VALIDATION} "
-                f"validation and {LEAST_TRAINING} training rows; "
-                "add rows, or ask for another number with --compare.folds"
+                f"validation and {LEAST_TRAINING} training rows; add rows, or ask for another number with "
+                f"--compare.folds{spread}"
             )
 
     def _draw(self, repeat: int, fold: int) -> list[SplitRows]:

@@ -2,8 +2,8 @@
 `data.test_csv`, which enters no choice.
 
 A reference has no use for an inner split: it is fitted once a (repeat, fold) on every row outside the test fold, and
-what it chooses (ridge's penalty, how long to boost) it chooses on those rows, none of a group by others of it, and by
-the last of them where rows have a time.
+what it chooses (ridge's penalty) it chooses on those rows, for no row by others of its group, and by the last of them
+where rows have a time.
 """
 
 import math
@@ -35,8 +35,6 @@ Values = NDArray[np.float64]
 # Penalties ridge chooses from by leave-one-out error; of grouped rows by cross-validation in so many parts.
 RIDGE_ALPHAS = np.logspace(-2, 4, 25)
 GROUP_PARTS = 5
-# Rows from which on gradient boosting looks at a part of them to see when to stop (scikit-learn's rule and share).
-STOPPING_ROWS, STOPPING_SHARE = 10_000, 0.1
 # Of the rows to fit on, the last in time by which a choice is made.
 LAST_SHARE = 0.15
 # Bins of HistGradientBoosting, hence the most categories a column of its can have; rarer ones count as missing.
@@ -183,24 +181,18 @@ def _ridge(data: FoldData) -> Values:
 def _hist_gradient_boosting(data: FoldData) -> Values:
     """scikit-learn's defaults on the raw columns, missing cells left missing."""
     from sklearn.ensemble import HistGradientBoostingRegressor
-    from sklearn.model_selection import GroupShuffleSplit
 
     schema = data.table.schema
     inputs = ordinal_codes(data.table.features, schema, data.fitting)
     is_categorical = [column.kind == "categorical" for column in schema.columns]
-    fitting, stopping = data.fitting, dict[str, Values]()
-    if (data.in_time or data.groups is not None) and len(fitting) > STOPPING_ROWS:
-        parts = GroupShuffleSplit(1, test_size=STOPPING_SHARE, random_state=0).split(fitting, groups=data.groups)
-        kept, held = data.in_time or next(parts)
-        stopping = {"X_val": inputs[fitting[held]], "y_val": data.targets[fitting[held]]}
-        fitting = fitting[kept]
     model = HistGradientBoostingRegressor(
         categorical_features=is_categorical,
         max_bins=N_BINS,
         random_state=0,
-        early_stopping=bool(stopping) or "auto",
+        # of many rows it takes some to see when to stop, at random: from groups and times that it trains on
+        early_stopping=False if data.groups is not None or data.in_time else "auto",
     )
-    model.fit(inputs[fitting], data.targets[fitting], **stopping)
+    model.fit(inputs[data.fitting], data.targets[data.fitting])
     return np.asarray(model.predict(inputs[data.test]), dtype=np.float64)
 
 
