@@ -16,11 +16,11 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -68,25 +68,25 @@ NOT_TABLES = {
 STRAY = re.compile("[\udc80-\udcff]")
 AS_CP1252 = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 CONTROLS = re.compile(rb"[\x02-\x08\x0e-\x19]")
-NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
-HIGH_BYTES = bytes(range(0x80, 0x100))
+BEYOND_ASCII = re.compile("[^\x00-\x7f\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
 class Text:
-    """The decoded lines of a file; where it `is_mended`, bytes that are no UTF-8 are read as Windows-1252."""
+    """The decoded lines of a file. `stray` are the bytes that are no UTF-8: an error, signs of PEP 383, or read as
+    Windows-1252."""
 
     label: str
     open: Opener
     encoding: str
-    is_mended: bool = False
+    stray: Literal["strict", "surrogateescape", "cp1252"] = "strict"
 
     def lines(self) -> Iterator[str]:
-        """Every line with its end, the first without the # of a header that stands in a comment."""
+        """Every line with its end."""
         with readable(self.label), self.open() as file:
-            errors = "surrogateescape" if self.is_mended else "strict"
+            errors = "strict" if self.stray == "strict" else "surrogateescape"
             text = io.TextIOWrapper(file, self.encoding, errors, newline="")
-            yield from (line.translate(AS_CP1252) for line in text) if self.is_mended else text
+            yield from (line.translate(AS_CP1252) for line in text) if self.stray == "cp1252" else text
 
 
 class Block(NamedTuple):
@@ -144,7 +144,7 @@ def shown(text: str, limit: int = 60) -> str:
 def open_csv(label: str, opener: Opener) -> Source:
     """Look at the whole file once and parse its header. An `InputError` says that it cannot be read, is empty or not
     text, or that its header is unusable."""
-    text, scan, warnings = _scan(label, opener)
+    text, sha256, n_lines, warnings = _scan(label, opener)
     n_above, delimiter = _find_table(text)
     rows = _first_rows(text, n_above, delimiter)
     if not rows:
@@ -163,9 +163,8 @@ def open_csv(label: str, opener: Opener) -> Source:
     names = column_names(label, header)
     if len(names) > 1 and all(re.fullmatch(r"[+-]?[\d.,]+", name) for name in names):
         warnings.append(f"{label}: every column name is a number ({', '.join(names[:3])}, ...); is the header missing?")
-    sha256, n_rows = scan.sha256.hexdigest(), max(0, scan.n_lines - n_above - 1)
     blocks = partial(_blocks, text, n_above, delimiter, names, ends_empty)
-    return Source(label, names, sha256, tuple(warnings), delimiter, n_rows, blocks)
+    return Source(label, names, sha256, tuple(warnings), delimiter, max(0, n_lines - n_above - 1), blocks)
 
 
 def _blocks(
@@ -224,48 +223,9 @@ def readable(label: str) -> Iterator[None]:
         raise InputError(f"{label} {said.get(type(error), f'cannot be read: {one_line(str(error))}')}") from None
 
 
-@dataclass
-class _Scan:
-    """What the bytes of a file have shown so far.
-
-    `counts` are those of line ends, of bytes beyond ASCII (`high`) and of those that are no UTF-8 (`stray`), whose
-    `first` is named with line and cell.
-    """
-
-    sha256: Any = field(default_factory=hashlib.sha256)
-    counts: Counter[str] = field(default_factory=Counter)
-    first: str = ""
-    has_controls: bool = False
-    is_cp1252: bool = True
-
-    def add(self, part: bytes, decoded: str) -> None:
-        """The next bytes, and the text that they make with the end of those before."""
-        self.sha256.update(part)
-        self.has_controls = self.has_controls or CONTROLS.search(part) is not None
-        if not (decoded.isascii() and part.isascii()):
-            if not self.first and (stray := STRAY.search(decoded)):
-                self.first = self._place(decoded, stray.start())
-            self.counts["stray"] += len(STRAY.findall(decoded))
-            self.counts["high"] += len(part) - len(part.translate(None, HIGH_BYTES))
-            self.is_cp1252 = self.is_cp1252 and NO_CP1252.search(part) is None
-        for sign in "\n\r":
-            self.counts[sign] += decoded.count(sign)
-
-    @property
-    def n_lines(self) -> int:
-        return self.counts["\n"] or self.counts["\r"]
-
-    def _place(self, decoded: str, position: int) -> str:
-        """`first in line 3: 'caf\xe9'`, where the text before ends in the parts before."""
-        newlines, returns = (self.counts[sign] + decoded.count(sign, 0, position) for sign in "\n\r")
-        before, after = decoded[max(0, position - 30) : position], decoded[position : position + 30]
-        cell = CELL_END.split(before)[-1] + CELL_END.split(after)[0]
-        return f"first in line {1 + (newlines or returns)}: {shown(cell.strip().translate(AS_CP1252))}"
-
-
-def _scan(label: str, opener: Opener) -> tuple[Text, _Scan, list[str]]:
-    """How the text is encoded, what else its bytes show, and warnings, from one pass in constant memory."""
-    scan = _Scan()
+def _scan(label: str, opener: Opener) -> tuple[Text, str, int, list[str]]:
+    """The text, sha256, line ends (about) and warnings, from one pass over the bytes in constant memory."""
+    sha256, n_lines, is_decodable, has_controls = hashlib.sha256(), 0, True, False
     with readable(label), opener() as file:
         start = file.read(SCAN_BYTES)
         for magic, what in NOT_TABLES.items():
@@ -273,37 +233,57 @@ def _scan(label: str, opener: Opener) -> tuple[Text, _Scan, list[str]]:
                 raise InputError(f"{label} is {what}: a table is needed")
         marked = [name for mark, name in ENCODINGS.items() if start.startswith(mark)]
         encoding = marked[0] if marked else _without_mark(start)
-        is_utf8 = encoding.startswith("utf-8")
-        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if is_utf8 else "strict")
+        decoder = codecs.getincrementaldecoder(encoding)()
         # the empty part at the end shows whether a character is cut off there
         for part in chain([start], iter(lambda: file.read(SCAN_BYTES), b""), [b""]):
-            if is_utf8 and b"\x00" in part:
+            if encoding.startswith("utf-8") and b"\x00" in part:
                 raise InputError(f"{label} is a binary file (it holds NUL bytes): a CSV file, plain text, is needed")
-            try:
-                scan.add(part, decoder.decode(part, final=not part))
-            except UnicodeDecodeError:
-                what = f"begins like {encoding[:6].upper()} but is not valid; save it again as UTF-8"
-                raise InputError(f"{label} {what}") from None
-    text, warning = _decoded(label, opener, encoding, scan)
-    return text, scan, [warning] if warning else []
+            sha256.update(part)
+            n_lines += part.count(b"\n")
+            has_controls = has_controls or CONTROLS.search(part) is not None
+            is_decodable = is_decodable and _decodes(decoder, part)
+    text, warnings = Text(label, opener, encoding), [f"{label} is UTF-16; read as such"] if "16" in encoding else []
+    if not is_decodable:
+        if "16" in encoding:
+            what = f"begins like {encoding[:6].upper()} but is not valid; save it again as UTF-8"
+            raise InputError(f"{label} {what}")
+        if has_controls:
+            raise InputError(f"{label} is a binary file (it holds control bytes): a CSV file, plain text, is needed")
+        text, warning = _mended(replace(text, stray="surrogateescape"))
+        warnings.append(warning)
+    return text, sha256.hexdigest(), n_lines, warnings
 
 
-def _decoded(label: str, opener: Opener, encoding: str, scan: _Scan) -> tuple[Text, str]:
-    """The text, and a warning unless it is plain UTF-8. Stray bytes: either all others are UTF-8, or nothing is."""
-    n_stray = scan.counts["stray"]
-    if n_stray == 0:
-        is_utf8 = encoding.startswith("utf-8")
-        return Text(label, opener, encoding), "" if is_utf8 else f"{label} is UTF-16; read as such"
-    if scan.has_controls:
-        raise InputError(f"{label} is a binary file (it holds control bytes): a CSV file, plain text, is needed")
-    if encoding == "utf-8-sig" or scan.counts["high"] > 2 * n_stray:
-        are = "1 byte is" if n_stray == 1 else f"{n_stray} bytes are"
-        warning = f"{label}: {are} not valid UTF-8 ({scan.first}); read as Windows-1252, all others as UTF-8"
-        return Text(label, opener, encoding, is_mended=True), warning
-    if not scan.is_cp1252:
-        raise InputError(f"{label} is neither UTF-8 nor Windows-1252 ({scan.first}); save it again as UTF-8")
-    warning = f"{label} is not valid UTF-8 ({scan.first}); read as Windows-1252"
-    return Text(label, opener, "cp1252"), f"{warning} (save it as UTF-8 if letters look wrong)"
+def _decodes(decoder: codecs.IncrementalDecoder, part: bytes) -> bool:
+    try:
+        decoder.decode(part, final=not part)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _mended(text: Text) -> tuple[Text, str]:
+    """How to read a text that is not all UTF-8, and a warning: as Windows-1252 are read the bytes that are no UTF-8, or
+    all where these are more than the others beyond ASCII."""
+    n_others, strays, first = 0, Counter[str](), ""
+    for number, line in enumerate(text.lines(), 1):
+        if not line.isascii():
+            strays.update(found := STRAY.findall(line))
+            n_others += len(BEYOND_ASCII.findall(line))
+            if found and not first:
+                cell = next(cell for cell in CELL_END.split(line) if STRAY.search(cell)).strip()
+                first = f"first in line {number}: {shown(cell.translate(AS_CP1252))}"
+    # others have two bytes or more each
+    if text.encoding == "utf-8-sig" or 2 * n_others > strays.total():
+        are = "1 byte is" if strays.total() == 1 else f"{strays.total()} bytes are"
+        mended = replace(text, stray="cp1252")
+        return mended, f"{text.label}: {are} not valid UTF-8 ({first}); read as Windows-1252, all others as UTF-8"
+    if any(AS_CP1252[ord(stray)] == "\ufffd" for stray in strays):
+        raise InputError(f"{text.label} is neither UTF-8 nor Windows-1252 ({first}); save it again as UTF-8")
+    warning = (
+        f"{text.label} is not valid UTF-8 ({first}); read as Windows-1252 (save it as UTF-8 if letters look wrong)"
+    )
+    return Text(text.label, text.open, "cp1252"), warning
 
 
 def _without_mark(start: bytes) -> str:
