@@ -1,5 +1,6 @@
 """`actlab fit`, `validate` and `test` where they differ from a comparison."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -126,6 +127,44 @@ def test_what_is_unlike_training_is_said(
     codes[1].assign(area=np.nan).to_csv(tmp_path / "blank.csv", index=False)
     score(Configuration(data=DataSettings(str(tmp_path / "blank.csv")), ckpt_path=codes[0]), "test")
     assert "warning: column 'area': missing in" in capsys.readouterr().err
+
+
+def test_rows_without_a_target_are_left_out_where_training_left_them_out(
+    codes: tuple[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    new = codes[1]
+    new.assign(price=[np.nan, *new.price[1:]]).to_csv(tmp_path / "gap.csv", index=False)
+    new[1:].to_csv(tmp_path / "rest.csv", index=False)
+    expected = score(Configuration(data=DataSettings(str(tmp_path / "rest.csv")), ckpt_path=codes[0]), "test")
+    asked = DataSettings(str(tmp_path / "gap.csv"), missing_target="drop")
+    assert score(Configuration(data=asked, ckpt_path=codes[0]), "test") == expected
+    # the file of training itself
+    ensemble = load(codes[0])
+    whole = pd.read_csv(tmp_path / "train.csv")
+    longer = pd.concat([whole[:7].assign(price=np.nan), whole], ignore_index=True)
+    longer.to_csv(tmp_path / "longer.csv", index=False)
+    config = {**ensemble.config, "data": {**ensemble.config["data"], "missing_target": "drop"}}
+    sha256 = hashlib.sha256((tmp_path / "longer.csv").read_bytes()).hexdigest()
+    again = replace(ensemble, config=config, scores={**ensemble.scores, "sha256": sha256})
+    save(again, tmp_path / "longer.ckpt")
+    found = Configuration(data=DataSettings(str(tmp_path / "longer.csv")), ckpt_path=str(tmp_path / "longer.ckpt"))
+    assert score(found, "test") == score(Configuration(ckpt_path=codes[0]), "test")
+
+
+def test_bad_cells_of_another_csv_may_be_taken_as_missing(
+    codes: tuple[str, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, cell in (("bad", "much"), ("blank", "")):
+        codes[1].assign(area=[cell, *codes[1].area[1:]]).to_csv(tmp_path / f"{name}.csv", index=False)
+    asked = ["test", "--ckpt_path", codes[0], "--data.csv", str(tmp_path / "bad.csv")]
+    with pytest.raises(InputError, match="'much' is not a number"):
+        dispatch(asked)
+    capsys.readouterr()
+    assert dispatch([*asked, "--bad_cells", "missing"]) == 0
+    said = capsys.readouterr()
+    assert "warning: column 'area': no number in 1 row (first: line 2, 'much'), taken as missing" in said.err
+    expected = score(Configuration(data=DataSettings(str(tmp_path / "blank.csv")), ckpt_path=codes[0]), "test")
+    assert said.out.startswith(f"log_rmse {expected:.4f} ")
 
 
 def test_rows_of_other_folds_are_not_scored(codes: tuple[str, pd.DataFrame], tmp_path: Path) -> None:

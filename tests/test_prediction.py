@@ -159,6 +159,42 @@ def test_cells_that_training_never_had_are_counted_and_their_rows_have_no_interv
     assert without.warnings == tuple(told)
 
 
+def test_bad_cells_are_refused_or_taken_as_missing_counted_and_said(
+    blanks: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    ckpt, rows = blanks
+    cells = {3: "?!", 8: "1.2.3", 150: "inf"}
+    bad = rows.assign(gap=[cells.get(i, value) for i, value in enumerate(rows.gap)])
+    missing = rows.assign(gap=[np.nan if i in cells else value for i, value in enumerate(rows.gap)])
+    for own in (bad, str(tmp_path / "in.csv")):
+        bad.to_csv(tmp_path / "in.csv", index=False)
+        with pytest.raises(InputError, match=r"line 5, column 'gap': '\?!' is not a number; .*--bad_cells missing"):
+            predict_rows(ckpt, own)
+        said: list[str] = []
+        found = predict_rows(ckpt, own, 0.8, said.append, bad_cells="missing")
+        assert said == ["column 'gap': no number in 3 rows (first: line 5, '?!'), taken as missing"]
+        pd.testing.assert_frame_equal(found, predict_rows(ckpt, missing, 0.8))
+    _, done = run(ckpt, bad, tmp_path, chunk_rows=7, bad_cells="missing")
+    assert done.warnings == tuple(said)
+
+
+def test_a_bad_cell_where_training_had_no_gap_leaves_no_interval(blanks: tuple[Path, pd.DataFrame]) -> None:
+    ckpt, rows = blanks
+    said: list[str] = []
+    found = predict_rows(ckpt, rows.assign(x=["ten", *rows.x[1:]]), 0.8, said.append, bad_cells="missing")
+    assert [text.split(" in ")[0] for text in said] == [
+        "column 'x': no number",
+        "column 'x': missing",
+        "lower and upper are empty",
+    ]
+    assert found.lower.isna().tolist() == [True] + [False] * 199
+
+
+def test_another_word_for_bad_cells_is_refused(blanks: tuple[Path, pd.DataFrame]) -> None:
+    with pytest.raises(InputError, match="bad_cells must be refuse or missing, got bad_cells='drop'"):
+        predict_rows(*blanks, bad_cells="drop")  # type: ignore[arg-type]
+
+
 def test_from_python_they_are_warnings_of_a_class_of_their_own(blanks: tuple[Path, pd.DataFrame]) -> None:
     ckpt, rows = blanks
     with pytest.warns(PredictionWarning, match=r"column 'x': missing in 200 rows \(first: line 2\), never in training"):

@@ -11,7 +11,7 @@ A frame, of pandas or polars, stands wherever a file does.
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -66,7 +66,12 @@ class Run(FinishedRun):
         return write_report(self.path)
 
     def predict(
-        self, data: Any, interval: float | None = None, allow_code: bool = False, mean: bool = False
+        self,
+        data: Any,
+        interval: float | None = None,
+        allow_code: bool = False,
+        mean: bool = False,
+        bad_cells: Literal["refuse", "missing"] = "refuse",
     ) -> pd.DataFrame:
         """Predictions of the winner's averaged networks for the rows of a file or a frame.
 
@@ -79,6 +84,7 @@ class Run(FinishedRun):
             interval: Add `lower` and `upper` of this coverage, for example 0.9.
             allow_code: Import an activation class that the checkpoint names, which runs its module's code.
             mean: Predict means rather than medians: the right ones to add up.
+            bad_cells: Whether cells of numeric columns that are no numbers are refused, or taken as missing.
 
         Returns:
             The id column (if any), as text, and `prediction`, in the order of the rows.
@@ -88,7 +94,7 @@ class Run(FinishedRun):
         """
         from actlab.model.prediction import predict_rows
 
-        return predict_rows(self.directory.checkpoint, data, interval, allow_code=allow_code, mean=mean)
+        return predict_rows(self.directory.checkpoint, data, interval, None, allow_code, mean, bad_cells)
 
     def _repr_html_(self) -> str:
         return str(self.ranking.to_html(index=False)) if self.is_ranked else f"<pre>{self!r}</pre>"

@@ -99,6 +99,7 @@ def _predict(asked: "Namespace") -> None:
             overwrite=asked.overwrite,
             allow_code=asked.allow_code,
             mean=asked.mean,
+            bad_cells=asked.bad_cells,
         )
     print(f"{done.n_rows:,} rows predicted: {asked.output}")
 
@@ -186,6 +187,11 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--input": {"required": True, "help": "the rows to predict, in any file that check reads; - is standard input"},
         "--output": {"required": True, "help": "the CSV to write: id (if any), prediction, interval"},
         "--interval": {"type": float, "help": "add lower and upper of this coverage, for example 0.9"},
+        "--bad_cells": {
+            "choices": ["refuse", "missing"],
+            "default": "refuse",
+            "help": "what to do with a cell of a numeric column that is no number (default: refuse the file)",
+        },
         "--mean": {
             "type": bool,
             "help": "predict means, to add up, not medians, where the target's logarithm is learned",

@@ -45,7 +45,7 @@ GROUPS: dict[str, type[Any]] = {
 # what a run's results do not depend on, or depends on the machine only
 NOT_COMPARED = ("out", "workers", "storage", "fresh", "json", "ckpt_path")
 # what config.yaml leaves out: no key of every command
-NOT_WRITTEN = ("allow_code", "name", "study")
+NOT_WRITTEN = ("allow_code", "bad_cells", "name", "study")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Configuration:
     json: bool = False
     ckpt_path: str | None = None
     allow_code: bool = False
+    bad_cells: str = "refuse"
     name: str = "run"
     study: str | None = None
 
@@ -178,6 +179,8 @@ def _training_options(command: str, description: str) -> Options:
         options.add("--confirm", type=bool, help=text)
     if command in CKPT_COMMANDS:
         options.add("--allow_code", type=bool, help="Import activation classes that the checkpoint names.")
+        text = "What to do with a cell of a numeric column that is no number."
+        options.add("--bad_cells", choices=["refuse", "missing"], default="refuse", help=text)
     return options
 
 
@@ -199,6 +202,7 @@ def configure(command: str, *layers: Layer, description: str = "") -> Configurat
         **asked,
         trainer={"max_epochs": parsed.trainer.max_epochs, **trainer},
         allow_code=bool(parsed.get("allow_code")),
+        bad_cells=parsed.get("bad_cells") or "refuse",
         # a frame is called such, whatever its content
         name=Path(source).stem.partition(" sha256:")[0] if source not in (None, "-") else "run",
     )

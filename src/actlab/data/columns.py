@@ -202,6 +202,9 @@ class RawColumn:
 
     def refusal(self, row: int, what: str) -> InputError:
         repair = "correct the cell, or leave it empty if the value is missing"
+        if not self.style.has_key:
+            # rows to predict
+            repair += "; --bad_cells missing takes all such cells as missing"
         return InputError(f"{self.place(row)}: {self.shown(row)} {what}; {repair}")
 
     def line_list(self, is_meant: np.ndarray) -> str:
@@ -301,12 +304,18 @@ def missing_texts(na_values: Iterable[str]) -> frozenset[str]:
     return frozenset({"", *(text.strip() for text in na_values)})
 
 
-def read_column(column: Column, raw: RawColumn) -> ReadColumn:
-    """Read cells under a known kind; an `InputError` names a cell of a numeric column that is no finite number."""
+def read_column(column: Column, raw: RawColumn, bad: dict[int, str] | None = None) -> ReadColumn:
+    """Read cells under a known kind; an `InputError` names a cell of a numeric column that is no finite number, unless
+    there is a dict of `bad` ones, by row, to which such cells are added: they are taken as missing."""
     if column.kind != "numeric":
         return ReadColumn(column, read_categories(column, raw), [])
     numbers = read_numbers(raw, column.format, column.unit)
-    if numbers.unreadable.size:
+    if bad is not None:
+        rows = np.union1d(numbers.unreadable, np.flatnonzero(np.isinf(numbers.parsed)))
+        bad.update((row, raw.shown(row)) for row in rows.tolist())
+        numbers.parsed[rows] = np.nan
+        numbers = numbers._replace(formatted=None if numbers.formatted in rows else numbers.formatted)
+    elif numbers.unreadable.size:
         raise _unreadable(raw, numbers, column.format, column.unit)
     return ReadColumn(column, numbers.parsed, _numeric_warnings(column.format, raw, numbers))
 

@@ -66,6 +66,7 @@ class Table:
         lines: (n_rows,) line of the file where each row ends, for messages; only of rows to predict.
         notes: Sentences about what is usual, and to be known.
         left_out: Column of a training file that is no feature to the reason.
+        bad: By column and row, cells to predict that were taken as missing.
     """
 
     features: pd.DataFrame
@@ -78,6 +79,7 @@ class Table:
     lines: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    bad: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -153,13 +155,18 @@ def read_table(settings: DataSettings, require_target: bool = True, source: Sour
 
 
 def read_rows(
-    table: Any, schema: Schema, chunk_rows: int | None = None, scale: Target | None = None
+    table: Any,
+    schema: Schema,
+    chunk_rows: int | None = None,
+    scored: DataSettings | None = None,
+    takes_bad: bool = False,
 ) -> Iterator[Table]:
     """Read rows to predict on, under the schema of the training file, `chunk_rows` at a time in bounded memory.
 
-    The target is ignored, unless a `scale` is given to score it on; then it must be there, and usable in every row.
+    The target is ignored, unless rows are to be `scored` under settings of training: then it must be there, and usable
+    in every row; rows without one are left out where `data.missing_target` says so.
     Columns that are not in the schema are ignored (warned of), and a feature column that is absent is all missing
-    (warned of).
+    (warned of). `takes_bad` takes cells of numeric columns that are no number as missing, too.
 
     Args:
         table: A `Source`, or what `open_source` takes. Of a frame, numbers and ids are taken as they are, and messages
@@ -172,10 +179,10 @@ def read_rows(
         raise InputError(f"chunk_rows must be at least 1, got chunk_rows={chunk_rows}")
     source = table if isinstance(table, Source) else open_source(table)
     warnings = [*source.warnings, *_compare_header(source, schema)]
-    if scale is not None and schema.target not in source.names:
+    if scored is not None and schema.target not in source.names:
         target, similar = shown(str(schema.target)), _similar(str(schema.target), source.names)
         raise InputError(f"{source.label} has no column {target}, the target to score against{similar}")
-    return _tables(source, schema, chunk_rows or sys.maxsize, warnings, scale)
+    return _tables(source, schema, chunk_rows or sys.maxsize, warnings, scored, takes_bad)
 
 
 def frame_rows(frame: Any, schema: Schema) -> Table:
@@ -184,10 +191,15 @@ def frame_rows(frame: Any, schema: Schema) -> Table:
 
 
 def _tables(
-    file: Source, schema: Schema, n_rows: int, warnings: list[str], scale: Target | None = None
+    file: Source,
+    schema: Schema,
+    n_rows: int,
+    warnings: list[str],
+    scored: DataSettings | None = None,
+    takes_bad: bool = False,
 ) -> Iterator[Table]:
-    """Blocks of at most `n_rows` rows under a schema, with a `scale` with their target. Where a block alone does not
-    tell how the file is written, the whole file is looked at."""
+    """Blocks of at most `n_rows` rows under a schema, with their target if they are to be `scored`. Where a block alone
+    does not tell how the file is written, the whole file is looked at."""
     written = {column.name: column.written for column in schema.columns}
     style = FileStyle(file.delimiter, lambda: _cells_again(file), fallback=written, has_key=False)
 
@@ -198,26 +210,35 @@ def _tables(
 
     warned = set[str]()
     for cells, lines in file.blocks(n_rows):
-        columns = []
+        target = None
+        if scored is not None:
+            own_target = schema.target_column or Column(str(schema.target), "numeric")
+            raw = raw_column(own_target, cells[own_target.name], lines)
+            target = read_column(own_target, raw).parsed
+            if scored.missing_target == "drop" and np.isnan(target).any():
+                kept = np.flatnonzero(~np.isnan(target))
+                target, lines = target[kept], lines[kept]
+                cells = {
+                    name: own.iloc[kept] if isinstance(own, pd.Series) else list(np.array(own, dtype=object)[kept])
+                    for name, own in cells.items()
+                }
+                raw = replace(raw, lines=lines)
+            _check_target(raw, target, Target.of(scored.target_transform))
+        columns, bad = [], dict[str, dict[int, str]]()
         for column in schema.columns:
             if (own := cells.get(column.name)) is None:
                 nothing = np.nan if column.kind == "numeric" else None
                 columns.append(ReadColumn(column, np.full(len(lines), nothing), []))
                 continue
-            columns.append(read := read_column(column, raw_column(column, own, lines)))
+            own_bad = bad.setdefault(column.name, {}) if takes_bad else None
+            columns.append(read := read_column(column, raw_column(column, own, lines), own_bad))
             if read.warnings and column.name not in warned:
                 warned.add(column.name)
                 warnings += read.warnings
         own_ids = None if schema.id is None else cells.get(schema.id)
         ids = None if own_ids is None else _ids(schema.id, cell_texts(own_ids))
-        target = None
-        if scale is not None:
-            own_target = schema.target_column or Column(str(schema.target), "numeric")
-            raw = raw_column(own_target, cells[own_target.name], lines)
-            target = read_column(own_target, raw).parsed
-            _check_target(raw, target, scale)
         layout = RowLayout(len(lines))
-        yield Table(_frame(columns), target, ids, schema, tuple(warnings), file.sha256, layout, lines)
+        yield Table(_frame(columns), target, ids, schema, tuple(warnings), file.sha256, layout, lines, bad=bad)
         warnings = []
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from actlab.data.formats import PLAIN
 from actlab.data.preprocessing import CategoryRule, NumberRule
 from actlab.data.sources import open_source
 from actlab.data.table import Table, read_rows
-from actlab.errors import PredictionWarning
+from actlab.errors import InputError, PredictionWarning
 from actlab.model.ensemble import Ensemble, load
 from actlab.model.intervals import check_level, prediction_interval, smearing
 from actlab.run_files import check_output, write_atomically
@@ -37,6 +37,7 @@ CHUNK_ROWS = 1 << 14
 FAR, FAR_BY_LOGARITHM = 1.0, 1 / 3
 # Categories never seen that are kept to name a few.
 N_KEPT = 10_000
+BadCells = Literal["refuse", "missing"]
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 
 
@@ -77,6 +78,7 @@ def predict_file(
     overwrite: bool = False,
     allow_code: bool = False,
     mean: bool = False,
+    bad_cells: BadCells = "refuse",
 ) -> Prediction:
     """Predict every row of a CSV and write id (where there is one), prediction and interval, in the order of the rows.
 
@@ -91,6 +93,7 @@ def predict_file(
         progress: Told the number of rows done and about how many there are, after each chunk.
         allow_code: As in `ensemble.load`.
         mean: Under a logarithm, predict the mean of the target rather than its median.
+        bad_cells: Whether a cell of a numeric column that is no number is refused, or taken as missing.
 
     Raises:
         InputError: a path, the model, the interval or a row cannot be used; nothing is written then.
@@ -98,7 +101,8 @@ def predict_file(
     output = check_output(Path(output_path), [Path(input_path), Path(ckpt_path)], overwrite)
     ensemble, told = _load(ckpt_path, interval, allow_code), Warnings(warn)
     source, n_rows = open_source(input_path), 0
-    predicted = _predict(ensemble, read_rows(source, ensemble.schema, chunk_rows), interval, mean, told)
+    tables = read_rows(source, ensemble.schema, chunk_rows, takes_bad=bad_cells == "missing")
+    predicted = _predict(ensemble, tables, interval, mean, told)
 
     def write(temporary: Path) -> None:
         nonlocal n_rows
@@ -123,13 +127,17 @@ def predict_rows(
     warn: Callable[[str], None] | None = None,
     allow_code: bool = False,
     mean: bool = False,
+    bad_cells: BadCells = "refuse",
 ) -> pd.DataFrame:
     """As `predict_file`, for the rows of a file or of a frame, as a frame: ids are texts, as they were.
 
     Without `warn`, warnings are Python's, of the class `PredictionWarning`.
     """
+    if bad_cells not in get_args(BadCells):
+        raise InputError(f"bad_cells must be refuse or missing, got bad_cells={bad_cells!r}")
     ensemble = _load(ckpt_path, interval, allow_code)
-    told, tables = Warnings(warn or (lambda text: None)), read_rows(rows, ensemble.schema, CHUNK_ROWS)
+    tables = read_rows(rows, ensemble.schema, CHUNK_ROWS, takes_bad=bad_cells == "missing")
+    told = Warnings(warn or (lambda text: None))
     found = [pd.DataFrame(columns) for columns in _predict(ensemble, tables, interval, mean, told)]
     for text in told.told if warn is None else []:
         # where `Run.predict` is called
@@ -209,6 +217,9 @@ class Unseen:
             entries = table.features[column.name].to_numpy()
             # then some networks were tested on categories that they did not know either
             is_rare = len({rule.known for rule in rules}) > 1
+            if bad := table.bad.get(column.name):
+                is_bad = np.isin(np.arange(table.n_rows), list(bad))
+                self._count(column, BAD, bad, is_bad, table.lines)
             for sentence, is_meant in _ways(column, rules, entries):
                 if is_meant.any():
                     self._count(column, sentence, entries, is_meant, table.lines)
@@ -218,7 +229,9 @@ class Unseen:
 
     def _count(self, column: Column, sentence: str, entries: Any, is_meant: Any, lines: Any) -> None:
         place = int(np.flatnonzero(is_meant)[0])
-        cell = f", {_number(column, entries[place])}" if sentence is OUTSIDE else ""
+        cell = ""
+        if sentence in (OUTSIDE, BAD):
+            cell = f", {entries[place] if sentence is BAD else _number(column, entries[place])}"
         n, first, texts = self._found.get((column.name, sentence), (0, f"first: line {lines[place]}{cell}", {}))
         if sentence is NEVER_SEEN and len(texts) < N_KEPT:
             texts.update(dict.fromkeys(sorted(set(entries[is_meant]))))
@@ -239,6 +252,7 @@ class Unseen:
 
 
 # Ways in which a cell is unlike those of training, as sentences about a column go on.
+BAD = ": no number in {rows} ({first}), taken as missing"
 MISSING = ": missing in {rows} ({first}), never in training"
 OUTSIDE = ": outside {limits} in {rows} ({first}), of which networks know nothing"
 NEVER_SEEN = (

@@ -13,6 +13,7 @@ import numpy as np
 
 from actlab import __version__, activations
 from actlab.config import Configuration, differences
+from actlab.data.sources import open_source
 from actlab.data.splits import make_splits
 from actlab.data.table import Table, read_rows, read_table
 from actlab.diagnostics.health import HealthMonitor, HealthRecord
@@ -126,13 +127,16 @@ def score(configuration: Configuration, part: Part) -> float:
     trained = DataSettings(**ensemble.config["data"])
     _refuse_contradictions(configuration.data, trained)
     path = str(configuration.data.csv or trained.csv)
-    tables = read_rows(path, ensemble.schema, CHUNK_ROWS, ensemble.target)
+    takes_bad = configuration.bad_cells == "missing"
+    drops = "drop" in (trained.missing_target, configuration.data.missing_target)
+    scored = replace(trained, target_transform=ensemble.target.transform, missing_target="drop" if drops else "refuse")
+    source = open_source(path)
+    tables = read_rows(source, ensemble.schema, CHUNK_ROWS, scored, takes_bad)
     first = next(tables)
     if first.content_hash == ensemble.scores.get("sha256"):
-        (whole,) = read_rows(path, ensemble.schema, scale=ensemble.target)
-        residuals = _own_residuals(
-            ensemble, replace(read_table(replace(trained, csv=path)), features=whole.features), part
-        )
+        (whole,) = read_rows(source, ensemble.schema, scored=scored)
+        table = replace(read_table(replace(trained, csv=path), source=source), features=whole.features)
+        residuals = _own_residuals(ensemble, table, part)
     else:
         residuals = np.concatenate(list(_new_residuals(ensemble, chain([first], tables))))
     value = float(np.sqrt(np.mean(residuals**2)))
