@@ -23,7 +23,7 @@ from actlab.data.columns import Schema
 from actlab.data.preprocessing import fit_preprocessor
 from actlab.data.splits import Rows, SplitRows
 from actlab.data.table import Table, read_rows
-from actlab.data.target import Target, fit_target
+from actlab.data.target import fit_target
 from actlab.data.windows import without_last_part
 from actlab.errors import InputError
 from actlab.members import Split
@@ -139,7 +139,7 @@ def read_test_file(settings: DataSettings, table: Table) -> Table | None:
     """
     if settings.test_csv is None:
         return None
-    (test,) = read_rows(settings.test_csv, table.schema, scale=Target.of(settings.target_transform))
+    (test,) = read_rows(settings.test_csv, table.schema, scored=settings)
     if test.content_hash == table.content_hash:
         raise InputError(f"data.test_csv {settings.test_csv} is the file of data.csv; name one of other rows")
     return test
