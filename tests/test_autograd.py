@@ -38,6 +38,9 @@ class Mine(ReLUSquared):
 
 def train(csv: str, members: list[Member] = MEMBERS, schedule: str = "cosine", patience: int = 3) -> list[Outcome]:
     data = TabularDataModule(DataSettings(csv, "price", batch_size=32), ProtocolSettings(folds=2, inner=1))
+    data.setup()
+    for split, entry in list(data.data.items()):
+        data.data[split] = replace(entry, weights=torch.linspace(0.1, 2, 120, dtype=torch.float64))
     module = PopulationModule(members, OptimizerSettings(patience=patience, schedule=schedule))
     make_trainer({"max_epochs": 12, "accelerator": "cpu"}, []).fit(module, datamodule=data)
     return module.outcomes

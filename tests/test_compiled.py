@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -32,8 +33,13 @@ def members(activation: str, rates: tuple[float, ...] = (0.01, 0.02), dropout: f
     ]
 
 
-def train(csv: str, own: list[Member], epochs: int = 4, precision: str = "32-true") -> list[Outcome]:
+def train(
+    csv: str, own: list[Member], epochs: int = 4, precision: str = "32-true", is_weighted: bool = False
+) -> list[Outcome]:
     data = TabularDataModule(DataSettings(csv, "price", batch_size=BATCH), ProtocolSettings(folds=3, inner=2))
+    data.setup()
+    for split, entry in list(data.data.items()) if is_weighted else ():
+        data.data[split] = replace(entry, weights=torch.linspace(0.1, 3, 120, dtype=torch.float64))
     module = PopulationModule(own, OptimizerSettings(patience=1000))
     make_trainer({"max_epochs": epochs, "accelerator": "cpu", "precision": precision}, []).fit(module, datamodule=data)
     return module.outcomes
@@ -152,11 +158,13 @@ def test_the_compiled_forward_pass_is_that_of_the_network(row: Activation, dropo
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "silu", "maxout", "swiglu"])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_compiled_population_is_that_of_autograd_to_the_bit(small_csv: str, name: str, dropout: float) -> None:
-    found = train(small_csv, members(name, dropout=dropout))
+@pytest.mark.parametrize(("dropout", "is_weighted"), [(0.0, False), (0.2, False), (0.2, True)])
+def test_a_compiled_population_is_that_of_autograd_to_the_bit(
+    small_csv: str, name: str, dropout: float, is_weighted: bool
+) -> None:
+    found = train(small_csv, members(name, dropout=dropout), is_weighted=is_weighted)
     with by_autograd():
-        wanted = train(small_csv, members(name, dropout=dropout))
+        wanted = train(small_csv, members(name, dropout=dropout), is_weighted=is_weighted)
     assert [outcome.train_curve for outcome in found] == [outcome.train_curve for outcome in wanted]
     assert [outcome.val_curve for outcome in found] == [outcome.val_curve for outcome in wanted]
     for one, other in zip(found, wanted, strict=True):
@@ -223,9 +231,9 @@ def test_a_member_has_the_same_bits_alone_where_no_width_is_a_whole_number_of_la
     {"LEAST_SHARED": 1000},
 ])  # fmt: skip
 def test_how_many_steps_go_at_once_changes_no_bits(small_csv: str, limits: dict[str, int]) -> None:
-    usual = train(small_csv, members("silu", dropout=0.3))
+    usual = train(small_csv, members("silu", dropout=0.3), is_weighted=True)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in limits.items():
             patch.setattr(shared_batches if hasattr(shared_batches, name) else chunks, name, value)
-        other = train(small_csv, members("silu", dropout=0.3))
+        other = train(small_csv, members("silu", dropout=0.3), is_weighted=True)
     assert [outcome.val_curve for outcome in usual] == [outcome.val_curve for outcome in other]

@@ -70,6 +70,23 @@ def test_metric_of_plain_values_is_the_rmse_of_torchmetrics(prices: tuple[Tensor
     torch.testing.assert_close(metric.compute(), expected, rtol=1e-12, atol=0)
 
 
+def test_a_weight_counts_as_so_many_rows(prices: tuple[Tensor, Tensor]) -> None:
+    predictions, targets = prices[0].log(), prices[1].log()
+    counts = torch.arange(50) % 4 + 1
+    metric, repeated, own = LogRMSE(3), LogRMSE(3), LogRMSE(3)
+    for rows in torch.arange(50).split(7):
+        metric.update(predictions[:, rows], targets[rows], counts[rows])
+        # members of different splits have different rows
+        own.update(
+            predictions[:, rows], targets[rows].expand(3, -1), counts[rows] * torch.tensor([[1.0], [2.0], [0.25]])
+        )
+    repeated.update(predictions.repeat_interleave(counts, 1), targets.repeat_interleave(counts))
+    torch.testing.assert_close(metric.compute(), repeated.compute(), rtol=1e-13, atol=0)
+    torch.testing.assert_close(own.compute(), repeated.compute(), rtol=1e-13, atol=0)
+    with pytest.raises(ValueError, match=r"weights must have the shape of the targets, got weights \(1, 50\)"):
+        metric.update(predictions, targets, counts[None])
+
+
 def test_float32_input_is_summed_in_float64() -> None:
     """In float32 the sum of 0.1^2 over 200,000 rows stops growing accurately."""
     metric = LogRMSE(1)

@@ -187,6 +187,29 @@ def test_a_models_score_is_over_all_rows_and_not_the_mean_of_its_folds(small_csv
     assert np.isnan(networks.score([]))
 
 
+def test_integer_weights_are_repeated_rows_in_a_models_score(small_csv: str, tmp_path: Path) -> None:
+    asked, counts = evaluation(small_csv, 1), np.arange(120) % 3 + 1
+    table = read_table(asked.data)
+    table = replace(table, layout=replace(table.layout, weights=counts.astype(float)))
+    splits, errors = make_splits(table.layout, asked.protocol, 0), np.random.default_rng(0).normal(size=120)
+    networks = RunNetworks(tmp_path, asked, table, splits)
+
+    def made(split: Split) -> TrainedNetwork:
+        said = torch.from_numpy((networks.truth + errors)[splits[split].test])
+        return replace(untrained(make_member(0, SETTINGS[0], split, 0), {}), test_predictions=said)
+
+    own = [made(split) for split in splits]
+    assert networks.score(own) == pytest.approx(np.sqrt(np.mean(np.repeat(errors, counts) ** 2)), rel=1e-12)
+    written = networks.predictions(own)
+    assert written.weight.tolist() == counts.tolist()
+    usable = pd.DataFrame({"activation": "relu", "repeat": 0, "fold": [0, 1, 2]})
+    squares = squares_by_activation(networks, usable, {"relu": networks.out_of_fold(own, (0,))})
+    for fold in range(3):
+        rows = splits[Split(0, fold, 0)].test
+        wanted = np.sum(np.repeat(errors[rows], counts[rows]) ** 2)
+        assert squares[0, fold]["relu"] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_the_best_few_that_are_close_go_into_the_model() -> None:
     keys = [(0, 0), (0, 1)]
     squares = pd.DataFrame(

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from actlab import activations
 from actlab.data.datamodule import TabularDataModule, batch_orders
+from actlab.data.splits import SplitRows
 from actlab.members import Member, Split, stream_seed
 from actlab.networks import compiled as chunks
 from actlab.networks import population as planning
@@ -84,6 +86,7 @@ def plain_loop(
     split = data.data[one.split]
     features, targets = split.features.to(dtype), split.targets.to(dtype)
     training, held_out = torch.from_numpy(split.rows.training), torch.from_numpy(getattr(split.rows, scored))
+    weights = (torch.ones(len(targets)) if split.weights is None else split.weights).to(dtype)
     generator = torch.Generator().manual_seed(stream_seed(one.stream, "init"))
     masks, noise = torch.Generator(), torch.Generator()
     layers: list[nn.Module] = []
@@ -113,13 +116,15 @@ def plain_loop(
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
                 outputs = network(features[rows]).squeeze(-1)
-            loss = nn.functional.mse_loss(outputs.to(dtype), targets[rows])
+            squares = nn.functional.mse_loss(outputs.to(dtype), targets[rows], reduction="none")
+            loss = (squares * weights[rows]).mean()
             loss.backward()
             optimizer.step()
         network.eval()
         with torch.no_grad():
             errors = (network(features[held_out]).squeeze(-1) - targets[held_out]).double()
-        curve.append((errors.square().mean().sqrt() * split.scaler.sd).item())
+        mean = (errors.square() * weights[held_out].double()).sum() / weights[held_out].double().sum()
+        curve.append((mean.sqrt() * split.scaler.sd).item())
     return curve
 
 
@@ -150,6 +155,53 @@ def test_each_member_of_a_mixed_population_has_the_curve_of_a_plain_loop(
     for one, outcome in zip(MIXED, train(MIXED, data, epochs, precision), strict=True):
         alone = plain_loop(one, data, epochs, dtype)
         assert outcome.val_curve == pytest.approx(alone, abs=tolerance, rel=0), one
+
+
+def weighted(data: TabularDataModule, weights: torch.Tensor) -> TabularDataModule:
+    """The same data where rows count differently."""
+    other = copy.copy(data)
+    other.data = {
+        split: replace(entry, weights=weights / weights[torch.from_numpy(entry.rows.training)].mean())
+        for split, entry in data.data.items()
+    }
+    return other
+
+
+def test_each_member_of_a_weighted_population_has_the_curve_of_a_plain_loop(small_csv: str) -> None:
+    data = data_of(small_csv, "price")
+    rows = weighted(data, 3 * torch.rand(120, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    for one, outcome in zip(MIXED, train(MIXED, rows, 5, "64-true"), strict=True):
+        assert outcome.val_curve == pytest.approx(plain_loop(one, rows, 5, torch.float64), abs=1e-9, rel=0), one
+        tested = plain_loop(one, rows, outcome.best_epoch, torch.float64, scored="test")[-1]
+        assert outcome.test_score == pytest.approx(tested, abs=1e-9, rel=0), one
+        assert outcome.val_curve != pytest.approx(plain_loop(one, data, 5, torch.float64), abs=1e-4, rel=0)
+
+
+def test_integer_weights_are_repeated_rows_in_a_full_batch_and_in_scores(small_csv: str) -> None:
+    """Loss, gradient (by way of the weights that steps lead to), and validation and test scores."""
+    data = data_of(small_csv, "price", batch_size=1000)
+    split, counts = Split(0, 0, 0), torch.arange(120) % 2 * 2 + 1
+    entry = data.data[split]
+    # 64 rows in one batch of whole lanes, and 128 once they are repeated
+    training = np.concatenate([np.flatnonzero(counts == count)[:32] for count in (1, 3)])
+    rest = np.setdiff1d(np.arange(120), training)
+    rows = SplitRows(np.sort(training), rest[::2], rest[1::2])
+    once, often = copy.copy(data), copy.copy(data)
+    once.data = {split: replace(entry, rows=rows)}
+    once = weighted(once, counts.double())
+    number = torch.arange(120).repeat_interleave(counts)
+    parts = [np.flatnonzero(np.isin(number, part)) for part in (rows.training, rows.validation, rows.test)]
+    features, targets = entry.features[number], entry.targets[number]
+    often.data = {split: replace(entry, rows=SplitRows(*parts), features=features, targets=targets)}
+    assert len(often.data[split].rows.training) == 128
+    members = [member(name, 3e-3) for name in ("relu", "tanh", "maxout", "prelu")]
+    for found, wanted in zip(train(members, once, 4, "64-true"), train(members, often, 4, "64-true"), strict=True):
+        for name in ("train_curve", "val_curve", "test_score"):
+            assert getattr(found, name) == pytest.approx(getattr(wanted, name), rel=1e-9), name
+        assert found.state is not None
+        assert wanted.state is not None
+        for name, value in found.state.items():
+            torch.testing.assert_close(value, wanted.state[name], rtol=1e-6, atol=1e-8)
 
 
 def test_a_population_in_mixed_precision_follows_a_plain_loop(house_csv: str) -> None:

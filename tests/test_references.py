@@ -1,23 +1,33 @@
 """References are fitted without test rows, choose inside the fold, and land where the literature has them."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GroupKFold
 
 from actlab.config import configure
 from actlab.data.layout import RowLayout
 from actlab.data.preprocessing import fit_preprocessor
-from actlab.data.splits import make_splits
+from actlab.data.splits import SplitRows, make_splits
 from actlab.data.table import Table, read_table
 from actlab.data.target import fit_target
+from actlab.members import Split
 from actlab.runs import references
-from actlab.runs.references import REFERENCES, ReferencePrediction, mean_scores, ordinal_codes, reference_predictions
+from actlab.runs.references import (
+    REFERENCES,
+    RIDGE_ALPHAS,
+    ReferencePrediction,
+    mean_scores,
+    ordinal_codes,
+    reference_predictions,
+)
 from actlab.settings import DataSettings, ProtocolSettings
 
 DATA = Path(__file__).parents[1] / "data"
@@ -70,11 +80,66 @@ def test_inner_splits_change_nothing_and_repeats_add_folds(settings: DataSetting
 
 def test_a_score_is_the_mean_over_repeats_of_roots_over_their_rows() -> None:
     def of(repeat: int, n_rows: int, score: float) -> list[ReferencePrediction]:
-        return [ReferencePrediction(name, repeat, 0, np.arange(n_rows), np.zeros(n_rows), score) for name in REFERENCES]
+        return [
+            ReferencePrediction(name, repeat, 0, np.arange(n_rows), np.zeros(n_rows), score, n_rows)
+            for name in REFERENCES
+        ]
 
     found = mean_scores([*of(1, 3, 2.0), *of(1, 1, 6.0), *of(2, 4, 1.0)])
     assert found == dict.fromkeys(REFERENCES, pytest.approx((np.sqrt((3 * 4 + 36) / 4) + 1) / 2))
     assert mean_scores([*of(1, 3, np.nan), *of(1, 1, 6.0)]) == dict.fromkeys(REFERENCES)
+
+
+def weighted(table: Table, weights: np.ndarray) -> Table:
+    return dataclasses.replace(table, layout=dataclasses.replace(table.layout, weights=weights))
+
+
+def test_whole_weights_are_repeated_rows(settings: DataSettings) -> None:
+    """Predictions and scores of all references, and the table's own groups of copies."""
+    table, counts = read_table(settings), np.random.default_rng(1).integers(1, 5, 120)
+    assert table.target is not None
+    once = weighted(table, counts.astype(float))
+    number = np.repeat(np.arange(120), counts)
+    features = table.features.iloc[number].reset_index(drop=True)
+    assert table.layout.groups is not None
+    layout = RowLayout(len(number), groups=table.layout.groups[number], unit="distinct rows")
+    often = dataclasses.replace(table, features=features, target=table.target[number], layout=layout)
+    parts = np.arange(120) % 4
+    splits = {fold: [np.flatnonzero(parts == fold), np.flatnonzero(parts != fold)] for fold in range(4)}
+
+    def found(of: Table, rows_of: Callable[[np.ndarray], np.ndarray]) -> list[ReferencePrediction]:
+        none = np.empty(0, dtype=int)
+        own = {
+            Split(0, fold, 0): SplitRows(rows_of(rest), none, rows_of(test)) for fold, (test, rest) in splits.items()
+        }
+        return list(reference_predictions(of, own, settings))
+
+    ones, many = found(once, lambda rows: rows), found(often, lambda rows: np.flatnonzero(np.isin(number, rows)))
+    for one, other in zip(ones, many, strict=True):
+        assert one.name == other.name
+        assert (one.score, one.weight) == pytest.approx((other.score, len(other.rows)), rel=1e-9)
+        np.testing.assert_allclose(np.repeat(one.predictions, counts[one.rows]), other.predictions, rtol=1e-9)
+    assert mean_scores(ones) == pytest.approx(mean_scores(many), rel=1e-9)
+
+
+def test_other_weights_are_those_of_scikit_learn_and_a_factor_changes_nothing(settings: DataSettings) -> None:
+    table, weights = read_table(settings), np.random.default_rng(2).uniform(0.1, 3, 120)
+    assert table.target is not None
+    rows = SplitRows(np.arange(80), np.empty(0, dtype=int), np.arange(80, 120))
+    median, ridge, boosting = reference_predictions(weighted(table, weights), {Split(0, 0, 0): rows}, settings)
+    y = np.log(table.target)
+    order = np.argsort(y[:80])
+    half = order[np.searchsorted(np.cumsum(weights[order]), weights[:80].sum() / 2)]
+    np.testing.assert_allclose(median.predictions, table.target[half], rtol=1e-12)
+    expected = root_mean_squared_error(y[80:], np.log(boosting.predictions), sample_weight=weights[80:])
+    assert boosting.score == pytest.approx(expected, rel=1e-9)
+    assert boosting.weight == pytest.approx(weights[80:].sum())
+    inputs = fit_preprocessor(table.features, table.schema, np.arange(80), settings).transform(table.features)
+    model = RidgeCV(alphas=RIDGE_ALPHAS).fit(inputs[:80].astype(float), y[:80], sample_weight=weights[:80])
+    np.testing.assert_allclose(np.log(ridge.predictions), model.predict(inputs[80:].astype(float)), atol=0.02)
+    again = list(reference_predictions(weighted(table, 1000 * weights), {Split(0, 0, 0): rows}, settings))
+    for one, other in zip((median, ridge, boosting), again, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-9)
 
 
 def test_every_model_beats_the_median_and_predicts_in_the_unit_of_the_target(settings: DataSettings) -> None:

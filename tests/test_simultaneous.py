@@ -247,6 +247,13 @@ def test_equal_weights_are_no_weights_and_a_row_of_weight_two_counts_as_two_of_o
     twice = [{name: np.repeat(values, 2) for name, values in of.items()} for of in errors]
     pairs = Units(np.repeat(np.arange(n), 2), np.ones(2 * n))
     assert variance(twice, pairs) == pytest.approx(variance(errors, rows))
+    for n in (400, 100):
+        counts, errors = np.arange(n) % 4 + 1, drawn(n, 3, "ab")
+        repeated = [{name: np.repeat(values, counts) for name, values in of.items()} for of in errors]
+        copies = Units(np.repeat(np.arange(n), counts), np.ones(counts.sum()))
+        weighted = Units(np.arange(n), counts.astype(float))
+        assert variance(repeated, copies) == pytest.approx(variance(errors, weighted), rel=1e-9)
+        assert mean_scores(repeated, copies) == pytest.approx(mean_scores(errors, weighted), rel=1e-9)
 
 
 def test_the_sums_of_a_look_do_not_know_later_repeats_nor_others() -> None:

@@ -79,6 +79,8 @@ def test_masks_drawn_at_once_are_those_of_one_step_after_the_other() -> None:
 def test_shared_batches_are_what_a_stack_would_gather_and_draw_itself(small_csv: str) -> None:
     data = TabularDataModule(DataSettings(small_csv, "price", batch_size=BATCH), ProtocolSettings(folds=3, inner=1))
     data.setup()
+    for number, (split, entry) in enumerate(list(data.data.items())):
+        data.data[split] = replace(entry, weights=torch.arange(120) + 1000.0 * number)
     own = [
         Member(0, "relu", rate, Split(0, fold, 0), 0, (24, 18, 5), 0.3) for rate in (0.01, 0.02) for fold in range(3)
     ] * 2
@@ -97,6 +99,7 @@ def test_shared_batches_are_what_a_stack_would_gather_and_draw_itself(small_csv:
         shared = found.of_shape[shape]
         assert torch.equal(shared.features[:, :-1], features)
         assert torch.equal(shared.targets[:, :-1], targets)
+        assert torch.equal(shared.weights[:, :-1], rows % 120 + 1000.0 * (rows // 120))
         streams = Streams(own, "dropout", torch.device("cpu"))
         streams.seed(epoch)
         for step in range(steps):

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actlab.data.columns import Schema
+from actlab.data.layout import RowLayout
 from actlab.data.table import Table, read_rows, read_table
 from actlab.errors import InputError
 from actlab.settings import DataSettings
@@ -244,6 +245,14 @@ def test_a_column_that_is_constant_where_it_is_not_missing_stays(tmp_path: Path)
         ("x,price\n1,5\n2,0\n3,-1\n", {"target_transform": "log1p"}, ["must be >= 0", "line 4;", "none"]),
         ("x,price\n1,5\n2,1e200\n", {"target_transform": "none"}, ["line 3", "larger unit"]),
         ("x,price\n1,5e-200\n2,1e-200\n", {"target_transform": "none"}, ["1e-150", "smaller unit"]),
+        ("x,w,price\n1,1,5\n2,-2,6\n", {"weight": "w"}, ["line 3", "'w'", "a weight must be 0", "'-2'", "1 of 2"]),
+        ("x,w,price\n1,,5\n2,2,6\n", {"weight": "w"}, ["line 2", "'w'", "a weight must be 0", "''"]),
+        ("x,w,price\n1,many,5\n2,2,6\n", {"weight": "w"}, ["line 2", "'w'", "a weight must be 0", "'many'"]),
+        ("x,w,price\n1,1,5\n2,1e300,6\n", {"weight": "w"}, ["line 3", "'w'", "1e+100", "'1e300'"]),
+        ("x,w,price\n1,0,5\n2,0,6\n", {"weight": "w"}, ["'w'", "0 in every row"]),
+        ("x,w,price\n1,0,5\n2,3,6\n", {"weight": "w"}, ["single data row"]),
+        ("x,w,price\n1,1,5\n2,1,6\n", {"weight": "v"}, ["'v'", "data.weight", "'w'"]),
+        ("x,w,price\n1,1,5\n2,1,6\n", {"weight": "w", "numeric": ["w"]}, ["'w'", "data.weight", "data.numeric"]),
         ("x,price\n1,5\n-inf,6\n", {}, ["line 3", "column 'x'", "infinite"]),
         ("x,price\n1,5\nabc,6\n2,3\n", {"numeric": ["x"]}, ["line 3", "column 'x'", "'abc' is not a number"]),
     ],
@@ -404,3 +413,32 @@ def test_any_bytes_are_read_or_refused_with_one_sentence(tmp_path: Path, content
     with pytest.raises(InputError) as caught:
         read_table(DataSettings(csv=str(path), target="price"))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_are_no_feature_and_rows_of_weight_0_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,w,y,k\n1,2,5,a\n2,0,,b\n3,0.5,7,c\n4,1,8,d\n5,0,9,e\n")
+    table = read_table(DataSettings(str(path), "y", id="k", weight="w"))
+    assert table.features["x"].tolist() == [1, 3, 4]
+    assert table.target is not None
+    assert table.ids is not None
+    assert (table.target.tolist(), table.ids.tolist()) == ([5, 7, 8], ["a", "c", "d"])
+    assert table.layout.weights is not None
+    assert table.layout.weights.tolist() == [2, 0.5, 1]
+    assert "w" in table.schema.dropped
+    assert any("from 0.5 to 2; 2 of 5 rows have weight 0 and are left out" in text for text in table.warnings)
+
+
+@pytest.mark.parametrize("weight", ["1", "0.1", "3"])
+def test_equal_weights_are_none(tmp_path: Path, weight: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,w,y\n" + "".join(f"{i},{weight},{i + 1}\n" for i in range(6)))
+    table = read_table(DataSettings(str(path), "y", weight="w"))
+    assert table.layout.is_plain
+    assert list(table.features) == ["x"]
+
+
+def test_whole_weights_are_numbers_of_copies_unless_they_are_large() -> None:
+    assert RowLayout(3, weights=np.array([1.0, 3.0, 2.0])).repeated(np.array([1, 2])).tolist() == [1, 1, 1, 2, 2]
+    for weights in ([1.0, 1.5, 2.0], [100.0, 1.0, 2.0]):
+        assert RowLayout(3, weights=np.array(weights)).repeated(np.array([1, 2])).tolist() == [1, 2]

@@ -76,6 +76,8 @@ class DataSettings:
         groups: Column or columns whose rows belong together where they are equal in all of them (a person, a site, a
             mix): no group is in two parts of any split. A single one is no feature unless `categorical`, `numeric` or
             `ordinal` names it; several stay features.
+        weight: Column that says how much a row counts in losses, scores, tests of differences and references; it is no
+            feature. A whole number counts as so many equal rows, and rows of weight 0 are left out.
         fold: Column with the outer test fold of each row; its values take the place of `compare.folds`.
         time: Column of dates or numbers that says when a row is from: networks train on earlier rows, validate and are
             tested on later ones, in windows that expand.
@@ -105,6 +107,7 @@ class DataSettings:
     numeric: list[str] = field(default_factory=list)
     ordinal: dict[str, CellTexts] = field(default_factory=dict)
     groups: Names = field(default_factory=list)
+    weight: str | None = None
     fold: str | None = None
     time: str | None = None
     test_csv: str | None = None

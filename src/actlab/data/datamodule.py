@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from actlab.data.preprocessing import Preprocessor, fit_preprocessor
-from actlab.data.splits import SplitRows, make_splits, without_validation
+from actlab.data.splits import Rows, SplitRows, make_splits, without_validation
 from actlab.data.table import Table, read_table
 from actlab.data.target import TargetScaler, fit_target
 from actlab.members import Split, Stream, stream_seed
@@ -31,7 +31,8 @@ class SplitData:
     """One split, preprocessed by what its training rows say.
 
     `features` is (n_rows, F) float32 and `targets` (n_rows,) float64, the standardised (log) target, for all rows of
-    the table; `rows` says which of them are for training, validation and test.
+    the table; `rows` says which of them are for training, validation and test. `weights` (n_rows,) float64 are what
+    rows count, 1 on average over the training rows; None where all count alike.
     """
 
     rows: SplitRows
@@ -39,6 +40,7 @@ class SplitData:
     scaler: TargetScaler
     features: Tensor
     targets: Tensor
+    weights: Tensor | None = None
 
     @property
     def n_features(self) -> int:
@@ -46,7 +48,8 @@ class SplitData:
 
 
 class SplitTensors:
-    """The rows of all splits on the device: features (S, N, F), standardised targets (S, N), F padded with zeros."""
+    """The rows of all splits on the device: features (S, N, F), standardised targets (S, N), F padded with zeros; and
+    `flat_weights` (S * N,), empty where all rows count alike."""
 
     def __init__(self, data: dict[Split, SplitData], device: torch.device, dtype: torch.dtype) -> None:
         widest = max(split.n_features for split in data.values())
@@ -58,9 +61,11 @@ class SplitTensors:
             self.features[place, :, : split.n_features] = split.features.to(device, dtype)
             self.targets[place] = split.targets.to(device, dtype)
         self._validation = {split: torch.from_numpy(entry.rows.validation) for split, entry in data.items()}
-        self._held_out: dict[tuple[Split, ...], tuple[Tensor, Tensor]] = {}
+        self._held_out: dict[tuple[Split, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
         self.flat_features = self.features.view(-1, widest)
         self.flat_targets = self.targets.view(-1)
+        weights = [split.weights for split in data.values() if split.weights is not None]
+        self.flat_weights = torch.cat(weights).to(device, dtype) if weights else self.targets.new_empty(0)
 
     def flat_rows(self, order: "EpochOrder", streams: Sequence[Stream]) -> Tensor:
         """Flat row numbers (steps, P, B) on the device of an epoch, P streams."""
@@ -68,8 +73,9 @@ class SplitTensors:
         places = torch.tensor([self.place[stream[1]] for stream in streams]) * self.n_rows
         return (rows + places.unsqueeze(1)).to(self.features.device)
 
-    def held_out(self, splits: tuple[Split, ...]) -> tuple[Tensor, Tensor]:
-        """Validation features (S, V, F) and targets (S, V) of splits with equally many, rows filled up to whole lanes.
+    def held_out(self, splits: tuple[Split, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Validation features (S, V, F), targets (S, V) and weights (S, V), None where all rows count alike, of splits
+        with equally many, rows filled up to whole lanes.
 
         The rows that fill up repeat others; V = 0 stays 0. Asked for again, the same tensors come back.
         """
@@ -77,7 +83,9 @@ class SplitTensors:
             rows = torch.stack([self._validation[split] for split in splits])
             filled = rows[:, torch.arange(whole_lanes(rows.shape[1])) % max(1, rows.shape[1])]
             places = torch.tensor([self.place[split] for split in splits]).unsqueeze(1) * self.n_rows
-            self._held_out[splits] = self.gather((filled + places).to(self.features.device), self.features.shape[-1])
+            flat_rows = (filled + places).to(self.features.device)
+            weights = self.flat_weights[flat_rows] if len(self.flat_weights) else None
+            self._held_out[splits] = (*self.gather(flat_rows, self.features.shape[-1]), weights)
         return self._held_out[splits]
 
     def gather(self, flat_rows: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
@@ -197,12 +205,21 @@ class EpochLoader:
         yield self.datamodule.order(trainer.current_epoch if trainer is not None else 0)
 
 
+def fit_scales(table: Table, rows: Rows, settings: DataSettings) -> tuple[Preprocessor, TargetScaler]:
+    """Preprocessing and target scale, from some rows of a table with a target. Weights count in the target's, and in
+    preprocessing where they are numbers of copies."""
+    assert table.target is not None
+    preprocessor = fit_preprocessor(table.features, table.schema, table.layout.repeated(rows), settings)
+    return preprocessor, fit_target(table.target, rows, settings.target_transform, table.layout.weights)
+
+
 def prepare(table: Table, rows: SplitRows, settings: DataSettings) -> SplitData:
     """Fit preprocessing and target scale on the training rows, apply them to all rows."""
     if table.target is None:
         raise ValueError("a table without a target cannot be prepared for training")
-    preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
-    scaler = fit_target(table.target, rows.training, settings.target_transform)
+    weights = table.layout.weights
+    preprocessor, scaler = fit_scales(table, rows.training, settings)
     features = torch.from_numpy(preprocessor.transform(table.features))
     targets = torch.from_numpy(np.ascontiguousarray(scaler.forward(table.target)))
-    return SplitData(rows, preprocessor, scaler, features, targets)
+    relative = None if weights is None else torch.from_numpy(weights / weights[rows.training].mean())
+    return SplitData(rows, preprocessor, scaler, features, targets, relative)

@@ -7,6 +7,7 @@ all columns of `data.groups`, and where they are copies of each other; together 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from actlab.settings import DataSettings
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
+# Whole weights of more than this on average are no numbers of copies.
+MOST_COPIES = 10
 Unit = Literal["rows", "distinct rows", "groups", "stretches of time"]
 
 # Rows are repeated measurements where no more than this share of them is different, and that is at least this share of
@@ -73,6 +76,17 @@ class RowLayout:
         time, weights = (None if one is None else one[rows] for one in (self.time, self.weights))
         return RowLayout(len(rows), groups, fold, time, weights, self.unit)
 
+    @cached_property
+    def counts(self) -> Codes | None:
+        """How often each row stands there, where weights are whole numbers that make no huge table; else None."""
+        if self.weights is None or (self.weights % 1).any() or self.weights.mean() > MOST_COPIES:
+            return None
+        return self.weights.astype(np.int64)
+
+    def repeated(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows, each as often as its weight says where weights are `counts`."""
+        return rows if self.counts is None else np.repeat(rows, self.counts[rows])
+
     def weight_of(self, rows: NDArray[np.int64]) -> float:
         """Of some rows together: how many they are where none counts more than others."""
         return len(rows) if self.weights is None else float(self.weights[rows].sum())
@@ -84,6 +98,7 @@ def lay_out(
     features: pd.DataFrame,
     target: Floats | None,
     columns: Mapping[str, NDArray[np.generic]],
+    weights: Floats | None,
     settings: DataSettings,
 ) -> tuple[RowLayout, list[str]]:
     """The layout of a table, and sentences about it.
@@ -126,7 +141,9 @@ def lay_out(
             "(data.duplicates together keeps them in one part of every split)"
         ]
     said += sentences
-    return RowLayout(len(features), groups, fold, unit=unit), said
+    # equal weights are none
+    weights = None if weights is None or np.ptp(weights) == 0 else weights
+    return RowLayout(len(features), groups, fold, weights=weights, unit=unit), said
 
 
 def _given_folds(path: str, lines: NDArray[np.int64], name: str, cells: NDArray[np.generic]) -> tuple[Codes, str]:

@@ -48,6 +48,8 @@ SHARED_ROLES = (
     # the kind of what is left out is of no use
     *(("data.drop", f"data.{key}") for key in ("ordinal", "categorical", "numeric")),
 )
+# A weight that is not 0: what is beyond could not be squared and summed.
+WEIGHTS = 1e-100, 1e100
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def read_table(settings: DataSettings, require_target: bool = True, source: Sour
         raise InputError("data.csv is not set; name a CSV file with --data.csv FILE")
     source = source or open_source(settings.csv)
     order = _check_settings(settings, source)
-    raw = _read_raw(source, settings)
-    warnings, lines = list[str](), next(iter(raw.values())).lines
+    raw, weights, warnings = _take_weights(_read_raw(source, settings), settings)
+    lines = next(iter(raw.values())).lines
     if settings.target is None and require_target:
         numeric = [
             name
@@ -116,8 +118,10 @@ def read_table(settings: DataSettings, require_target: bool = True, source: Sour
         raise InputError(f"{source.label} has a single data row; at least 2 are needed to train")
     target = None
     if settings.target is not None:
+        before = lines
         raw, target, lines = _read_target(raw, settings)
-        warnings = target.warnings
+        warnings += target.warnings
+        weights = weights if weights is None else weights[np.isin(before, lines)]
     of_rows, taken = _take_layout(raw, settings, order)
     for name in settings.drop:
         raw.pop(name, None)
@@ -134,9 +138,11 @@ def read_table(settings: DataSettings, require_target: bool = True, source: Sour
 
     columns = tuple(with_missing(read.column) for read in found.kept)
     y = None if target is None else target.parsed
-    layout, said = lay_out(source.label, lines, features, y, of_rows, settings)
+    layout, said = lay_out(source.label, lines, features, y, of_rows, weights, settings)
     doubts = [] if y is None else list(suspicions(found.kept, y, source.label, settings))
     warnings = [*doubts, *found.warnings, *warnings, *source.warnings, *said]
+    if settings.weight is not None:
+        taken[settings.weight] = "data.weight"
     left_out = {**dict.fromkeys(settings.drop, "data.drop"), **taken, **found.left_out}
     target_column = None if target is None else with_missing(target.column)
     na_values = tuple(settings.na_values_of(None))
@@ -245,7 +251,7 @@ def _tables(
 def _check_settings(settings: DataSettings, csv_file: Source) -> dict[str, tuple[str, ...]]:
     """The ordinal columns with their categories, after making sure that the settings fit the header."""
     roles: dict[str, str] = {}
-    named = [(f"data.{key}", getattr(settings, key)) for key in ("target", "id", "fold", "time")]
+    named = [(f"data.{key}", getattr(settings, key)) for key in ("target", "id", "fold", "time", "weight")]
     for key in ("drop", "ordinal", "categorical", "numeric", "groups"):
         named += [(f"data.{key}", name) for name in getattr(settings, key)]
     for role, name in ((role, name) for role, name in named if name is not None):
@@ -346,6 +352,38 @@ def _check_target(raw: RawColumn, target: np.ndarray, scale: Target) -> None:
 
 def _ids(name: str | None, texts: Texts) -> pd.Series:
     return pd.Series(list(texts), dtype=object, name=name)
+
+
+def _take_weights(
+    columns: dict[str, RawColumn], settings: DataSettings
+) -> tuple[dict[str, RawColumn], np.ndarray | None, list[str]]:
+    """The columns without that of weights and without rows of weight 0; the weights of the others (n_rows,), if they
+    have any; and what is said of them."""
+    if settings.weight is None:
+        return columns, None, []
+    raw = columns.pop(settings.weight)
+    found = infer_numeric(raw)
+    is_number = raw.numbers.reading.format not in ("date", "duration")
+    weights = raw.numbers.parsed if is_number else np.full(len(raw.lines), np.nan)
+    least, most = WEIGHTS
+    is_bad = ~((weights == 0) | ((weights >= least) & (weights <= most)))
+    if is_bad.any():
+        first = int(np.flatnonzero(is_bad)[0])
+        raise InputError(
+            f"{raw.place(first)}: a weight must be 0, or from {least:g} to {most:g}, got {raw.shown(first)} "
+            f"(so in {is_bad.sum()} of {len(weights)} rows); correct the cells, or leave data.weight out"
+        )
+    counts: Any = weights > 0
+    if not counts.any():
+        raise InputError(f"{raw.whole}: the weight is 0 in every row, so no row counts; name another column")
+    warnings = [] if found is None else found.warnings
+    said = f"{raw.whole} says how much rows count, from {weights[counts].min():g} to {weights.max():g}"
+    if not counts.all():
+        said += f"; {(~counts).sum()} of {len(weights)} rows have weight 0 and are left out"
+        columns = {
+            name: replace(one, cells=one.cells[counts], lines=one.lines[counts]) for name, one in columns.items()
+        }
+    return columns, weights[counts], [*warnings, said]
 
 
 def _take_layout(

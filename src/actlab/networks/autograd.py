@@ -92,7 +92,10 @@ class AutogradSteps:
 
     def _step(self, rows: Tensor) -> None:
         features, targets = self.data.gather(rows, self.n_features)
-        loss = (self.stack(features) - targets).square().mean(dim=1)
+        squares = (self.stack(features) - targets).square()
+        if len(self.data.flat_weights):
+            squares = squares * self.data.flat_weights[rows]
+        loss = squares.mean(dim=1)
         loss.sum().backward()
         self.optimizer.step()
         self.total += loss.detach()

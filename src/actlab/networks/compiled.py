@@ -36,11 +36,13 @@ class Batches(NamedTuple):
     """What P members visit in some steps: batches that lie ready for S streams, or row numbers of a table.
 
     Features are (steps, S, B, F') and targets (steps, S, B) with no `rows`; else (N, F') and (N,), and `rows` is
-    (steps, P, B). F' >= F, and what lies beyond a network's F columns is left out.
+    (steps, P, B). F' >= F, and what lies beyond a network's F columns is left out. Weights of rows have the shape of
+    the targets, and none where all rows count alike.
     """
 
     features: Tensor
     targets: Tensor
+    weights: Tensor
     rows: Tensor
 
 
@@ -114,7 +116,7 @@ class Steps(nn.Module):
 
     def backward(
         self,
-        error: Tensor,
+        by_output: Tensor,
         inputs: list[Tensor],
         pre_activations: list[Tensor],
         outputs: list[Tensor],
@@ -122,10 +124,9 @@ class Steps(nn.Module):
         layers: Layers,
         gradients: Layers,
     ) -> None:
-        """Leave the gradients of a step's losses in `gradients`; `error` (P, B) is what outputs exceed targets by."""
+        """Leave the gradients of a step's losses in `gradients`; `by_output` (P, B) is that by the outputs."""
         n_hidden = len(pre_activations)
         last = layers.weights[n_hidden].transpose(1, 2)
-        by_output = error * (2.0 / error.size(1))
         torch.sum(by_output, [1], keepdim=True, out=gradients.biases[n_hidden])
         by_output = by_output.unsqueeze(-1)
         torch.sum(inputs[n_hidden] * by_output, [1], out=gradients.weights[n_hidden].squeeze(-1))
@@ -168,8 +169,8 @@ class Steps(nn.Module):
     ) -> Tensor:
         """Train P members in place, one step for each batch; returns the sum (P,) of their losses, float64.
 
-        The loss of a member is the mean squared error of its batch. `masks` are, of each hidden layer, what outputs are
-        multiplied with (steps, S, B, H); none without dropout.
+        The loss of a member is the mean squared error of its batch, each row's times its weight. `masks` are, of each
+        hidden layer, what outputs are multiplied with (steps, S, B, H); none without dropout.
         """
         rows, n_features = batches.rows, layers.weights[0].size(1)
         is_ready = len(rows) == 0
@@ -188,6 +189,9 @@ class Steps(nn.Module):
         flat_signal = table.new_empty([0 if is_ready else n_members * batch, width])
         own_features = flat_signal.view([-1, batch, width])[..., :n_features]
         own_targets = batches.targets.flatten().index_select(0, rows.flatten()).view(rows.shape)
+        is_weighted, own_weights = batches.weights.numel() > 0, own_targets
+        if is_weighted and not is_ready:
+            own_weights = batches.weights.index_select(0, rows.flatten()).view(rows.shape)
         for step in range(n_steps):
             if is_ready:
                 signal = self.of_members(batches.features[step], places)[..., :n_features]
@@ -198,10 +202,17 @@ class Steps(nn.Module):
             kept = [self.of_members(mask[step], places) for mask in masks]
             inputs, outputs = self.hidden_layers(signal, layers, kept, pre_activations)
             error = torch.sub(self.output_layer(inputs[-1], layers), wanted, out=errors[step])
-            self.backward(error, inputs, pre_activations, outputs, kept, layers, gradients)
+            if is_weighted:
+                weights = self.of_members(batches.weights[step], places) if is_ready else own_weights[step]
+                by_output = error * (weights * (2.0 / batch))
+                error.square_().mul_(weights)
+            else:
+                by_output = error * (2.0 / batch)
+            self.backward(by_output, inputs, pre_activations, outputs, kept, layers, gradients)
             self.update(adamw, slices)
+        losses = errors if is_weighted else errors.square_()
         # one after the other, as if added up step by step
-        return errors.square_().mean(-1).cumsum(0, dtype=torch.float64)[-1]
+        return losses.mean(-1).cumsum(0, dtype=torch.float64)[-1]
 
 
 class LearnedSteps(Steps):
@@ -312,7 +323,8 @@ class Chunks:
         own = None if len(shared.features) else self._own_batches(rows, order)
         total = torch.zeros(rows.stop - rows.start, dtype=torch.float64)
         for steps in _slices(self.shape.steps, MOST_STEPS):
-            batches = own(steps) if own else Batches(shared.features[steps], shared.targets[steps], NO_ROWS)
+            ready = shared.features[steps], shared.targets[steps], shared.weights[steps]
+            batches = own(steps) if own else Batches(*ready, NO_ROWS)
             total += self._steps(rows, batches, [mask[steps] for mask in shared.masks], self.places[rows])
         return total
 
@@ -333,8 +345,9 @@ class Chunks:
 
     def _own_batches(self, rows: slice, order: EpochOrder) -> Callable[[slice], Batches]:
         """Makes some steps' batches of a chunk: numbers of rows that are gathered on the way."""
-        visited = self.data.flat_rows(order, [member.stream for member in self.stack.members[rows]])
-        return lambda steps: Batches(self.data.flat_features, self.data.flat_targets, visited[steps])
+        data, streams = self.data, [member.stream for member in self.stack.members[rows]]
+        visited = data.flat_rows(order, streams)
+        return lambda steps: Batches(data.flat_features, data.flat_targets, data.flat_weights, visited[steps])
 
     def _steps(self, rows: slice, batches: Batches, masks: list[Tensor], places: Tensor) -> Tensor:
         # compiled only now, in the thread that needs it

@@ -34,13 +34,14 @@ class LogRMSE(Metric):
     """The score, one per member, over any number of batches: log-RMSE of networks that predict the log target.
 
     Values are on the scale that networks are trained on, so of a target that is learned as it is this is its RMSE.
-    Sums are kept in float64: the score does not depend on how the rows were cut into batches.
+    Sums are kept in float64: the score does not depend on how the rows were cut into batches. With weights of rows it
+    is the root of the weighted mean.
     """
 
     is_differentiable, higher_is_better, full_state_update = True, False, False
 
     sum_squared_error: Tensor
-    n_rows: Tensor
+    weight: Tensor
 
     def __init__(self, n_members: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -48,20 +49,27 @@ class LogRMSE(Metric):
             raise ValueError(f"n_members must be at least 1, got n_members={n_members}")
         self.n_members = n_members
         self.add_state("sum_squared_error", torch.zeros(n_members, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("n_rows", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros(n_members, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add a batch: predictions (P, B), and targets (B,) or (P, B)."""
+    def update(self, predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
+        """Add a batch: predictions (P, B), targets (B,) or (P, B), and, where rows count differently, weights of the
+        shape of the targets."""
         if predictions.ndim != 2 or predictions.shape[0] != self.n_members:
             shape = tuple(predictions.shape)
             raise ValueError(f"predictions must have shape (n_members={self.n_members}, B), got shape {shape}")
         _check_shapes(predictions, targets)
-        self.sum_squared_error += (predictions.double() - targets.double()).square().sum(dim=-1)
-        self.n_rows += predictions.shape[-1]
+        squares = (predictions.double() - targets.double()).square()
+        if weights is not None:
+            if weights.shape != targets.shape:
+                shapes = f"got weights {tuple(weights.shape)} and targets {tuple(targets.shape)}"
+                raise ValueError(f"weights must have the shape of the targets, {shapes}")
+            squares = squares * weights.double()
+        self.sum_squared_error += squares.sum(dim=-1)
+        self.weight += predictions.shape[-1] if weights is None else weights.double().sum(dim=-1)
 
     def compute(self) -> Tensor:
         """(P,) in float64; nan before the first batch and for a member with a nan prediction."""
-        return (self.sum_squared_error / self.n_rows).sqrt()
+        return (self.sum_squared_error / self.weight).sqrt()
 
 
 def _check_shapes(predictions: Tensor, targets: Tensor) -> None:

@@ -285,7 +285,8 @@ class PopulationModule(pl.LightningModule):
         outputs = predict(outcomes, data.features[rows].to(self.device)).clamp(min=data.scaler.least)
         targets = data.targets[rows].to(outputs)
         metric = LogRMSE(len(outcomes)).to(self.device)
-        metric.update(outputs * data.scaler.sd, targets * data.scaler.sd)
+        weights = None if data.weights is None else data.weights[rows].to(self.device)
+        metric.update(outputs * data.scaler.sd, targets * data.scaler.sd, weights)
         for outcome, score, row in zip(outcomes, metric.compute().reshape(-1).tolist(), outputs, strict=True):
             outcome.test_score = score
             assert outcome.state is not None

@@ -179,7 +179,7 @@ class StackTraining:
         is_bounded = math.isfinite(scalers[0].least)
         self.least = torch.tensor([[scaler.least] for scaler in scalers], device=device) if is_bounded else None
         self.metric = LogRMSE(len(members)).to(device)
-        self.features, self.targets = self.tensors.held_out(self.splits)
+        self.features, self.targets, self.weights = self.tensors.held_out(self.splits)
         self.places = torch.tensor([self.splits.index(member.split) for member in members], device=device)
 
     @property
@@ -236,7 +236,8 @@ class StackTraining:
             if self.least is not None:
                 outputs = outputs.maximum(self.least.to(outputs))
             targets = self.targets.index_select(0, self.places)[:, : self.n_validation]
-            self.metric.update(outputs * sd, targets * sd)
+            weights = self.weights if self.weights is None else self.weights[self.places, : self.n_validation]
+            self.metric.update(outputs * sd, targets * sd, weights)
         if self.device_queue is None:
             self.spend((time.perf_counter() - started) / self.n_members)
             self.record()

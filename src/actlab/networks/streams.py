@@ -173,11 +173,13 @@ LEAST_SHARED = 4
 class EpochBatches(NamedTuple):
     """An epoch's batches and masks of one shape, of all streams; those that would be too large are empty.
 
-    Shapes are (steps, S, B, F) for features, (steps, S, B) for targets, and (steps, S, B, H) for each layer's masks.
+    Shapes are (steps, S, B, F) for features, (steps, S, B) for targets and for weights, if rows have any, and
+    (steps, S, B, H) for each layer's masks.
     """
 
     features: Tensor
     targets: Tensor
+    weights: Tensor
     masks: list[Tensor]
 
 
@@ -213,6 +215,7 @@ class SharedBatches:
         return EpochBatches(
             table.new_empty(*rows, table.shape[1]) if has_rows else none,
             table.new_empty(rows) if has_rows else none,
+            table.new_empty(rows) if has_rows and len(self.data.flat_weights) else none,
             [table.new_empty(*rows, width) for width in widths] if fits(sum(widths)) else [],
         )
 
@@ -227,6 +230,8 @@ class SharedBatches:
                 features, targets = self.data.gather(rows, shared.features.shape[-1])
                 shared.features[:, place].copy_(features)
                 shared.targets[:, place].copy_(targets)
+                if len(shared.weights):
+                    shared.weights[:, place].copy_(self.data.flat_weights[rows])
             if shared.masks:
                 generator = torch.Generator().manual_seed(stream_seed(stream, "dropout", self._order.epoch))
                 drawn = masks_of_steps([generator], shape.steps, shape, self.data.flat_features.dtype)

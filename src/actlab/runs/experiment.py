@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import numpy as np
 import optuna
 
 from actlab.config import Configuration, differences
@@ -370,8 +369,6 @@ class Experiment(ABC):
             monitor = HealthMonitor()
             snapshots = snapshots_in(self.run.weights, self.evaluation, self.table)
             callbacks = [monitor, *self.callbacks(claimed)]
-            assert self.table.target is not None
-            target_sd = float(np.std(self.networks.target.forward(self.table.target)))
             for result in evaluate(work, self.evaluation, self.table, callbacks, snapshots):
                 own = work[result.number]
                 if self.keeps_networks(own):
@@ -379,7 +376,7 @@ class Experiment(ABC):
                 pruned = next((outcome.pruned for outcome in result.outcomes if outcome.pruned), "")
                 is_kept, networks = self.keeps_predictions(own), networks_of(result.outcomes)
                 predictions = self.networks.out_of_fold(networks, own.repeats) if is_kept else None
-                attributes = attributes_of(result, monitor, target_sd, predictions)
+                attributes = attributes_of(result, monitor, self.networks.scaler.sd, predictions)
                 self.study.complete(claimed[result.number], result.value, attributes, pruned)
             snapshots.clear()
         except BaseException:

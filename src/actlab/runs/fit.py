@@ -135,11 +135,13 @@ def score(configuration: Configuration, part: Part) -> float:
     first = next(tables)
     if first.content_hash == ensemble.scores.get("sha256"):
         (whole,) = read_rows(source, ensemble.schema, scored=scored)
-        table = replace(read_table(replace(trained, csv=path), source=source), features=whole.features)
-        residuals = _own_residuals(ensemble, table, part)
+        table = read_table(replace(trained, csv=path), source=source)
+        # rows of weight 0 are not there
+        table = replace(table, features=whole.features) if whole.n_rows == table.n_rows else table
+        residuals, weights = _own_residuals(ensemble, table, part)
     else:
-        residuals = np.concatenate(list(_new_residuals(ensemble, chain([first], tables))))
-    value = float(np.sqrt(np.mean(residuals**2)))
+        residuals, weights = np.concatenate(list(_new_residuals(ensemble, chain([first], tables)))), None
+    value = float(np.sqrt(np.average(residuals**2, weights=weights)))
     print(f"{ensemble.target.metric} {value:.4f} on {len(residuals)} {part} rows of {path}")
     return value
 
@@ -168,18 +170,21 @@ def _new_residuals(ensemble: Ensemble, tables: Iterator[Table]) -> Iterator[np.n
         told.add(text)
 
 
-def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
-    """Of each row that some member has in its part, by these members alone, on the scale trained on."""
+def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> tuple[np.ndarray, np.ndarray | None]:
+    """Of each row that some member has in its part, by these members alone, on the scale trained on; and the weights of
+    these rows, if they have any."""
     if part == "validation" and any(one.member.epochs for one in ensemble.members):
         raise InputError(
             "the networks of this checkpoint were trained on their validation rows too; score them on the rows of "
             "their test folds, with `actlab test`"
         )
+    asked, weights = CompareSettings(**ensemble.config["compare"]), table.layout.weights
+    splits = shipped_splits(table.layout, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
     if ensemble.has_seen_all:
         # no row is new to them: the errors are those of the windows before
-        return np.concatenate([one.residuals.numpy() for one in ensemble.residuals])
-    asked = CompareSettings(**ensemble.config["compare"])
-    splits = shipped_splits(table.layout, asked.splitting("fit"), asked.bag, ensemble.config["seed"])
+        tested = np.concatenate([splits[Split(one.repeat, one.fold, 0)].test for one in ensemble.residuals])
+        residuals = np.concatenate([one.residuals.numpy() for one in ensemble.residuals])
+        return residuals, None if weights is None else weights[tested]
     assert table.target is not None
     actual = ensemble.target.forward(table.target)
     for own in ensemble.residuals:
@@ -196,4 +201,4 @@ def _own_residuals(ensemble: Ensemble, table: Table, part: Part) -> np.ndarray:
         total[rows] += alone.predict_by_fold(table.features.iloc[rows])[one.fold].mean
         count[rows] += 1
     seen = count > 0
-    return np.asarray(actual[seen] - total[seen] / count[seen])
+    return np.asarray(actual[seen] - total[seen] / count[seen]), None if weights is None else weights[seen]

@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from actlab.data.datamodule import fit_scales
 from actlab.data.layout import RowLayout
-from actlab.data.preprocessing import Preprocessor, fit_preprocessor
+from actlab.data.preprocessing import Preprocessor
 from actlab.data.splits import Rows, Splits, make_splits
 from actlab.data.table import Table
 from actlab.data.target import Target, TargetScaler, fit_target
@@ -75,7 +76,8 @@ class RunNetworks:
         is_log, learned = self.target.is_log, torch.from_numpy(self.target.forward(table.target))
         self._truth = torch.from_numpy(table.target).log() if is_log else learned
         # what is kept of many networks is kept standardised, so that float32 can tell values apart in any unit
-        self.scaler = fit_target(table.target, np.arange(table.n_rows), evaluation.data.target_transform)
+        everything, transform = np.arange(table.n_rows), evaluation.data.target_transform
+        self.scaler = fit_target(table.target, everything, transform, table.layout.weights)
 
     def save(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Write the networks of a trial."""
@@ -102,9 +104,7 @@ class RunNetworks:
     def _fit(self, split: Split) -> tuple[Preprocessor, TargetScaler]:
         """What the training rows of a split say; fitted once, and not at all where a network brought it."""
         if split not in self._fitted:
-            table, data, rows = self.table, self.evaluation.data, self.splits[split].training
-            preprocessor = fit_preprocessor(table.features, table.schema, rows, data)
-            self._fitted[split] = preprocessor, fit_target(self._actual, rows, data.target_transform)
+            self._fitted[split] = fit_scales(self.table, self.splits[split].training, self.evaluation.data)
         return self._fitted[split]
 
     def load_chosen(self, chosen: pd.DataFrame, settings: Mapping[int, Setting]) -> list[TrainedNetwork]:
@@ -151,6 +151,11 @@ class RunNetworks:
 
     def test_rows(self, fold: FoldKey) -> Rows:
         return self.splits[Split(*fold, 0)].test
+
+    def weights_of(self, rows: Rows) -> FloatArray:
+        """What each of some rows counts."""
+        weights = self.table.layout.weights
+        return np.ones(len(rows)) if weights is None else weights[rows]
 
     def _errors(self, networks: Sequence[TrainedNetwork]) -> dict[FoldKey, Tensor]:
         """True minus predicted value (networks, test rows) of each (repeat, fold), on the trained (log) scale."""
@@ -204,18 +209,21 @@ class RunNetworks:
         return np.asarray(np.square(errors.mean(0)) - noise)
 
     def score(self, networks: Sequence[TrainedNetwork]) -> float:
-        """The root of the mean squared error over all rows, each by the averaged networks of the fold that tests it;
-        the mean over repeats."""
+        """The root of the (weighted) mean squared error over all rows, each by the averaged networks of the fold that
+        tests it; the mean over repeats."""
         squares: dict[int, list[Tensor]] = {}
         for part in self.residuals(networks):
-            squares.setdefault(part.repeat, []).append(part.residuals.square())
-        scores = [torch.cat(own).mean().sqrt().item() for own in squares.values()]
+            weights = torch.from_numpy(self.weights_of(self.test_rows((part.repeat, part.fold))))
+            squares.setdefault(part.repeat, []).append(torch.stack([part.residuals.square() * weights, weights]))
+        sums = [torch.cat(own, dim=1).sum(1) for own in squares.values()]
+        scores = [(square / weight).sqrt().item() for square, weight in sums]
         return float(np.mean(scores)) if scores else float("nan")
 
     def predictions(self, networks: Sequence[TrainedNetwork]) -> pd.DataFrame:
         """predictions.csv: each row by the averaged networks of the fold that tests it, in target units.
 
-        Columns: row (number in the table, from 0), id (where there is one), repeat, fold, actual, predicted.
+        Columns: row (number in the table, from 0), id (where there is one), repeat, fold, actual, predicted, and weight
+        (where rows have any).
         """
         frames = []
         for part in self.residuals(networks):
@@ -224,7 +232,8 @@ class RunNetworks:
             own_ids = {"id": ids.iloc[rows].to_numpy()} if ids is not None else {}
             predicted = self.target.predicted(actual, part.residuals.numpy())
             columns = {"repeat": part.repeat, "fold": part.fold, "actual": actual, "predicted": predicted}
-            frames.append(pd.DataFrame({"row": rows, **own_ids, **columns}))
+            weights = {} if self.table.layout.weights is None else {"weight": self.weights_of(rows)}
+            frames.append(pd.DataFrame({"row": rows, **own_ids, **columns, **weights}))
         return pd.concat(frames, ignore_index=True).sort_values(["repeat", "row"], ignore_index=True)
 
     def write_model(
@@ -302,13 +311,14 @@ def ship(
 def squares_by_activation(
     networks: RunNetworks, usable: pd.DataFrame, out_of_fold: Mapping[str, Float32Array]
 ) -> pd.DataFrame:
-    """Sums of the squared errors of infinitely many averaged networks, one row an activation, one column each (repeat,
-    fold) of the model, whose test rows they are summed over."""
+    """Sums of the (weighted) squared errors of infinitely many averaged networks, one row an activation, one column
+    each (repeat, fold) of the model, whose test rows they are summed over."""
     keys = sorted(set(usable[PAIR].itertuples(index=False, name=None)))
     rows = {key: networks.test_rows(key) for key in keys}
     names = [str(name) for name in dict.fromkeys(usable.activation) if name in out_of_fold]
     errors = {name: networks.endless_errors(out_of_fold[name]) for name in names}
-    table = [[float(errors[name][rows[key]].sum()) for key in keys] for name in names]
+    weights = {key: networks.weights_of(own) for key, own in rows.items()}
+    table = [[float((errors[name][rows[key]] * weights[key]).sum()) for key in keys] for name in names]
     return pd.DataFrame(table, index=names, columns=pd.MultiIndex.from_tuples(keys, names=PAIR), dtype=float)
 
 

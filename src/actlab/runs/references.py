@@ -45,7 +45,8 @@ MOST_CELLS = 5_000_000
 
 @dataclass(frozen=True)
 class FoldData:
-    """One (repeat, fold): rows to fit on, rows to score on, and the (log) target of all rows, standardised."""
+    """One (repeat, fold): rows to fit on, rows to score on, and the (log) target of all rows, standardised. Among those
+    to fit on a row stands as often as its weight says, where weights are numbers of copies."""
 
     fitting: Rows
     test: Rows
@@ -61,16 +62,24 @@ class FoldData:
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """Of the rows to fit on."""
-        codes = self.table.layout.groups
+        """Of the rows to fit on; copies of a row are a group."""
+        layout = self.table.layout
+        codes = np.arange(layout.n_rows) if layout.groups is None and layout.counts is not None else layout.groups
         return None if codes is None else codes[self.fitting]
+
+    @property
+    def weights(self) -> Values | None:
+        """Of the rows to fit on, where they do not stand there so often."""
+        layout = self.table.layout
+        return None if layout.weights is None or layout.counts is not None else layout.weights[self.fitting]
 
 
 @dataclass(frozen=True)
 class ReferencePrediction:
     """What one reference predicts for the test `rows` (n_test,) of one fold, in the unit of the target (n_test,).
 
-    `score` is the root of the mean squared error of these predictions on the scale trained on.
+    `score` is the root of the (weighted) mean squared error of these predictions on the scale trained on, and `weight`
+    that of the rows together.
     """
 
     name: str
@@ -79,6 +88,7 @@ class ReferencePrediction:
     rows: Rows
     predictions: Values
     score: float
+    weight: float
 
 
 def reference_predictions(
@@ -96,14 +106,16 @@ def reference_predictions(
     def of_fold(fold: tuple[int, int]) -> list[ReferencePrediction]:
         rows = folds[fold]
         fitting = np.union1d(rows.training, rows.validation)
-        scaler = fit_target(target, fitting, settings.target_transform)
-        data = FoldData(fitting, rows.test, scaler.forward(target), table, settings)
+        layout, weights = table.layout, None if table.layout.weights is None else table.layout.weights[rows.test]
+        scaler = fit_target(target, fitting, settings.target_transform, layout.weights)
+        data = FoldData(layout.repeated(fitting), rows.test, scaler.forward(target), table, settings)
 
         def of_reference(name: str, predicted: Values) -> ReferencePrediction:
             predicted = np.maximum(predicted, scaler.least)
             error = (predicted - data.targets[rows.test]) * scaler.sd
-            score = float(np.sqrt(np.mean(np.square(error))))
-            return ReferencePrediction(name, *fold, rows.test, scaler.inverse(predicted), score)
+            score = float(np.sqrt(np.average(np.square(error), weights=weights)))
+            weight = layout.weight_of(rows.test)
+            return ReferencePrediction(name, *fold, rows.test, scaler.inverse(predicted), score, weight)
 
         # tables this small gain nothing from two threads, and threads that wait for each other on a busy machine make
         # gradient boosting ten times slower
@@ -122,11 +134,11 @@ def mean_scores(predictions: Iterable[ReferencePrediction]) -> dict[str, float |
     """Score of each reference, as activations are scored: the root of the mean squared error over all rows of a repeat,
     and the mean of it over repeats; lower is better. None where a fold has no finite score."""
     squares: dict[tuple[str, int], float] = defaultdict(float)
-    n_rows: dict[tuple[str, int], int] = defaultdict(int)
+    weights: dict[tuple[str, int], float] = defaultdict(float)
     for one in predictions:
-        squares[one.name, one.repeat] += len(one.rows) * one.score**2
-        n_rows[one.name, one.repeat] += len(one.rows)
-    roots = {key: math.sqrt(square / n_rows[key]) for key, square in squares.items()}
+        squares[one.name, one.repeat] += one.weight * one.score**2
+        weights[one.name, one.repeat] += one.weight
+    roots = {key: math.sqrt(square / weights[key]) for key, square in squares.items()}
     means = {name: statistics.fmean(root for key, root in roots.items() if key[0] == name) for name in REFERENCES}
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
@@ -152,11 +164,20 @@ def test_file_scores(ensemble: Ensemble, table: Table, test: Table, settings: Da
     forward = ensemble.target.forward
     errors = forward(test.target) - forward(ensemble.predict(test.features))
     features = pd.concat([table.features, test.features], ignore_index=True)
-    both = replace(table, features=features, target=np.concatenate([table.target, test.target]))
+    # a row of the file counts once
+    weights = None if table.layout.weights is None else np.append(table.layout.weights, np.ones(test.n_rows))
+    layout = replace(table.layout, weights=weights)
+    both = replace(table, features=features, target=np.concatenate([table.target, test.target]), layout=layout)
     fitting, scored = np.split(np.arange(both.n_rows), [table.n_rows])
     references = reference_predictions(both, {Split(0, 0, 0): SplitRows(fitting, fitting[:0], scored)}, settings)
     facts = {"csv": settings.test_csv, "sha256": test.content_hash, "n_rows": test.n_rows}
     return facts | {"shipped": float(np.sqrt(np.mean(errors**2)))} | {one.name: one.score for one in references}
+
+
+def _median(data: FoldData) -> Values:
+    known, weights = data.targets[data.fitting], data.weights
+    half = np.median(known) if weights is None else np.quantile(known, 0.5, weights=weights, method="inverted_cdf")
+    return np.full(len(data.test), half)
 
 
 def _ridge(data: FoldData) -> Values:
@@ -174,7 +195,8 @@ def _ridge(data: FoldData) -> Values:
     elif data.groups is not None:
         n_parts = min(GROUP_PARTS, len(np.unique(data.groups)))
         parts = list(GroupKFold(n_parts).split(known, targets, data.groups))
-    model = RidgeCV(alphas=RIDGE_ALPHAS, cv=parts, scoring=parts and "neg_mean_squared_error").fit(known, targets)
+    model = RidgeCV(alphas=RIDGE_ALPHAS, cv=parts, scoring=parts and "neg_mean_squared_error")
+    model.fit(known, targets, sample_weight=data.weights)
     return np.asarray(model.predict(inputs[data.test].astype(np.float64)), dtype=np.float64)
 
 
@@ -192,12 +214,12 @@ def _hist_gradient_boosting(data: FoldData) -> Values:
         # of many rows it takes some to see when to stop, at random: from groups and times that it trains on
         early_stopping=False if data.groups is not None or data.in_time else "auto",
     )
-    model.fit(inputs[data.fitting], data.targets[data.fitting])
+    model.fit(inputs[data.fitting], data.targets[data.fitting], sample_weight=data.weights)
     return np.asarray(model.predict(inputs[data.test]), dtype=np.float64)
 
 
 REFERENCES: dict[Literal["median", "ridge", "hist_gradient_boosting"], Callable[[FoldData], Values]] = {
-    "median": lambda data: np.full(len(data.test), np.median(data.targets[data.fitting])),
+    "median": _median,
     "ridge": _ridge,
     "hist_gradient_boosting": _hist_gradient_boosting,
 }
