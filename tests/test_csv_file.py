@@ -104,11 +104,7 @@ def test_quotes_keep_white_space_together(tmp_path: Path) -> None:
     ]
 
 
-def test_names_of_rows_without_a_header_are_a_column(tmp_path: Path) -> None:
-    """As R's write.table writes them, and nobody who writes a date and a time."""
-    path = write(tmp_path, '"a" "b"\n"first" 1 2\n"second" 3 4\n')
-    assert open_source(path).names == ("Unnamed: 0", "a", "b")
-    assert cells(path) == [["first", "1", "2"], ["second", "3", "4"]]
+def test_white_space_inside_the_cells_of_one_column_separates_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, "when value\n2020-01-01 12:30 5\n2020-01-02 12:30 6\n")
     assert open_source(path).names == ("when value",)
 

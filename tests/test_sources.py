@@ -73,11 +73,11 @@ def test_the_hash_of_a_packed_file_is_that_of_its_content(tmp_path: Path) -> Non
 def test_a_part_of_an_archive_is_named_after_a_hash_sign(tmp_path: Path) -> None:
     path = tmp_path / "t.zip"
     path.write_bytes(zipped(train_dot_csv=CSV, test_dot_csv=CSV.replace(b"a", b"c"), about_dot_md=b"text"))
-    with pytest.raises(InputError, match=r"holds 3 files \('train.csv', .*as in .*t.zip#train.csv"):
+    with pytest.raises(InputError, match=r"holds 3 files \('train.csv', .*name one, as in .*t.zip#train.csv"):
         open_source(path)
     assert texts(f"{path}#train.csv") == EXPECTED
     assert open_source(f"{path}#test.csv").label == f"{path}#test.csv"
-    with pytest.raises(InputError, match=r"has no file 'valid.csv'; it holds 'train.csv', 'test.csv', 'about.md'"):
+    with pytest.raises(InputError, match=r"holds 3 files \(.*'about.md'\) and no 'valid.csv'; name one"):
         open_source(f"{path}#valid.csv")
     path.write_bytes(CSV)
     with pytest.raises(InputError, match=r"holds one table, and nothing called 'train.csv'"):
@@ -148,7 +148,7 @@ def test_a_workbook_gives_its_first_sheet_and_says_so(tmp_path: Path) -> None:
     assert lines.tolist() == [4, 5, 6]
     with pytest.raises(InputError, match="has no sheet 'home'; its sheets are 'homes', 'others', 'empty'"):
         open_source(f"{path}#home")
-    with pytest.raises(InputError, match="no row below a header in sheet 'empty', and other sheets"):
+    with pytest.raises(InputError, match=r"no row below a header in sheet 'empty'; add rows \(.*#homes is another\)"):
         open_source(f"{path}#empty")
 
 
@@ -170,7 +170,7 @@ def test_types_of_arrow_become_those_of_pandas() -> None:
         }
     )
     found = open_source(table).read()[0]
-    kinds = {"whole": "Int64", "truth": "boolean", "day": "datetime64[ms]", "money": "float64", "code": "category"}
+    kinds = {"whole": "Int64", "truth": "boolean", "day": "datetime64[ms]", "money": "object", "code": "category"}
     assert {name: str(cells.dtype) for name, cells in found.items()} == kinds
     assert found["day"][0] == pd.Timestamp("2022-01-08")
     with pytest.raises(InputError, match="column 'cells' holds list"):
@@ -216,7 +216,7 @@ def test_a_frame_has_a_hash_of_its_content(make: Callable[[], Any]) -> None:
 def test_a_frame_that_is_no_table_is_refused() -> None:
     with pytest.raises(InputError, match="the frame has no row"):
         open_source(pd.DataFrame({"x": []}))
-    with pytest.raises(InputError, match="column 'x' holds lists"):
+    with pytest.raises(InputError, match="has a column of lists"):
         open_source(pd.DataFrame({"x": [[1], [2]]}))
     with pytest.raises(InputError, match="'x' stands there twice"):
         open_source(pd.DataFrame([[1, 2]], columns=["x", "x"]))

@@ -145,15 +145,12 @@ def _(generator: np.random.Generator, folder: Path) -> None:
     frame.to_csv(folder / "plain.csv", index=False)
     rows = [list(frame.columns), *frame.astype(str).to_numpy().tolist()]
     cells = [[f'"{cell}"' if " " in cell else cell for cell in row] for row in rows]
-    how = str(generator.choice(["aligned", "single", "ragged", "comment", "R"]))
+    how = str(generator.choice(["aligned", "single", "ragged", "comment"]))
     width = max(len(cell) for row in cells for cell in row) + 1
     if how == "aligned":
         lines = ["".join(cell.rjust(width) for cell in row) for row in cells]
     elif how == "ragged":
         lines = [(" " * int(generator.integers(1, 4))).join(row) + "  " for row in cells]
-    elif how == "R":
-        names = " ".join(f'"{name}"' for name in rows[0])
-        lines = [names, *(f'"{place}" {" ".join(row)}' for place, row in enumerate(cells[1:], 1))]
     else:
         lines = [" ".join(row) for row in cells]
         lines[0] = f"# {lines[0]}" if how == "comment" else lines[0]

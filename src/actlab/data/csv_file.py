@@ -57,12 +57,7 @@ ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codec
 NOT_TABLES = {
     b"%PDF": "a PDF",
     b"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007, or one with a password; save the sheet as .xlsx or CSV",
-    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
-    b"7z\xbc\xaf": "a 7z archive; unpack it",
-    b"Rar!": "a rar archive; unpack it",
-    b"FEA1": "a Feather file of version 1; write it again as version 2",
     b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
 }
 # Bytes that are no UTF-8 are decoded as these signs (PEP 383), and read as Windows-1252, which lacks five of them.
 STRAY = re.compile("[\udc80-\udcff]")
@@ -149,15 +144,13 @@ def open_csv(label: str, opener: Opener) -> Source:
     rows = _first_rows(text, n_above, delimiter)
     if not rows:
         raise InputError(f"{label} is empty; it needs a header line with column names and at least one data row")
-    fitted = _fitted(rows, _has_row_names(text, n_above, delimiter))
+    fitted = _fitted(rows)
     header = fitted or rows[0]
     if n_above:
         warnings.append(f"{label}: {n_above} line{'s' if n_above > 1 else ''} above the header left out")
     if delimiter != ",":
         signs = DELIMITERS.get(delimiter, shown(delimiter))
         warnings.append(f"{label}: cells are separated by {signs}, not commas; read as such")
-    if len(header) > len(rows[0]):
-        warnings.append(f"{label}: the header has no name for the first column; taken as names of rows")
     if ends_empty := fitted is not None and len(header) < max(map(len, rows)):
         warnings.append(f"{label}: rows end with a delimiter too many; the empty cells after it are left out")
     names = column_names(label, header)
@@ -346,19 +339,14 @@ def _find_delimiter(text: Text, n_above: int) -> str:
     for delimiter in DELIMITERS:
         with suppress(InputError):
             rows = _first_rows(text, n_above, delimiter)
-            if rows and _fitted(rows, _has_row_names(text, n_above, delimiter)) is not None:
+            if rows and _fitted(rows) is not None:
                 return delimiter
             if rows and len(rows[0]) > 1 and delimiter != WHITE_SPACE:
                 splits = splits or delimiter
     return splits or ","
 
 
-def _has_row_names(text: Text, n_above: int, delimiter: str) -> bool:
-    """Whether rows may begin with a name of their own: R's `write.table` quotes the header and leaves that out."""
-    return delimiter == WHITE_SPACE and next(islice(text.lines(), n_above, None), "").startswith('"')
-
-
-def _fitted(rows: list[list[str]], has_row_names: bool) -> list[str] | None:
+def _fitted(rows: list[list[str]]) -> list[str] | None:
     """The header as it fits the rows below, each of which may end with a delimiter too many; None where it does not."""
     header, *data = rows
     widths = {len(row) for row in data} or {len(header)}
@@ -368,8 +356,6 @@ def _fitted(rows: list[list[str]], has_row_names: bool) -> list[str] | None:
     surplus = widths.pop() - len(header)
     if surplus == 0 or (surplus == 1 and is_blank[1]):
         return header
-    if surplus == 1 and has_row_names:
-        return ["", *header]
     return header[:-1] if surplus == -1 and is_blank[0] and len(header) > 2 else None
 
 
