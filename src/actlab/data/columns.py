@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
@@ -17,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import infer_dtype
 
 from actlab.data.csv_file import Source, shown
 from actlab.data.formats import (
@@ -231,57 +230,42 @@ class RawColumn:
         return Distinct(places[codes], kept, given, format)
 
 
+# what pandas infers of cells that are no texts
+INFERRED: dict[str, Format] = {
+    **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "number"),
+    **dict.fromkeys(("datetime", "datetime64", "date"), "date"),
+    **dict.fromkeys(("timedelta", "timedelta64", "time"), "duration"),
+    "boolean": "code",
+}
+
+
 def _given(series: pd.Series) -> tuple[np.ndarray, np.ndarray | None, Format]:
     """The texts of a series (None for other cells), and its numbers with their format, as `Distinct` has them."""
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object)
     elif isinstance(series.dtype, pd.PeriodDtype):
         series = series.dt.to_timestamp()
-    nothing = np.full(len(series), None)
-    if is_numeric_dtype(series) and series.dtype.kind != "c":
-        format: Format = "code" if is_bool_dtype(series) else "number"
-        return nothing, series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True), format
-    if series.dtype.kind == "M":
-        return nothing, days_of(pd.DatetimeIndex(series)), "date"
-    if series.dtype.kind == "m":
-        return nothing, series.dt.total_seconds().to_numpy(dtype=np.float64, copy=True), "duration"
-    cells = series.to_numpy(dtype=object, copy=True)
-    cells[series.isna().to_numpy()] = None
-    return _given_cells(cells)
-
-
-def _given_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Format]:
-    """As `_given`, of Python's objects."""
-    found: dict[Format, list[int]] = {}
-    for row, cell in enumerate(cells):
-        if cell is not None and not isinstance(cell, str):
-            found.setdefault(_format_of(cell), []).append(row)
-    if not found:
+    inferred = infer_dtype(series, skipna=True)
+    if (format := INFERRED.get(inferred)) is not None:
+        if format == "date":
+            given = days_of(pd.DatetimeIndex(pd.to_datetime(series, utc=True)))
+        elif format == "duration":
+            spans = series.astype(str) if inferred == "time" else series
+            given = pd.to_timedelta(spans, errors="coerce").dt.total_seconds().to_numpy(dtype=np.float64, copy=True)
+        else:
+            given = series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+        return np.full(len(series), None), given, format
+    is_none = series.isna().to_numpy()
+    is_other = np.array([not isinstance(cell, str) for cell in series], dtype=bool) & ~is_none
+    cells = np.array([None if gone else str(cell) for cell, gone in zip(series, is_none, strict=True)], dtype=object)
+    format = INFERRED.get(infer_dtype(series[is_other]))
+    if format is None:
+        # only texts; cells of several other types are what they are called
         return cells, None, "number"
-    format, rows = next(iter(found.items()))
-    if len(found) > 1 or format == "text":
-        # no rule for cells of several types: they are what they are called
-        return np.array([None if cell is None else str(cell) for cell in cells], dtype=object), None, "number"
-    given, values = np.full(len(cells), np.nan), cells[rows]
-    if format == "date":
-        given[rows] = days_of(pd.to_datetime(values, utc=True))
-    elif format == "duration":
-        given[rows] = pd.to_timedelta([str(v) if isinstance(v, time) else v for v in values]).total_seconds()
-    else:
-        given[rows] = values.astype(np.float64)
-    cells[rows] = None
+    given = np.full(len(series), np.nan)
+    given[is_other] = _given(series[is_other])[1]
+    cells[is_other] = None
     return cells, given, format
-
-
-def _format_of(cell: object) -> Format:
-    if isinstance(cell, bool | np.bool_):
-        return "code"
-    kinds: tuple[tuple[Format, tuple[type, ...]], ...] = (
-        ("number", (Real, Decimal)),
-        ("date", (date, np.datetime64)),
-        ("duration", (timedelta, time, np.timedelta64)),
-    )
-    return next((format for format, types in kinds if isinstance(cell, types)), "text")
 
 
 def cell_texts(cells: Texts | pd.Series) -> Texts:

@@ -123,10 +123,12 @@ class Evidence:
     marks: set[str] = field(default_factory=set)
     hints: set[str] = field(default_factory=set)
 
-    def add(self, other: "Evidence") -> None:
-        self.allowed &= other.allowed
-        self.marks |= other.marks
-        self.hints |= other.hints
+    def add(self, texts: Iterable["Number | DateText"]) -> "Evidence":
+        for text in texts:
+            self.allowed &= text.readings
+            self.hints |= text.hints
+            self.marks |= set(text.marks) if text.readings == BOTH else set()
+        return self
 
 
 @dataclass
@@ -211,13 +213,12 @@ class FileStyle:
         for block in self.blocks():
             for name, cells in block.items():
                 texts = [text for text in _some_texts(cells) if text.casefold() not in MISSING_WORDS]
-                for topic, evidence_of in EVIDENCE.items():
+                for topic, parse in PARSERS.items():
                     known = found[topic].get(name, Evidence())
-                    if known.allowed in (FIRST, SECOND):
-                        continue
-                    if (evidence := evidence_of(texts[:N_SAMPLED])) is not None:
+                    sample = [parse(text) for text in texts[:N_SAMPLED]]
+                    if known.allowed == BOTH and sample and sample.count(None) <= (1 - MOSTLY) * len(sample):
+                        known.add(one for text in texts if (one := parse(text)) is not None)
                         found[topic][name] = known
-                        known.add(evidence_of(texts) or evidence)
         return found
 
 
@@ -235,6 +236,20 @@ class Number(NamedTuple):
     digits: str
     sign: int
     readings: int
+
+    @property
+    def marks(self) -> str:
+        """The point or comma in it."""
+        return "".join({*self.digits} & {".", ","})
+
+    @property
+    def hints(self) -> set[str]:
+        """As `Evidence` has them."""
+        if self.digits.isdigit():
+            return {"thousands" if len(self.digits) > 3 else "hundreds" if len(self.digits) == 3 else "small"}
+        if self.readings != BOTH or not self.marks:
+            return set()
+        return {"zero" if self.digits.endswith("0") else "", "money" if IS_CURRENCY.fullmatch(self.unit) else ""}
 
     def value(self, reading: int) -> float:
         """NaN where the reading does not fit."""
@@ -259,25 +274,6 @@ def number_of(text: str) -> Number | None:
     units = [(unit or "").strip().removesuffix(".") for unit in found.group("before", "after")]
     unit = " ".join(dict.fromkeys(_SAME_CURRENCY.get(unit, unit) for unit in units if unit))
     return Number(unit, found["digits"], 1 if around in ("", "+") else -1, first * FIRST + second * SECOND)
-
-
-def number_evidence(texts: Sequence[str]) -> Evidence | None:
-    """What texts say of decimal point and comma; None where more of them than a few are no numbers."""
-    numbers = [number for text in texts if (number := number_of(text)) is not None]
-    return _evidence_of_numbers(numbers) if numbers and len(numbers) >= MOSTLY * len(texts) else None
-
-
-def _evidence_of_numbers(numbers: Iterable[Number]) -> Evidence:
-    found = Evidence()
-    for unit, digits, _, readings in numbers:
-        found.allowed &= readings
-        if digits.isdigit():
-            found.hints.add("thousands" if len(digits) > 3 else "hundreds" if len(digits) == 3 else "small")
-        elif readings == BOTH and (marks := set(digits) & {".", ","}):
-            found.marks |= marks
-            found.hints |= {"zero"} if digits[-1] == "0" else set()
-            found.hints |= {"money"} if IS_CURRENCY.fullmatch(unit) else set()
-    return found
 
 
 class Reading(NamedTuple):
@@ -334,7 +330,7 @@ def read_numbers(cells: Cells) -> Reading:
     fitting = [number if number is not None and is_in_unit(number) else None for number in numbers]
     both = np.array([[number.value(bit) if number else np.nan for number in fitting] for bit in (FIRST, SECOND)])
     format: Format = "percent" if unit == "%" else "number"
-    evidence = _evidence_of_numbers(number for number in fitting if number is not None)
+    evidence = Evidence().add(number for number in fitting if number is not None)
     return _decided(cells, "numbers", Reading(format, both, unit), evidence)
 
 
@@ -357,8 +353,9 @@ class DateText(NamedTuple):
 
     pieces: str
     format: str
-    mark: str
+    marks: str
     readings: int
+    hints: frozenset[str] = frozenset()
 
 
 def date_of(text: str) -> DateText | None:
@@ -381,20 +378,6 @@ def date_of(text: str) -> DateText | None:
     return DateText(f"{' '.join(date)} {clock} {groups['half'] or ''}{zone}", format, mark, readings)
 
 
-def date_evidence(texts: Sequence[str]) -> Evidence | None:
-    """What texts say of the order of day and month; None where more of them than a few are no dates."""
-    dates = [date for text in texts if (date := date_of(text)) is not None]
-    return _evidence_of_dates(dates) if dates and len(dates) >= MOSTLY * len(texts) else None
-
-
-def _evidence_of_dates(dates: Iterable[DateText]) -> Evidence:
-    found = Evidence()
-    for date in dates:
-        found.allowed &= date.readings
-        found.marks |= {date.mark} if date.readings == BOTH and date.mark else set()
-    return found
-
-
 def read_dates(cells: Cells) -> Reading:
     """Days since 1970-01-01 UTC (UTC where a text names no offset)."""
     dates = [date_of(text) for text in cells.texts]
@@ -408,8 +391,8 @@ def read_dates(cells: Cells) -> Reading:
         for reading, order in enumerate((("%d", "%m"), ("%m", "%d"))):
             stamps = pd.to_datetime(pieces, format=format.format(*order), utc=True, errors="coerce")
             both[reading, rows] = days_of(stamps)
-    found = (date for date in dates if date is not None)
-    return _decided(cells, "dates", Reading("date", both), _evidence_of_dates(found))
+    evidence = Evidence().add(date for date in dates if date is not None)
+    return _decided(cells, "dates", Reading("date", both), evidence)
 
 
 def days_of(stamps: pd.DatetimeIndex) -> np.ndarray:
@@ -463,10 +446,7 @@ def _span_of(text: str) -> tuple[str | None, str]:
     return None, ""
 
 
-EVIDENCE: dict[Topic, Callable[[Sequence[str]], Evidence | None]] = {
-    "numbers": number_evidence,
-    "dates": date_evidence,
-}
+PARSERS: dict[Topic, Callable[[str], Number | DateText | None]] = {"numbers": number_of, "dates": date_of}
 
 
 class CellFormat(NamedTuple):
