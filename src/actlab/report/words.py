@@ -409,7 +409,8 @@ FIGURE_TEXTS = {
     ),
     "predictions": (
         "Each row predicted by networks that never saw it{shipped}. Left: actual against predicted, with the line of "
-        "perfect predictions. Right: what is left over. Numbers point to the table of worst rows.",
+        "perfect predictions. Right: what is left over. Numbers point to the table of worst rows. Where the target's "
+        "logarithm is learned, a prediction is about its median.",
         "Scatter plots of actual against predicted values and of residuals against predicted values.",
     ),
 }
