@@ -41,7 +41,7 @@ SAMPLE_ROWS, PAIR_COLUMNS = 4000, 200
 # of the standard deviation if errors are normal. A few rows may be wrong; a mostly zero target has no such distance.
 COPY_ERROR, COPY_ROWS, SPREAD = 0.015, 0.95, (0.1, 0.9)
 # Below these a column, or a pair, is not looked at closely; nor are more pairs.
-LEAST_RANK_CORRELATION, LEAST_PAIR_R2, MOST_PAIRS = 0.9, 0.95, 20
+LEAST_RANK_CORRELATION, LEAST_PAIR_R2, MOST_PAIRS = 0.9, 0.7, 40
 # What a group key has at least: different values, and rows of each on average; without a telling name twice as many
 # values, and this share of the variance of the target's ranks between them.
 KEY_VALUES, KEY_ROWS, KEY_SHARE = 5, 2, 0.8
@@ -127,15 +127,19 @@ def copies_of_target(columns: Mapping[str, np.ndarray], target: np.ndarray) -> I
     plain, logs = (x, y), (_log(x), _log(y))
     correlation = np.abs(_correlations(ranks, rank[:, None])[:, 0])
     alone = dict[int, str]()
-    for way, (a, b) in {"a straight line": plain, "a power": logs, "rising or falling": (ranks, rank)}.items():
-        for place in np.flatnonzero(correlation > LEAST_RANK_CORRELATION).tolist():
-            if place not in alone and _follows(a[:, [place]], b):
-                alone[place] = way
+    for place in np.flatnonzero(correlation > LEAST_RANK_CORRELATION).tolist():
+        own = pd.DataFrame({"x": x[:, place], "y": y}).dropna().rank().to_numpy()
+        forms = {"a straight line": plain, "a power": logs}.items()
+        ways = [way for way, (a, b) in forms if _follows(a[:, [place]], b)]
+        if ways or _follows(own[:, :1], own[:, 1]):
+            alone[place] = ways[0] if ways else "rising or falling"
     yield from (((names[place],), alone[place]) for place in sorted(alone))
     others = np.array([place for place in np.argsort(-correlation)[:PAIR_COLUMNS] if place not in alone], dtype=int)
-    known = set[tuple[int, ...]]()
+    complete = np.isfinite(x[:, others]).all(axis=1)
+    # correlations on different rows each say little of a plane
+    known, seen = set[tuple[int, ...]](), complete if complete.sum() >= FEWEST_ROWS else np.ones(len(y), dtype=bool)
     for way, (a, b) in {"a sum, weighted": plain, "a product or ratio": logs}.items():
-        for pair in _close_pairs(a[:, others], b):
+        for pair in _close_pairs(a[seen][:, others], b[seen]):
             places = tuple(sorted(others[list(pair)].tolist()))
             if places not in known and _follows(a[:, places], b):
                 known.add(places)
@@ -198,6 +202,8 @@ def group_keys(columns: Sequence[ReadColumn], rank: np.ndarray) -> Iterator[tupl
     """
     for read in columns:
         name, is_number = read.column.name, read.column.kind == "numeric"
+        if is_number and np.nanmax(read.parsed[:SAMPLE_ROWS] % 1, initial=0.0) > 0:
+            continue
         codes, distinct = pd.factorize(read.parsed, sort=is_number)
         known, k = codes >= 0, len(distinct)
         is_key = read.column.kind == "categorical" or is_whole_number(read, distinct)
