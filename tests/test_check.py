@@ -1,11 +1,13 @@
 """What `actlab check` finds, against pandas."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from actlab.data.check import check
+from actlab.data.check import COUNTED_ROWS, check
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
@@ -58,3 +60,32 @@ def test_without_a_target_likely_ones_are_suggested(tmp_path: Path) -> None:
 def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'prise'"):
         check(DataSettings(csv=write(tmp_path, "a,price\n1,2\n2,3\n"), target="prise"))
+
+
+def test_columns_that_are_left_out_are_listed_with_the_reason(tmp_path: Path) -> None:
+    path = write(tmp_path, "rownames,a,b,c,y\n" + "".join(f"{i},{i % 3},1,{i % 7},{i % 5 + 1}\n" for i in range(1, 30)))
+    report = check(DataSettings(csv=path, target="y", drop=["c"]))
+    left_out = {column.name: column.kind for column in report.columns if column.role == "left out"}
+    assert left_out == {"c": "data.drop", "rownames": "counts the rows", "b": "is the same in every row"}
+    assert [column.name for column in report.features] == ["a"]
+
+
+def test_inputs_are_counted_on_some_rows_as_on_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n = 3 * COUNTED_ROWS
+    frame = pd.DataFrame({"x": rng.normal(size=n), "kind": rng.choice(list("abcdef"), n), "y": rng.uniform(1, 2, n)})
+    frame.loc[1234, "kind"], frame.loc[777, "x"], frame.loc[4321, "kind"] = "rare", np.nan, None
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    report = check(DataSettings(csv=str(tmp_path / "t.csv"), target="y"))
+    assert {column.name: column.n_inputs for column in report.features} == {"x": 2, "kind": 8}
+    assert report.n_inputs == 10
+
+
+def test_as_plain_types_the_report_has_stable_names() -> None:
+    report = json.loads(json.dumps(check(DataSettings(csv=HOUSES, target="SalePrice", drop="Alley")).to_dict()))
+    names = ("path", "n_rows", "columns", "scale", "n_inputs", "suggested_targets", "warnings", "notes")
+    assert tuple(report) == names
+    assert report["scale"] == "log"
+    assert report["columns"][0] | {"name": "Id", "role": "id", "n_distinct": 1460} == report["columns"][0]
+    (alley,) = [column for column in report["columns"] if column["name"] == "Alley"]
+    assert (alley["role"], alley["kind"], alley["n_missing"]) == ("left out", "data.drop", None)

@@ -6,11 +6,21 @@ import pytest
 import yaml
 
 from actlab.activations import ACTIVATIONS
-from actlab.cli import dispatch
-from actlab.config import Configuration, DataSets, configure, differences, parse, parse_data, parse_data_sets
+from actlab.cli import OPTIONS, dispatch
+from actlab.config import (
+    Configuration,
+    DataSets,
+    Options,
+    configure,
+    differences,
+    parse,
+    parse_data,
+    parse_data_sets,
+    parse_table,
+)
 from actlab.errors import InputError
 from actlab.run_files import to_yaml
-from actlab.settings import CompareSettings, ModelSettings
+from actlab.settings import CompareSettings, DataSettings, ModelSettings
 from actlab.verdict.race import default_budget
 
 CSV = ["--data.csv", "some.csv", "--data.target", "y"]
@@ -136,6 +146,27 @@ def test_foreign_code_is_allowed_where_a_checkpoint_is_scored_and_is_no_part_of_
     assert "allow_code" not in allowed.to_dict()
     with pytest.raises(InputError, match="allow_code"):
         parse("fit", [*CSV, "--allow_code"])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["a.csv", "--target", "y", "--config", "mine.yaml"],
+        ["--config", "mine.yaml", "--data.csv", "a.csv", "--data.target=y"],
+        ["--config", "other.yaml", "--target=y", "--config", "mine.yaml", "a.csv"],
+    ],
+)
+def test_check_takes_the_keys_of_the_data_over_those_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {csv: b.csv, target: z, drop: [k]}\nmodel: {dropout: 0.3}\n")
+    (tmp_path / "other.yaml").write_text("data: {drop: [k, m]}\n")
+    monkeypatch.chdir(tmp_path)
+    options = Options("check", "")
+    for name, keywords in OPTIONS["check"].items():
+        options.add(name, **keywords)
+    asked = parse_table(options, [*flags, "--data.na_values", '["", "-"]', "--id", "key"])
+    assert asked.data == DataSettings("a.csv", "y", "key", drop=["k"], na_values=["", "-"])
 
 
 @pytest.mark.parametrize("data", ["{}", "null", "[a.yaml, b.yaml]", "3"])

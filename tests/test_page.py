@@ -108,6 +108,19 @@ def test_a_columns_name_stays_text(html: str) -> None:
     assert EVIL in found.text
 
 
+@pytest.mark.parametrize("n", [1, 9])
+def test_warnings_about_the_table_stand_under_the_answer_and_notes_by_the_data(tmp_path: Path, n: int) -> None:
+    path = make_run(tmp_path / "run")
+    summary = json.loads((path / "summary.json").read_text())
+    said = {"warnings": [f"the target follows from <i>column {i}</i>" for i in range(n)], "notes": ["'k' is the id"]}
+    (path / "summary.json").write_text(json.dumps(summary | said))
+    html = page(read_finished(path))
+    text = Page(html).text
+    assert all(one in text for one in said["warnings"])
+    assert text.index(said["warnings"][0]) < text.index("What is worse") < text.index(said["notes"][0])
+    assert ('<details id="warnings" open>' in html) is (n == 1)
+
+
 @pytest.mark.parametrize("part", ["id", "activation", "claim"])
 def test_no_cell_is_read_as_html(tmp_path: Path, part: str) -> None:
     run = read_finished(make_run(tmp_path / "run", 2, 2))

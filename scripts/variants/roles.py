@@ -72,7 +72,7 @@ def _(generator: np.random.Generator, folder: Path) -> None:
         added = added.map(lambda value: float(f"{value:.5g}"))
     if generator.random() < 0.3:
         added = added.mask(generator.random(added.shape) < 0.1)
-    names = sorted(added)
+    names = sorted(map(str, added))
     frame = pd.concat([frame, added], axis=1)[generator.permutation([*frame, *added])]
     (said,) = [text for text in read(folder, frame).warnings if "follows almost exactly" in text]
     assert all(repr(name) in said for name in names), said
@@ -120,9 +120,9 @@ def _(generator: np.random.Generator, folder: Path) -> None:
     frame = noise(generator, n)
     names = ["Id", "customer_id", "house id", "orderId", "Unnamed: 0", "Unnamed: 0.1"]
     first, second = generator.permutation(names)[:2].tolist()
-    ways = [lambda: generator.permutation(9 * n)[:n], lambda: [f"k{v}" for v in generator.permutation(9 * n)[:n]]]
-    frame.insert(0, first, ways[int(generator.integers(2))]())
-    frame.insert(int(generator.integers(1, 3)), second, ways[int(generator.integers(2))]())
+    for place, name in enumerate((first, second)):
+        keys = generator.permutation(9 * n)[:n]
+        frame.insert(2 * place, name, keys if generator.random() < 0.5 else np.array([f"k{key}" for key in keys]))
     table = read(folder, frame)
     assert table.schema.id == first
     assert table.ids is not None
@@ -252,7 +252,7 @@ def _(generator: np.random.Generator, folder: Path) -> None:
     assert report["n_rows"] == n
     assert columns["extra"]["n_missing"] == (frame.extra == "none").sum()
     assert columns["kind"]["role"] == "left out"
-    for name in [name for name in frame if name.startswith("x")]:
+    for name in frame.filter(regex="^x"):
         assert columns[name]["low"] == frame[name].min()
         assert columns[name]["n_distinct"] == frame[name].nunique()
     assert report["n_inputs"] == sum(column["n_inputs"] for column in report["columns"])

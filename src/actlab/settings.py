@@ -85,7 +85,7 @@ class DataSettings:
             shipped model and the references.
         duplicates: Rows that are equal in all features are kept in one part of every split: `together`; `apart` splits
             them like any rows, and `auto` does where they are repeated measurements at most combinations of few values.
-        drop: Columns to leave out.
+        drop: Column or columns to leave out.
         na_values: Cell texts that mean "missing"; -999 is -999.0, too. In a column that is numbers or dates otherwise,
             so do `?`, `-`, `.`, `n/a`, `None`, `NaT`, `<NA>` and `unknown`. Everything else is a value. By column,
             each with a list, where they differ (`*`: all other columns).
@@ -112,7 +112,7 @@ class DataSettings:
     time: str | None = None
     test_csv: str | None = None
     duplicates: Literal["auto", "together", "apart"] = "auto"
-    drop: list[str] = field(default_factory=list)
+    drop: Names = field(default_factory=list)
     na_values: ByColumn = field(default_factory=NA_VALUES.copy)
     formats: dict[str, WrittenFormat] = field(default_factory=dict)
     missing_target: Literal["refuse", "drop"] = "refuse"
@@ -123,9 +123,9 @@ class DataSettings:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        written: object = self.groups
-        if isinstance(written, str):
-            object.__setattr__(self, "groups", [written])
+        for key in ("groups", "drop"):
+            if isinstance(written := getattr(self, key), str):
+                object.__setattr__(self, key, [written])
         if self.time is not None and (self.groups or self.fold is not None):
             raise InputError(
                 f"data.time splits rows by time alone, got {'data.groups' if self.groups else 'data.fold'} beside it; "

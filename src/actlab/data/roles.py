@@ -258,7 +258,7 @@ def suspicions(columns: Sequence[ReadColumn], target: np.ndarray, path: str, set
             f"{path}: the target {shown(str(settings.target))} follows almost exactly from {which} ({way}); leave out "
             f"what is not known when predicting: {option('drop', *names)}"
         )
-    if settings.fold is not None:
+    if settings.fold is not None or settings.time is not None:
         return
     rank = pd.Series(target).rank().to_numpy()
     free = [read for read in columns if read.column.name not in declared(settings)]

@@ -185,6 +185,7 @@ def page(run: FinishedRun) -> str:
         "protocol": words.protocol(run),
         "command": words.repeat_command(run.directory, run.command),
         "data": words.data_facts(run),
+        **{key: run.summary.get(key) or [] for key in ("warnings", "notes")},
         "versions": run.part("versions").items(),
         "configuration": to_yaml(run.config),
         "missing": words.missing(run),

@@ -103,7 +103,8 @@ def _write(
         )
     scores = networks.write_model(run, trained, jsonable(configuration.to_dict()), versions()).scores
     bins = write_pre_activations(run, trained, networks)
-    summary = {"metric": networks.target.metric, "ensemble": scores, "versions": versions()}
+    said = {"warnings": list(networks.table.warnings), "notes": list(networks.table.notes)}
+    summary = {"metric": networks.target.metric, **said, "ensemble": scores, "versions": versions()}
     write_comparison(run, frame, curves, summary, None, health, bins)
     write_json(run.summary, summary)
     write_report(run.path)

@@ -369,6 +369,7 @@ class ResultFiles:
         return {
             "metric": Target.of(configuration.data.target_transform).metric,
             "command": self.command,
+            **{"warnings": list(table.warnings), "notes": list(table.notes)},
             "data": {
                 "csv": configuration.data.csv,
                 "target": table.schema.target,
