@@ -183,6 +183,12 @@ def test_nearly_all_cells_in_one_format_are_warned_of(cells: list[str], odd: str
     assert f"{odd!r}, line {len(cells) + 2}" in warning
 
 
+def test_numbers_in_several_units_are_categories_and_said() -> None:
+    read = infer_column(raw(["$5", "\u20ac6", "$7"]))
+    assert read.parsed.tolist() == ["$5", "\u20ac6", "$7"]
+    assert "several units ('$', '\u20ac')" in read.warnings[0]
+
+
 def test_text_with_a_few_numbers_in_it_is_not_warned_of() -> None:
     assert infer_column(raw(["1Story", "2Story", "SFoyer", "1.5Fin", "SLvl"])).warnings == []
 

@@ -7,6 +7,7 @@ the way that their own file is written.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -35,6 +36,7 @@ from actlab.data.formats import (
     Reading,
     Texts,
     days_of,
+    number_of,
     resolution,
 )
 from actlab.errors import InputError
@@ -51,6 +53,8 @@ MAX_CODE = 1 << 53
 N_SHOWN_LINES = 5
 # distinct texts that show whether a format is worth a try
 N_TRIED = 20
+# units of a column at most that are named; more are parts of codes, such as 12a
+N_UNITS = 5
 
 
 @dataclass(frozen=True)
@@ -524,6 +528,10 @@ def _mixed(raw: RawColumn) -> list[str]:
     numbers, others = raw.numbers, raw.numbers.unreadable
     n_read = int(np.isfinite(numbers.parsed).sum())
     format = numbers.reading.format
+    units = Counter(None if (number := number_of(text)) is None else number.unit for text in raw.distinct.texts)
+    if None not in units and 1 < len(units) <= N_UNITS and not units[""]:
+        shown_units = ", ".join(shown(str(unit)) for unit in units)
+        return [f"{raw.whole} holds numbers in several units ({shown_units}); treated as categories"]
     if n_read == 0 or (format != "number" and _share(numbers) <= MOSTLY):
         return []
     what = {"number": "numbers", "percent": "percentages", "date": "dates"}.get(format, "spans of time")
