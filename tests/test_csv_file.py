@@ -70,7 +70,7 @@ def test_another_delimiter_is_found_and_said(tmp_path: Path, delimiter: str, quo
 def test_a_rare_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
     path = write(tmp_path, "\n".join(delimiter.join(row) for row in ("ab", "12", ("x y", "3,5"))) + "\n")
     assert cells(path) == [["1", "2"], ["x y", "3,5"]]
-    assert "not commas; read as such" in open_source(path).warnings[0]
+    assert "not by commas; read as such" in open_source(path).warnings[0]
 
 
 def test_the_delimiter_is_the_one_that_splits_every_row(tmp_path: Path) -> None:

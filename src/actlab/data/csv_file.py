@@ -37,17 +37,7 @@ SCAN_BYTES = 1 << 20
 BLOCK_CELLS = 1 << 21
 N_SNIFFED_ROWS = 20
 WHITE_SPACE = " "  # stands for any run of blanks and tabs
-DELIMITERS = {
-    ",": "commas",
-    ";": "semicolons",
-    "\t": "tabs",
-    "|": "vertical bars",
-    "~": "tildes",
-    "^": "carets",
-    "\x01": "control characters (\\x01)",
-    ":": "colons",
-    WHITE_SPACE: "white space",
-}
+DELIMITERS = (",", ";", "\t", "|", "~", "^", "\x01", ":", WHITE_SPACE)
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 # what is in quotes, or a gap between cells
 GAP = re.compile(r'("(?:[^"]|"")*")|[ \t]+')
@@ -149,8 +139,8 @@ def open_csv(label: str, opener: Opener) -> Source:
     if n_above:
         warnings.append(f"{label}: {n_above} line{'s' if n_above > 1 else ''} above the header left out")
     if delimiter != ",":
-        signs = DELIMITERS.get(delimiter, shown(delimiter))
-        warnings.append(f"{label}: cells are separated by {signs}, not commas; read as such")
+        sign = "white space" if delimiter == WHITE_SPACE else shown(delimiter)
+        warnings.append(f"{label}: cells are separated by {sign}, not by commas; read as such")
     if ends_empty := fitted is not None and len(header) < max(map(len, rows)):
         warnings.append(f"{label}: rows end with a delimiter too many; the empty cells after it are left out")
     names = column_names(label, header)
