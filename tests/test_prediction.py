@@ -1,6 +1,7 @@
 """`actlab predict`: the right rows in the right order, warnings where it can go on, a sentence where it cannot."""
 
 import csv
+import io
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,6 +88,24 @@ def test_rows_as_in_training_are_not_warned_of_and_have_intervals(
     out, done = run(ckpt, rows, tmp_path, interval=0.8)
     assert done == Prediction(200, ())
     assert out.notna().all(axis=None)
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "parquet", "xlsx", "standard input"])
+def test_every_kind_of_file_is_predicted_as_its_csv(
+    blanks: tuple[Path, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    ckpt, rows = blanks
+    right, _ = run(ckpt, rows, tmp_path, interval=0.8)
+    source, told = str(tmp_path / f"rows.{kind}"), list[tuple[int, int]]()
+    if kind == "standard input":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "in.csv").read_bytes())))
+        source = "-"
+    else:
+        write = {"csv.gz": rows.to_csv, "parquet": rows.to_parquet, "xlsx": rows.to_excel}[kind]
+        write(source, index=False)
+    predict_file(ckpt, source, tmp_path / "other.csv", 0.8, 64, progress=lambda n, of: told.append((n, of)))
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "other.csv"), right)
+    assert told == [(64, 200), (128, 200), (192, 200), (200, 200)]
 
 
 # column, cells from row 150 on, the sentence about them (of chunks of 7 rows), and whether their rows keep an interval
