@@ -41,7 +41,7 @@ def make_ensemble(
     members, test_rows = [], {}
     for split, rows in make_splits(table.layout, protocol, seed=0).items():
         test_rows[split.repeat, split.fold] = rows.test
-        preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings)
+        preprocessor = fit_preprocessor(table.features, table.schema, rows.training, settings, table.target)
         scaler = fit_target(table.target, rows.training, settings.target_transform)
         for activation in activations:
             member = Member(0, activation, 1e-3, split, split.inner, hidden)

@@ -130,7 +130,8 @@ def test_small_counts_agree_and_are_never_negative() -> None:
     predicted = ensemble.predict(houses().features)
     assert predicted.min() == 0
     assert 0 < np.mean(predicted == 0) < 1
-    agree(ensemble, houses().features)
+    # next to zero, mean and network cancel: what float32 rounds of a number of the size of 1 is left
+    np.testing.assert_allclose(run(ensemble, houses().features), predicted, rtol=1e-5, atol=1e-7)
 
 
 def strange(features: pd.DataFrame) -> pd.DataFrame:
@@ -257,7 +258,7 @@ def test_many_categories_of_any_spelling_are_found_by_patterns(tmp_path: Path) -
     columns = (Column("name", "categorical"),)
     table = replace(table, schema=replace(table.schema, columns=columns), target=np.exp(np.arange(600) / 100))
     table = replace(table, layout=RowLayout(600))
-    ensemble = make_ensemble(table)
+    ensemble = make_ensemble(table, settings=DataSettings(max_categories=600))
     padded = table.features.assign(name=[f"  {name}\u00a0" for name in names])
     np.testing.assert_allclose(run(ensemble, padded), ensemble.predict(table.features), rtol=1e-5)
 

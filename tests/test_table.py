@@ -188,7 +188,7 @@ def test_a_comma_is_decimal_where_semicolons_separate(tmp_path: Path) -> None:
     [
         (["1", "2", "x"], ["mixes 2 numbers with 1 other cells", "'x', line 4"]),
         (["01-02-24", "02-02-24", "02-02-24"], ["looks like dates"]),
-        ([f"c{7 * i % 101}" for i in range(202)], ["101 categories", "100 most frequent"]),
+        ([f"c{7 * i % 101}" for i in range(202)], ["101 categories", "mean target"]),
     ],
 )
 def test_a_doubtful_category_is_warned_of(tmp_path: Path, cells: list[str], words: list[str]) -> None:

@@ -5,13 +5,14 @@ A group is a frozen dataclass; the parser reads its fields, YAML files state dif
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from actlab.activations import ACTIVATIONS
 from actlab.errors import InputError
 
 Scaling = Literal["robust", "standard", "minmax"]
 TargetTransform = Literal["log", "log1p", "none"]
+DatePart = Literal["days", "hour", "weekday", "yearday"]
 Schedule = Literal["constant", "cosine"]
 WrittenFormat = Literal["decimal_point", "decimal_comma", "day_first", "month_first"]
 # texts that mean "missing" where nothing else is said
@@ -85,6 +86,9 @@ class DataSettings:
             shipped model and the references.
         duplicates: Rows that are equal in all features are kept in one part of every split: `together`; `apart` splits
             them like any rows, and `auto` does where they are repeated measurements at most combinations of few values.
+        max_categories: A column with more categories becomes one number, the mean target of a category's training rows.
+        dates: Column of dates to the parts that it is turned into: `days` (since 1970), `hour`, `weekday`, `yearday`;
+            `"*"` stands for all others. Where not given, those in which its dates differ and that come round again.
         drop: Column or columns to leave out.
         na_values: Cell texts that mean "missing"; -999 is -999.0, too. In a column that is numbers or dates otherwise,
             so do `?`, `-`, `.`, `n/a`, `None`, `NaT`, `<NA>` and `unknown`. Everything else is a value. By column,
@@ -95,7 +99,8 @@ class DataSettings:
         target_transform: `log` trains on the natural logarithm and scores log-RMSE; `log1p` takes that of 1 + the
             target, which may be 0 (counts), and scores RMSLE; `none` trains on the plain target and scores RMSE.
         scaling: `robust` (median and quartiles), `standard` (mean and standard deviation) or `minmax`.
-        log_skewed: Take log1p of non-negative numeric columns with heavy right skew.
+        log_skewed: Take log(1 + x / s) of non-negative numeric columns with heavy right skew, s the 1 % quantile
+            of the positive training values.
         smooth_clip: Bound far-out scaled values by x / sqrt(1 + (x / 3)^2) (RealMLP, Holzmueller et al. 2024).
         batch_size: Rows of one optimiser step.
     """
@@ -112,6 +117,8 @@ class DataSettings:
     time: str | None = None
     test_csv: str | None = None
     duplicates: Literal["auto", "together", "apart"] = "auto"
+    max_categories: int = 100
+    dates: dict[str, list[DatePart]] = field(default_factory=dict)
     drop: Names = field(default_factory=list)
     na_values: ByColumn = field(default_factory=NA_VALUES.copy)
     formats: dict[str, WrittenFormat] = field(default_factory=dict)
@@ -131,7 +138,10 @@ class DataSettings:
                 f"data.time splits rows by time alone, got {'data.groups' if self.groups else 'data.fold'} beside it; "
                 "leave out data.time (to predict new groups) or the other (to predict later rows)"
             )
-        _require_at_least(1, "data", self, "batch_size")
+        _require_at_least(1, "data", self, "batch_size", "max_categories")
+        for name, parts in self.dates.items():
+            rule = f"data.dates.{name} must be a list of some of {', '.join(get_args(DatePart))}"
+            require(len(parts) > 0 and set(parts) <= set(get_args(DatePart)), rule, parts=parts)
         ordinal = {name: _texts(f"data.ordinal, {name}", texts) for name, texts in self.ordinal.items()}
         missing: object = self.na_values
         if isinstance(missing, dict):

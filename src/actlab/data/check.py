@@ -88,7 +88,7 @@ def check(settings: DataSettings) -> CheckReport:
         columns.append(_describe(str(table.ids.name), "id", "text", table.ids))
     if table.target is not None and settings.target is not None:
         columns.append(_describe(settings.target, "target", "numeric", pd.Series(table.target)))
-        rules = fit_preprocessor(table.features, table.schema, _first_seen(table), settings).rules
+        rules = fit_preprocessor(table.features, table.schema, _first_seen(table), settings, table.target).rules
         n_inputs = {rule.name: len(rule.feature_names) for rule in rules}
     for column in table.schema.columns:
         kind = "date" if column.format == "date" else column.kind

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actlab.data.preprocessing import Preprocessor, fit_preprocessor
+from actlab.data.preprocessing import Preprocessor, fit_and_transform, fit_preprocessor
 from actlab.data.splits import Rows, SplitRows, make_splits, without_validation
 from actlab.data.table import Table, read_table
 from actlab.data.target import TargetScaler, fit_target
@@ -209,7 +209,7 @@ def fit_scales(table: Table, rows: Rows, settings: DataSettings) -> tuple[Prepro
     """Preprocessing and target scale, from some rows of a table with a target. Weights count in the target's, and in
     preprocessing where they are numbers of copies."""
     assert table.target is not None
-    preprocessor = fit_preprocessor(table.features, table.schema, table.layout.repeated(rows), settings)
+    preprocessor = fit_preprocessor(table.features, table.schema, table.layout.repeated(rows), settings, table.target)
     return preprocessor, fit_target(table.target, rows, settings.target_transform, table.layout.weights)
 
 
@@ -217,9 +217,9 @@ def prepare(table: Table, rows: SplitRows, settings: DataSettings) -> SplitData:
     """Fit preprocessing and target scale on the training rows, apply them to all rows."""
     if table.target is None:
         raise ValueError("a table without a target cannot be prepared for training")
-    weights = table.layout.weights
-    preprocessor, scaler = fit_scales(table, rows.training, settings)
-    features = torch.from_numpy(preprocessor.transform(table.features))
+    weights, training = table.layout.weights, table.layout.repeated(rows.training)
+    preprocessor, inputs = fit_and_transform(table.features, table.schema, training, settings, table.target)
+    scaler = fit_target(table.target, rows.training, settings.target_transform, weights)
     targets = torch.from_numpy(np.ascontiguousarray(scaler.forward(table.target)))
     relative = None if weights is None else torch.from_numpy(weights / weights[rows.training].mean())
-    return SplitData(rows, preprocessor, scaler, features, targets, relative)
+    return SplitData(rows, preprocessor, scaler, torch.from_numpy(inputs), targets, relative)

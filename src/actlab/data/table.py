@@ -37,8 +37,6 @@ from actlab.data.target import MIN_RANGE, Target
 from actlab.errors import InputError
 from actlab.settings import DataSettings
 
-# A one-hot encoding grows no wider than this (plus a slot for all other categories and one for missing).
-MAX_CATEGORIES = 100
 # A column may stand in both keys.
 SHARED_ROLES = (
     ("data.target", "data.numeric"),
@@ -473,10 +471,10 @@ def _read_feature(raw: RawColumn, settings: DataSettings, order: Mapping[str, Se
     read = infer_column(raw, raw.name in settings.categorical, raw.name in settings.numeric)
     if read.column.kind == "categorical":
         names = pd.unique(read.parsed[pd.notna(read.parsed)])
-        if len(names) > MAX_CATEGORIES:
+        if len(names) > settings.max_categories:
             read.warnings.append(
-                f"{raw.whole} has {len(names)} categories; the {MAX_CATEGORIES} most frequent ones of the training "
-                "rows get a column each, all others share one"
+                f"{raw.whole} has {len(names)} categories; it becomes one number, the mean target of a category's "
+                f"training rows (each would be an input of its own with --data.max_categories {len(names)})"
             )
         if looks_like_dates(names.tolist()):
             read.warnings.append(

@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from actlab import __version__, activations
 from actlab.activations import Activation
 from actlab.data.columns import Column
+from actlab.data.csv_file import shown
 from actlab.data.formats import PLAIN, Format
-from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, NumberRule, Preprocessor
+from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, DateRule, NumberRule, Preprocessor, TargetRule
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
@@ -245,6 +246,8 @@ class Columns:
             )
         known: dict[str, set[str]] = {}
         for rule in (rule for preprocessor in ensemble.preprocessors for rule in preprocessor.rules):
+            if isinstance(rule, DateRule | TargetRule):
+                raise InputError(f"column {shown(rule.name)}: calendar parts and mean targets have no ONNX form yet")
             if isinstance(rule, CategoryRule):
                 known.setdefault(rule.name, set()).update(rule.categories)
         self.categories = {name: tuple(sorted(texts)) for name, texts in known.items()}
@@ -259,9 +262,9 @@ class Columns:
                 numbers.append(graph.add("Gather", ranks, _code(graph, given, column, column.categories, missing)))
         self.shared = []
         if numbers:
-            # (N, n) float64, NaN where missing; log1p of what is positive in it; booleans
+            # (N, n) float64, NaN where missing; booleans
             self.x = graph.add("Clip", graph.add("Concat", *numbers, axis=1), graph.double(-HUGE), graph.double(HUGE))
-            self.log, self.is_missing = _log1p(graph, self.x), graph.add("IsNaN", self.x)
+            self.is_missing = graph.add("IsNaN", self.x)
             self.shared.append(graph.add("Cast", self.is_missing, to=graph.type("FLOAT")))
         columns_by_name = {column.name: column for column in schema.columns}
         for name, texts in self.categories.items():
@@ -278,7 +281,10 @@ class Columns:
             return self.graph.add("Concat", *self.shared, axis=1)
         add, double = self.graph.add, self.graph.double
 
-        value = add("Where", self.graph.constant(np.array([rule.is_log for rule in rules])), self.log, self.x)
+        # a quotient beyond float64 would be no number any more further on
+        in_units = add("Min", add("Div", self.x, double([rule.unit for rule in rules])), double(HUGE))
+        is_log = self.graph.constant(np.array([rule.is_log for rule in rules]))
+        value = add("Where", is_log, _log1p(self.graph, in_units), self.x)
         value = add("Sub", value, double([rule.centre for rule in rules]))
         value = add("Mul", value, double([rule.factor for rule in rules]))
         value = add("Where", self.is_missing, double([rule.fill for rule in rules]), value)

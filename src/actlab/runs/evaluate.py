@@ -23,9 +23,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from actlab import __version__, activations
 from actlab.config import Configuration
 from actlab.data.datamodule import TabularDataModule
-from actlab.data.preprocessing import fit_preprocessor
+from actlab.data.preprocessing import DATE_INPUTS, fit_preprocessor
 from actlab.data.splits import make_splits, splits_of
-from actlab.data.table import MAX_CATEGORIES, Table
+from actlab.data.table import Table
 from actlab.errors import InputError
 from actlab.members import Member, Split
 from actlab.networks.machine import accelerator
@@ -298,11 +298,12 @@ def make_member(number: int, setting: Setting, split: Split, seed: int, epochs: 
 def _waves(splits: list[Split], table: Table, evaluation: Evaluation) -> list[list[Split]]:
     """The splits in groups whose preprocessed rows fit in `SPLIT_BYTES`, estimated from the first split."""
     feature_bytes = table.n_rows * FEATURE_BYTES
-    most = sum(MAX_CATEGORIES + 2 if column.kind == "categorical" else 2 for column in table.schema.columns)
+    most_categories = evaluation.data.max_categories + 1
+    most = sum(most_categories if column.kind == "categorical" else DATE_INPUTS for column in table.schema.columns)
     if len(splits) == 1 or len(splits) * most * feature_bytes <= SPLIT_BYTES:
         return [splits]
     rows = make_splits(table.layout, evaluation.protocol, evaluation.seed)[splits[0]].training
-    n_features = fit_preprocessor(table.features, table.schema, rows, evaluation.data).n_features
+    n_features = fit_preprocessor(table.features, table.schema, rows, evaluation.data, table.target).n_features
     per_wave = max(1, SPLIT_BYTES // (n_features * feature_bytes))
     return [splits[start : start + per_wave] for start in range(0, len(splits), per_wave)]
 

@@ -388,8 +388,9 @@ class Experiment(ABC):
     @cached_property
     def n_features(self) -> int:
         """Input columns of the networks of the first split."""
-        rows = self.networks.splits[Split(0, 0, 0)].training
-        return fit_preprocessor(self.table.features, self.table.schema, rows, self.configuration.data).n_features
+        rows, table = self.networks.splits[Split(0, 0, 0)].training, self.table
+        data = self.configuration.data
+        return fit_preprocessor(table.features, table.schema, rows, data, table.target).n_features
 
 
 def _work(argument: tuple[type[Experiment], Configuration, Table | None], worker: Worker) -> None:

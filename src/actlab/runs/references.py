@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from actlab.data.columns import Schema
-from actlab.data.preprocessing import fit_preprocessor
+from actlab.data.preprocessing import fit_and_transform
 from actlab.data.splits import Rows, SplitRows
 from actlab.data.table import Table, read_rows
 from actlab.data.target import fit_target
@@ -186,9 +186,9 @@ def _ridge(data: FoldData) -> Values:
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GroupKFold
 
-    features = data.table.features
-    preprocessor = fit_preprocessor(features, data.table.schema, data.fitting, data.settings)
-    inputs = preprocessor.transform(features)
+    table = data.table
+    assert table.target is not None
+    _, inputs = fit_and_transform(table.features, table.schema, data.fitting, data.settings, table.target)
     known, targets, parts = inputs[data.fitting].astype(np.float64), data.targets[data.fitting], None
     if data.in_time is not None:
         parts = [data.in_time]
