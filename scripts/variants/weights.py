@@ -162,7 +162,9 @@ def _(generator: np.random.Generator, folder: Path) -> None:
     settings = DataSettings(_written(folder, **columns, w=counts), "y", weight="w")
     once = read_table(settings)
     plain = DataSettings(_written(folder, **{name: values[number] for name, values in columns.items()}), "y")
-    often = replace(read_table(plain), layout=RowLayout(len(number), groups=number))
+    # copies are of one group, as are other equal rows
+    groups = np.arange(n_rows) if once.layout.groups is None else once.layout.groups
+    often = replace(read_table(plain), layout=RowLayout(len(number), groups=groups[number]))
     parts = vars(_parts(n_rows))
     repeated = SplitRows(**{name: np.flatnonzero(np.isin(number, rows)) for name, rows in parts.items()})
     found, wanted = prepare(once, SplitRows(**parts), settings), prepare(often, repeated, plain)
