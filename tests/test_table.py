@@ -241,7 +241,7 @@ def test_a_column_that_is_constant_where_it_is_not_missing_stays(tmp_path: Path)
         ("x,price\n1,5\n2,0\n3,-1\n", {}, ["lines 3, 4", "--data.target_transform none"]),
         ("x,price\n1,5\n2,inf\n", {}, ["line 3", "'inf' is infinite"]),
         ("x,price\n1,5\n2,1e999\n", {}, ["line 3", "'1e999' is infinite"]),
-        ("x,price\n1,5\n2,0\n3,-1\n", {}, ["log1p (no value < 0; the score is RMSLE)", "RMSE"]),
+        ("x,price\n1,5\n2,0\n3,-1\n", {}, ["log1p (no value below 0; the score is RMSLE)", "RMSE"]),
         ("x,price\n1,5\n2,0\n3,-1\n", {"target_transform": "log1p"}, ["must be >= 0", "line 4;", "none"]),
         ("x,price\n1,5\n2,1e200\n", {"target_transform": "none"}, ["line 3", "larger unit"]),
         ("x,price\n1,5e-200\n2,1e-200\n", {"target_transform": "none"}, ["1e-150", "smaller unit"]),

@@ -113,7 +113,7 @@ LOG = Target(
     at_most=np.inf,
     rule="must be > 0 to take its logarithm, but is not in",
     repair="correct these rows, or train on the logarithm of 1 + the target, as for counts, with "
-    "--data.target_transform log1p (no value < 0; the score is RMSLE), or on the plain target with "
+    "--data.target_transform log1p (no value below 0; the score is RMSLE), or on the plain target with "
     "--data.target_transform none (RMSE)",
     difference="ln(actual / predicted)",
 )

@@ -75,7 +75,7 @@ def fit(configuration: Configuration) -> RunDirectory:
         live.close()
     networks = RunNetworks(run.weights, evaluation, table, splits)
     score = _write(configuration, run, networks, TrialResult(0, setting, tuple(outcomes)), monitor)
-    columns = [TableColumn(f"{part} {networks.target.metric}", ".4f") for part in ("validation", "test")]
+    columns = [TableColumn(f"{part} {networks.target.metric}", four_decimals) for part in ("validation", "test")]
     rows = [(str(one.seed), own.val_score, own.test_score) for one, own in zip(members, outcomes, strict=True)]
     print_table(PrintedTable.of((text_column("seed"), *columns), [*rows, ("all, averaged", "", score)]))
     shutil.rmtree(run.weights, ignore_errors=True)
@@ -143,8 +143,13 @@ def score(configuration: Configuration, part: Part) -> float:
     else:
         residuals, weights = np.concatenate(list(_new_residuals(ensemble, chain([first], tables)))), None
     value = float(np.sqrt(np.average(residuals**2, weights=weights)))
-    print(f"{ensemble.target.metric} {value:.4f} on {len(residuals)} {part} rows of {path}")
+    print(f"{ensemble.target.metric} {four_decimals(value)} on {len(residuals)} {part} rows of {path}")
     return value
+
+
+def four_decimals(score: float) -> str:
+    """With a power of ten where they would all be zero: the unit may be any."""
+    return f"{score:.3e}" if 0 < score < 1e-4 else f"{score:.4f}"
 
 
 def _refuse_contradictions(asked: DataSettings, trained: DataSettings) -> None:
