@@ -199,3 +199,10 @@ def test_a_time_that_orders_the_rows_is_named(tmp_path: Path) -> None:
     assert len(said(walk)) == 1
     assert len(said(plain().assign(year=1950 + np.arange(60)))) == 1
     assert said(plain().assign(sorted=1950 + np.arange(60))) == []
+
+
+def test_columns_that_are_constant_or_missing_in_the_rows_looked_at_are_no_copies() -> None:
+    generator = np.random.default_rng(0)
+    y = np.exp(generator.normal(size=6000))
+    seen = {"missing": np.full(6000, np.nan), "constant": np.full(6000, 1e-16), "tiny": 1e-18 * y, "noise": -y[::-1]}
+    assert [names for names, _ in copies_of_target(seen, y)] == [("tiny",)]

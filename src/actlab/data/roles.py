@@ -36,7 +36,7 @@ TEXT_WORDS, TEXT_LETTERS = 6, 40
 # A text that is another one in this share of the rows says nothing about the next row.
 NEARLY_ALL = 0.95
 # Copies of the target are looked for in so many rows, drawn once; pairs among so many columns.
-SAMPLE_ROWS, PAIR_COLUMNS = 4000, 200
+SAMPLE_ROWS, PAIR_COLUMNS = 4000, 100
 # A copy is off by at most this share of the distance of the 10 % and 90 % quantiles, in 95 % of the rows: two per cent
 # of the standard deviation if errors are normal. A few rows may be wrong; a mostly zero target has no such distance.
 COPY_ERROR, COPY_ROWS, SPREAD = 0.015, 0.95, (0.1, 0.9)
@@ -107,15 +107,11 @@ def _is_free_text(texts: np.ndarray) -> bool:
 
 
 def copies_of_target(columns: Mapping[str, np.ndarray], target: np.ndarray) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Numeric columns, alone or two together, from which the target follows, and in which way.
+    """Numeric columns, alone or two together, from which the target (n_rows,) follows, and in which way.
 
     Alone: the target, its logarithm or its rank is a straight line in that of the column. Two, neither of them a copy
     alone: the target is a weighted sum of both, or its logarithm one of theirs (a product, a ratio). Lines are fitted
     by least squares to the 90 % of the rows that fit best, three times over.
-
-    Args:
-        columns: (n_rows,) float64 by name, NaN where missing.
-        target: (n_rows,) float64.
     """
     names, rows = np.array(list(columns), dtype=object), np.arange(len(target))
     if len(rows) < FEWEST_ROWS or not len(names):
@@ -123,9 +119,8 @@ def copies_of_target(columns: Mapping[str, np.ndarray], target: np.ndarray) -> I
     if len(rows) > SAMPLE_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(len(rows), SAMPLE_ROWS, replace=False))
     x, y = np.column_stack([values[rows] for values in columns.values()]), target[rows]
-    ranks, rank = pd.DataFrame(x).rank().to_numpy(), pd.Series(y).rank().to_numpy()
     plain, logs = (x, y), (_log(x), _log(y))
-    correlation = np.abs(_correlations(ranks, rank[:, None])[:, 0])
+    correlation = pd.DataFrame(x).rank().corrwith(pd.Series(y).rank()).abs().fillna(0.0).to_numpy()
     alone = dict[int, str]()
     for place in np.flatnonzero(correlation > LEAST_RANK_CORRELATION).tolist():
         own = pd.DataFrame({"x": x[:, place], "y": y}).dropna().rank().to_numpy()
@@ -148,30 +143,14 @@ def copies_of_target(columns: Mapping[str, np.ndarray], target: np.ndarray) -> I
 
 def _log(values: np.ndarray) -> np.ndarray:
     """Natural logarithms, of 1 + value in columns that hold a zero; NaN in columns with negative values."""
-    lowest = np.nanmin(values, axis=0)
+    lowest = np.where(np.isnan(values), np.inf, values).min(axis=0)
     return np.asarray(np.log(np.where(lowest < 0, np.nan, values + (lowest == 0))))
-
-
-def _standardized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of mean 0 and standard deviation 1, 0 where missing or constant; and 1 where an entry is there, or 0."""
-    is_there = np.isfinite(values)
-    count = np.maximum(is_there.sum(axis=0), 1)
-    centred = np.where(is_there, values - np.where(is_there, values, 0.0).sum(axis=0) / count, 0.0)
-    # the square of a large value may overflow
-    centred = centred / np.where((largest := np.abs(centred).max(axis=0)) > 0, largest, 1.0)
-    sd = np.sqrt((centred**2).sum(axis=0) / count)
-    return centred / np.where(sd > 0, sd, 1.0), is_there.astype(np.float64)
-
-
-def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """About the correlations of the columns of a with those of b, each on the rows that have both."""
-    (x, has_x), (y, has_y) = _standardized(a), _standardized(b)
-    return np.asarray(x.T @ y / np.maximum(has_x.T @ has_y, 1.0))
 
 
 def _close_pairs(x: np.ndarray, y: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of columns of x (n, k) in which a plane for y (n,) has a large R squared, largest first."""
-    r, between = _correlations(x, y[:, None])[:, 0], _correlations(x, x)
+    correlation = pd.DataFrame(np.column_stack([x, y])).corr().fillna(0.0).to_numpy()
+    r, between = correlation[:-1, -1], correlation[:-1, :-1]
     # one another's copies say no more than one of them
     free = np.where(between**2 > 1 - 1e-6, np.inf, 1 - between**2)
     r2 = np.minimum(np.triu((r[:, None] ** 2 + r**2 - 2 * np.outer(r, r) * between) / free, 1), 1.0)
@@ -186,7 +165,8 @@ def _follows(x: np.ndarray, y: np.ndarray) -> bool:
     # of few rows, all other values may follow by chance
     if complete.sum() < FEWEST_ROWS or most > complete.sum() - FEWEST_ROWS / 2:
         return False
-    design, y, error = np.column_stack([complete, _standardized(x)[0]])[complete], y[complete], np.zeros(complete.sum())
+    x, y, error = x[complete], y[complete], np.zeros(complete.sum())
+    design = np.column_stack([np.ones(len(y)), (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-300)])
     low, high = np.quantile(y, SPREAD[0], method="higher"), np.quantile(y, SPREAD[1], method="lower")
     for _ in range(3):
         fits = error <= np.quantile(error, 0.9)
