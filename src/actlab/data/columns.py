@@ -7,7 +7,6 @@ the way that their own file is written.
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -528,10 +527,11 @@ def _mixed(raw: RawColumn) -> list[str]:
     numbers, others = raw.numbers, raw.numbers.unreadable
     n_read = int(np.isfinite(numbers.parsed).sum())
     format = numbers.reading.format
-    units = Counter(None if (number := number_of(text)) is None else number.unit for text in raw.distinct.texts)
-    if None not in units and 1 < len(units) <= N_UNITS and not units[""]:
-        shown_units = ", ".join(shown(str(unit)) for unit in units)
-        return [f"{raw.whole} holds numbers in several units ({shown_units}); treated as categories"]
+    if n_read == 0 or _share(numbers) <= MOSTLY:
+        units = {None if (number := number_of(text)) is None else number.unit for text in raw.distinct.texts}
+        if not units & {None, ""} and 1 < len(units) <= N_UNITS:
+            listed_units = ", ".join(sorted(shown(str(unit)) for unit in units))
+            return [f"{raw.whole} holds numbers in several units ({listed_units}); treated as categories"]
     if n_read == 0 or (format != "number" and _share(numbers) <= MOSTLY):
         return []
     what = {"number": "numbers", "percent": "percentages", "date": "dates"}.get(format, "spans of time")
