@@ -17,6 +17,7 @@ from actlab import activations
 from actlab.activations import ACTIVATIONS, Activation
 from actlab.data.columns import Column
 from actlab.data.layout import RowLayout
+from actlab.data.preprocessing import CategoryRule, DateRule, TargetRule
 from actlab.data.table import Table, frame_rows, read_rows, read_table
 from actlab.errors import InputError
 from actlab.model.ensemble import Ensemble, save
@@ -249,6 +250,28 @@ def test_cells_mean_what_they_mean_in_a_frame_however_they_are_written(tmp_path:
     expected = ensemble.predict(frame_rows(rows, table.schema).features)
     np.testing.assert_allclose(run(ensemble, rows), expected, rtol=1e-5)
     assert len(set(expected)) > 150
+
+
+def test_parts_of_dates_and_mean_targets_agree(tmp_path: Path) -> None:
+    """Before 1970 too, with gaps, and with categories that are inputs of their own for some members only."""
+    rng, n = np.random.default_rng(0), 300
+    columns = {
+        "when": pd.date_range("2020-01-01", periods=n, freq="31h").astype(str),
+        "day": np.where(rng.random(n) < 0.1, "", pd.date_range("1965-01-01", periods=n, freq="17D").astype(str)),
+        "many": rng.choice([f"c{i}" for i in range(160)], n),
+        "some": rng.choice([f"d{i}" for i in range(20)], n, p=[0.05] * 19 + [0.05]),
+        "few": rng.choice(["a", "b"], n),
+        "price": np.exp(rng.normal(size=n)),
+    }
+    pd.DataFrame(columns).to_csv(tmp_path / "dates.csv", index=False)
+    settings = DataSettings(csv=str(tmp_path / "dates.csv"), target="price", max_categories=19)
+    table = read_table(settings)
+    ensemble = make_ensemble(table, settings=settings)
+    kinds = {type(rule) for preprocessor in ensemble.preprocessors for rule in preprocessor.rules}
+    assert {DateRule, TargetRule, CategoryRule} <= kinds
+    rows = table.features.copy()
+    rows.loc[5, "when"], rows.loc[7, "many"], rows.loc[8, "many"], rows.loc[9, "some"] = np.nan, None, "none such", "?"
+    agree(ensemble, rows)
 
 
 def test_many_categories_of_any_spelling_are_found_by_patterns(tmp_path: Path) -> None:

@@ -129,12 +129,12 @@ UNLIKE = [
     ),
     # within a width of the range beyond it
     ("x", [29.0, 0.5], None, True),
-    # a logarithm is taken: within a third of its range, and beyond
+    # a logarithm is taken: within a quarter of its range, and beyond
     ("area", [50.0, 0.0], None, True),
     (
         "area",
-        [100.0, -0.001],
-        "column 'area': outside 0.05 to 24.319 in 2 rows (first: line 152, 100), of which networks know nothing",
+        [1000.0, -0.001],
+        "column 'area': outside 0.05 to 24.319 in 2 rows (first: line 152, 1000), of which networks know nothing",
         False,
     ),
     # in some fold `lone` was new, too
@@ -212,6 +212,20 @@ def test_a_bad_cell_where_training_had_no_gap_leaves_no_interval(blanks: tuple[P
 def test_another_word_for_bad_cells_is_refused(blanks: tuple[Path, pd.DataFrame]) -> None:
     with pytest.raises(InputError, match="bad_cells must be refuse or missing, got bad_cells='drop'"):
         predict_rows(*blanks, bad_cells="drop")  # type: ignore[arg-type]
+
+
+def test_a_category_among_many_is_no_surprise_and_a_gap_there_is(tmp_path: Path) -> None:
+    """Many categories have one number, and a new one has that of others."""
+    rng = np.random.default_rng(7)
+    columns = {"name": rng.choice(list("abcdefghij"), 120), "x": rng.normal(size=120)}
+    frame = pd.DataFrame({**columns, "price": np.exp(rng.normal(size=120))})
+    frame.to_csv(tmp_path / "many.csv", index=False)
+    settings = DataSettings(csv=str(tmp_path / "many.csv"), target="price", max_categories=3)
+    save(make_ensemble(read_table(settings), settings=settings), tmp_path / "best.ckpt")
+    said: list[str] = []
+    found = predict_rows(tmp_path / "best.ckpt", pd.DataFrame({"name": ["a", "new", None], "x": 0.5}), 0.8, said.append)
+    assert found.lower.isna().tolist() == [False, False, True]
+    assert said[0] == "column 'name': missing in 1 row (first: line 4), never in training"
 
 
 def test_from_python_they_are_warnings_of_a_class_of_their_own(blanks: tuple[Path, pd.DataFrame]) -> None:

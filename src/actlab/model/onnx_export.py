@@ -31,9 +31,17 @@ from torch import Tensor, nn
 from actlab import __version__, activations
 from actlab.activations import Activation
 from actlab.data.columns import Column
-from actlab.data.csv_file import shown
 from actlab.data.formats import PLAIN, Format
-from actlab.data.preprocessing import HUGE, SMOOTH_BOUND, CategoryRule, DateRule, NumberRule, Preprocessor, TargetRule
+from actlab.data.preprocessing import (
+    CYCLES,
+    HUGE,
+    SMOOTH_BOUND,
+    CategoryRule,
+    DateRule,
+    NumberRule,
+    Preprocessor,
+    TargetRule,
+)
 from actlab.data.target import MAX_LOG
 from actlab.errors import InputError
 from actlab.model.checkpoint import config_hash, plain
@@ -231,8 +239,8 @@ def to_onnx(ensemble: Ensemble) -> Any:
 class Columns:
     """What all members share of the raw columns, as nodes of a graph: n numbers, and S float32 columns beside them.
 
-    These are n missing indicators, then U + 2 one-hot columns of each categorical column: the U categories that any
-    member knows, missing, and unknown.
+    These are n missing indicators, sine and cosine of the parts of dates, then U + 2 one-hot columns of each
+    categorical column: the U categories that any member knows, missing, and unknown.
     """
 
     def __init__(self, graph: Graph, ensemble: Ensemble) -> None:
@@ -244,13 +252,7 @@ class Columns:
             self.inputs[OUTPUT] = next(
                 n for i in range(len(names)) if (n := f"{OUTPUT} (column)" + "'" * i) not in names
             )
-        known: dict[str, set[str]] = {}
-        for rule in (rule for preprocessor in ensemble.preprocessors for rule in preprocessor.rules):
-            if isinstance(rule, DateRule | TargetRule):
-                raise InputError(f"column {shown(rule.name)}: calendar parts and mean targets have no ONNX form yet")
-            if isinstance(rule, CategoryRule):
-                known.setdefault(rule.name, set()).update(rule.categories)
-        self.categories = {name: tuple(sorted(texts)) for name, texts in known.items()}
+        self._take_rules(ensemble)
         numbers, schema = [], ensemble.schema
         for column in schema.columns:
             given, missing = self.inputs[column.name], schema.missing(column)
@@ -266,19 +268,61 @@ class Columns:
             self.x = graph.add("Clip", graph.add("Concat", *numbers, axis=1), graph.double(-HUGE), graph.double(HUGE))
             self.is_missing = graph.add("IsNaN", self.x)
             self.shared.append(graph.add("Cast", self.is_missing, to=graph.type("FLOAT")))
+            places = [column.name for column in schema.columns if column.kind != "categorical"]
+            for name, own_parts in self.parts.items():
+                self.shared += [side for part in own_parts for side in self._cycle(places.index(name), part)]
+        self.codes: dict[str, str] = {}
         columns_by_name = {column.name: column for column in schema.columns}
         for name, texts in self.categories.items():
-            identity = graph.constant(np.eye(len(texts) + 2, dtype=np.float32))
             column = columns_by_name[name]
             code = _code(graph, self.inputs[name], column, texts, schema.missing(column))
-            flat = graph.add("Reshape", code, graph.constant(np.array([-1])))
-            self.shared.append(graph.add("Gather", identity, flat))
+            self.codes[name] = graph.add("Reshape", code, graph.constant(np.array([-1])))
+            if name in self.one_hot:
+                identity = graph.constant(np.eye(len(texts) + 2, dtype=np.float32))
+                self.shared.append(graph.add("Gather", identity, self.codes[name]))
+
+    def _take_rules(self, ensemble: Ensemble) -> None:
+        """The categories and the parts of dates that any member knows, and which categories are inputs of their own."""
+        known: dict[str, set[str]] = {}
+        parts: dict[str, set[str]] = {}
+        self.one_hot: set[str] = set()
+        for rule in (rule for preprocessor in ensemble.preprocessors for rule in preprocessor.rules):
+            if isinstance(rule, DateRule):
+                parts.setdefault(rule.name, set()).update(rule.parts)
+            elif not isinstance(rule, NumberRule):
+                known.setdefault(rule.name, set()).update(rule.categories)
+                self.one_hot |= {rule.name} if isinstance(rule, CategoryRule) else set()
+        self.parts = {name: tuple(part for part in CYCLES if part in own) for name, own in parts.items()}
+        self.categories = {name: tuple(sorted(texts)) for name, texts in known.items()}
+
+    def _cycle(self, place: int, part: str) -> list[str]:
+        """Sine and cosine (N, 1) float32 of a part of the calendar of the number at `place`, as `DateRule` has them."""
+        add, double, where = self.graph.add, self.graph.double, self.graph.constant(np.array([place]))
+        days, is_missing = (add("Gather", one, where, axis=1) for one in (self.x, self.is_missing))
+        whole, cycle = add("Floor", days) if part == "weekday" else days, double(CYCLES[part])
+        rest = add("Sub", whole, add("Mul", add("Floor", add("Div", whole, cycle)), cycle))
+        angle = add("Mul", rest, double(2 * np.pi / CYCLES[part]))
+        sides = (add("Sin", add("Add", angle, double(turn))) for turn in (0.0, np.pi / 2))
+        known = (add("Where", is_missing, double(0.0), side) for side in sides)
+        return [add("Cast", side, to=self.graph.type("FLOAT")) for side in known]
+
+    def _cells(self, name: str) -> NDArray[np.object_]:
+        """(U + 2,) the categories, and two texts more: missing, and one that nobody knows."""
+        known = self.categories[name]
+        return np.array([*known, None, max((*known, ""), key=len) + "?"], dtype=object)
+
+    def _values(self, rule: TargetRule) -> str:
+        """(N, 1) float32: the number that stands for each row's category."""
+        values = np.zeros((len(self.categories[rule.name]) + 2, 1), dtype=np.float32)
+        rule.write(self._cells(rule.name), values)
+        return self.graph.add("Gather", self.graph.constant(values), self.codes[rule.name])
 
     def features(self, preprocessor: Preprocessor) -> str:
-        """Add the nodes that scale numbers as this preprocessor does; (N, n + S) float32."""
+        """Add the nodes that scale numbers as this preprocessor does; (N, n + v + S) float32, with v mean targets."""
         rules = [rule for rule in preprocessor.rules if isinstance(rule, NumberRule)]
+        shared = [*(self._values(rule) for rule in preprocessor.rules if isinstance(rule, TargetRule)), *self.shared]
         if not rules:
-            return self.graph.add("Concat", *self.shared, axis=1)
+            return self.graph.add("Concat", *shared, axis=1)
         add, double = self.graph.add, self.graph.double
 
         # a quotient beyond float64 would be no number any more further on
@@ -294,28 +338,39 @@ class Columns:
         root = add("Sqrt", add("Add", add("Mul", third, third), double(1.0)))
         is_smooth = self.graph.constant(np.array([rule.is_smooth for rule in rules]))
         smooth = add("Where", is_smooth, add("Div", value, root), value)
-        return add("Concat", add("Cast", smooth, to=self.graph.type("FLOAT")), *self.shared, axis=1)
+        return add("Concat", add("Cast", smooth, to=self.graph.type("FLOAT")), *shared, axis=1)
 
     def encoding(self, preprocessor: Preprocessor) -> NDArray[np.float64]:
-        """(n + S, F): the preprocessor's F inputs are the features times this matrix of zeros and ones."""
-        n = sum(isinstance(rule, NumberRule) for rule in preprocessor.rules)
-        numbers, one_hot = np.zeros((2 * n, preprocessor.n_features)), []
+        """(n + v + S, F): the preprocessor's F inputs are the features times this matrix of zeros and ones."""
+        n, width = sum(isinstance(rule, NumberRule) for rule in preprocessor.rules), preprocessor.n_features
+        scaled, missing = np.zeros((2, n, width))
+        valued, cycles, one_hot = [], [], []
         start = place = 0
         for rule in preprocessor.rules:
             end = start + len(rule.feature_names)
             if isinstance(rule, NumberRule):
-                numbers[place, start] = 1
-                # its indicator, where it has one
-                numbers[n + place, start + 1 : end] = 1
+                own = rule.parts if isinstance(rule, DateRule) else ()
+                # the number, where it is an input, and its indicator, where it has one; then the parts
+                inputs = iter(range(start, end))
+                if not isinstance(rule, DateRule) or rule.has_days:
+                    scaled[place, next(inputs)] = 1
+                if rule.has_indicator:
+                    missing[place, next(inputs)] = 1
+                of_part = {part: [next(inputs), next(inputs)] for part in own}
+                for part in self.parts.get(rule.name, ()):
+                    cycles.append(np.zeros((2, width)))
+                    if part in of_part:
+                        cycles[-1][[0, 1], of_part[part]] = 1
                 place += 1
             else:
-                known = self.categories[rule.name]
-                # two texts more than any category: missing, and one that nobody knows
-                cells = np.array([*known, None, max((*known, ""), key=len) + "?"], dtype=object)
-                one_hot.append(np.zeros((len(cells), preprocessor.n_features)))
-                rule.write(cells, one_hot[-1][:, start:end])
+                block = np.zeros((len(self.categories[rule.name]) + 2, width))
+                if isinstance(rule, TargetRule):
+                    valued.append(np.eye(width)[start : start + 1])
+                else:
+                    rule.write(self._cells(rule.name), block[:, start:end])
+                one_hot += [block] if rule.name in self.one_hot else []
             start = end
-        return np.concatenate([numbers, *one_hot])
+        return np.concatenate([scaled, *valued, missing, *cycles, *one_hot])
 
 
 def _present(graph: Graph, name: str, missing: Sequence[str]) -> str:

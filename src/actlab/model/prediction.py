@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from actlab.data.columns import Column
 from actlab.data.csv_file import listed, shown
 from actlab.data.formats import PLAIN
-from actlab.data.preprocessing import CategoryRule, NumberRule
+from actlab.data.preprocessing import DateRule, NumberRule, Rule, TargetRule
 from actlab.data.sources import open_source
 from actlab.data.table import Table, read_rows
 from actlab.errors import InputError, PredictionWarning
@@ -34,7 +34,7 @@ from actlab.run_files import check_output, write_atomically
 CHUNK_ROWS = 1 << 14
 # A number is far outside the training range if it lies further beyond than this many widths of the range, measured as
 # networks see the column: plainly, or by its logarithm.
-FAR, FAR_BY_LOGARITHM = 1.0, 1 / 3
+FAR, FAR_BY_LOGARITHM = 1.0, 1 / 4
 # Categories never seen that are kept to name a few.
 N_KEPT = 10_000
 BadCells = Literal["refuse", "missing"]
@@ -152,7 +152,6 @@ def _load(ckpt_path: str | Path, interval: float | None, allow_code: bool) -> En
     return ensemble
 
 
-Rule = NumberRule | CategoryRule
 Columns = dict[str, pd.Series | NDArray[np.float64]]
 
 
@@ -262,7 +261,7 @@ NEVER_SEEN = (
 
 def _ways(column: Column, rules: Sequence[Rule], entries: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Each way in which cells may be unlike those of training, and the (N,) cells that are."""
-    if not any(rule.has_indicator if isinstance(rule, NumberRule) else rule.has_missing for rule in rules):
+    if not (column.had_missing or any(map(_knows_missing, rules))):
         yield MISSING, np.asarray(pd.isna(entries))
     if column.kind == "numeric":
         if column.low is not None and column.high is not None:
@@ -274,12 +273,19 @@ def _ways(column: Column, rules: Sequence[Rule], entries: NDArray[Any]) -> Itera
         yield NEVER_SEEN, pd.Series(entries).isin(unknown).to_numpy()
 
 
+def _knows_missing(rule: Rule) -> bool:
+    """Whether the training rows of a rule are known to have had missing cells."""
+    if isinstance(rule, TargetRule):
+        return False
+    return rule.has_indicator if isinstance(rule, NumberRule) else rule.has_missing
+
+
 def _is_far(x: NDArray[np.float64], limits: list[float], rule: NumberRule) -> NDArray[np.bool_]:
     """(N,) whether numbers lie far outside the training range; below zero any does where a logarithm is taken."""
     is_far = (x < limits[0]) | (x > limits[1])
     if is_far.any():
         seen, margin = np.array([*limits, *x[is_far]]), FAR
-        if rule.is_log and limits[0] >= 0:
+        if rule.is_log and limits[0] >= 0 and not isinstance(rule, DateRule):
             logarithm = replace(rule, centre=0.0, factor=1.0, low=-np.inf, high=np.inf, is_smooth=False)
             out, margin = np.empty((len(seen), len(rule.feature_names))), FAR_BY_LOGARITHM
             logarithm.write(seen, out)
