@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
@@ -69,3 +70,20 @@ def test_the_callers_style_and_screen_stay(tmp_path: Path) -> None:
         draw_study(study_of(8, False), tmp_path)
         assert dict(mpl.rcParams) == before
     mpl.use("agg")
+
+
+def test_importances_do_not_depend_on_the_unit_of_the_score() -> None:
+    distribution = optuna.distributions.FloatDistribution(0, 1)
+
+    def study(unit: float) -> optuna.Study:
+        made, rng = optuna.create_study(), np.random.default_rng(0)
+        for a, b in rng.random((30, 2)):
+            params, own = {"a": a, "b": b}, dict.fromkeys("ab", distribution)
+            value = (3 * a + b) * unit
+            made.add_trial(optuna.trial.create_trial(params=params, distributions=own, value=value))
+        return made
+
+    shares = importance_shares(study(1.0))
+    assert shares["a"] > shares["b"] > 0
+    assert importance_shares(study(2.0**-60)) == shares
+    assert importance_shares(study(0.0)) == {}

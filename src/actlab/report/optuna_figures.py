@@ -174,9 +174,13 @@ def _importance_options(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
     """How importances are told, of the parameters that differ between trials; empty where they cannot be."""
     parameters = sorted({name for trial in trials for name in trial.params})
     varied = [name for name in parameters if len({trial.params.get(name) for trial in trials}) > 1]
-    if len(varied) < 2 or len(trials) < 4:
+    values = [trial.value for trial in trials if trial.value is not None]
+    if len(varied) < 2 or len(trials) < 4 or len(set(values)) < 2:
         return {}
-    return {"params": varied, "evaluator": optuna.importance.FanovaImportanceEvaluator(max_depth=FANOVA_DEPTH, seed=0)}
+    # scikit-learn's trees take a small variance for none: scores in a unit of their own, a power of two
+    unit = math.frexp(max(map(abs, values)))[1]
+    evaluator = optuna.importance.FanovaImportanceEvaluator(max_depth=FANOVA_DEPTH, seed=0)
+    return {"params": varied, "evaluator": evaluator, "target": lambda trial: math.ldexp(trial.value, -unit)}
 
 
 @contextmanager
