@@ -426,6 +426,21 @@ def test_dates_give_the_parts_of_the_calendar_in_which_they_differ(title: str) -
         np.testing.assert_allclose(x[:, 2 + 2 * place], np.cos(angle), atol=1e-6)
 
 
+def test_a_temperature_of_each_hour_is_linear_in_the_parts_of_the_calendar() -> None:
+    moments = pd.date_range("2022-01-01", periods=17_520, freq="h")
+    season = 2 * np.pi * np.asarray(moments.day_of_year) / 365
+    y = 20 - 12 * np.cos(season - 0.3) - 5 * np.cos(2 * np.pi * np.asarray(moments.hour) / 24 - 0.6)
+    rows = np.random.default_rng(0).permutation(len(y))[:1500]
+    left = []
+    for keys in (DataSettings(dates={"when": ["days"]}), DataSettings()):
+        x = fitted(dated(moments), keys).transform(dated(moments)[0]).astype(np.float64)
+        x = np.column_stack([np.ones(len(y)), x])
+        error = y - x @ np.linalg.lstsq(x[rows], y[rows])[0]
+        left.append(np.std(error) / np.std(y))
+    assert left[0] > 0.9
+    assert left[1] < 0.02
+
+
 def test_days_are_scaled_like_any_other_number_and_never_logged() -> None:
     rng = np.random.default_rng(0)
     moments = pd.Timestamp("1980-01-01") + pd.to_timedelta(np.floor(rng.lognormal(5, 1.5, 500)), unit="D")
