@@ -25,6 +25,8 @@ from actlab.run_files import write_text
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "honest_scores.md"
 N_TABLES, LEVEL, SEED = 20, 0.9, 20
+# of each table in order of time
+N_FUTURES = 8
 # small networks and few of them: what is measured is the split, not the model
 SMALL: dict[str, Any] = {
     "compare": {"protocol": "grid", "activations": ["relu", "tanh"], "learning_rates": [0.01], "repeats": 1},
@@ -91,25 +93,31 @@ def tripled(rng: np.random.Generator) -> Case:
 
 def timed(rng: np.random.Generator) -> Case:
     """Days in order, one to five rows each: a level that walks, rises or stays, a season or none, columns that wander
-    or do not, and as many later rows as a fold tests."""
-    n, a_day, per_stamp = int(rng.integers(400, 900)), int(rng.choice([1, 1, 2, 5])), int(rng.choice([1, 1, 3]))
-    n_all, slopes = n + n // 6, rng.normal(size=4)
-    day = np.arange(n_all) // a_day
-    memory, noise = rng.choice([0.0, 0.0, 0.95]), rng.normal(size=(n_all, 4))
-    x = np.empty_like(noise)
-    x[0] = noise[0]
-    for row in range(1, n_all):
-        x[row] = memory * x[row - 1] + np.sqrt(1 - memory**2) * noise[row]
-    share = day / day[n - 1]
-    walk = np.cumsum(rng.normal(size=day[-1] + 1))[day] / np.sqrt(day[n - 1])
-    level = [0.0 * share, rng.uniform(0.5, 2) * walk, rng.uniform(-2, 2) * share][rng.integers(3)]
-    days = day * per_stamp
-    season = rng.choice([0.0, 0.7]) * np.sin(2 * np.pi * days / 365.25 + rng.uniform(0, 6))
-    y = signal(x, slopes) + level + season + rng.uniform(0.3, 1) * rng.normal(size=n_all)
-    sold = (pd.Timestamp("2015-03-01") + pd.to_timedelta(days, unit="D")).strftime("%Y-%m-%d")
-    frame = pd.DataFrame(x, columns=list("abcd")).round(6).assign(sold=sold, y=y)
-    training = frame[:n].sample(frac=1, random_state=int(rng.integers(2**31)), ignore_index=True)
-    return Case(training, frame[n:], {"time": "sold"}, {})
+    or do not. What follows, as many rows as a fold tests, is drawn several times."""
+    n, a_day, gap = int(rng.integers(600, 1500)), int(rng.choice([1, 1, 2, 5])), int(rng.choice([1, 1, 3]))
+    slopes, memory, noise = rng.normal(size=4), rng.choice([0.0, 0.0, 0.95]), rng.uniform(0.3, 1)
+    season, phase = rng.choice([0.0, 0.7]), rng.uniform(0, 6)
+    walk, rise = [(0.0, 0.0), (rng.uniform(0.5, 2), 0.0), (0.0, rng.uniform(-2, 2))][rng.integers(3)]
+    n_days = n // a_day + 1
+
+    def rows(first: int, count: int, x: np.ndarray, level: float) -> tuple[pd.DataFrame, np.ndarray, float]:
+        """From row `first` on, after columns x (4,) and a level; with where these end."""
+        day, found = (first + np.arange(count)) // a_day, np.empty((count, 4))
+        for row in range(count):
+            x = memory * x + np.sqrt(1 - memory**2) * rng.normal(size=4)
+            found[row] = x
+        steps = np.concatenate([[0.0], np.cumsum(rng.normal(size=int(day[-1] - day[0])))])[day - day[0]]
+        levels = level + walk * steps / np.sqrt(n_days)
+        y = signal(found, slopes) + levels + rise * day / n_days + noise * rng.normal(size=count)
+        y += season * np.sin(2 * np.pi * gap * day / 365.25 + phase)
+        sold = (pd.Timestamp("2015-03-01") + pd.to_timedelta(gap * day, unit="D")).strftime("%Y-%m-%d")
+        return pd.DataFrame(found, columns=list("abcd")).round(6).assign(sold=sold, y=y), x, float(levels[-1])
+
+    training, x, level = rows(0, n, rng.normal(size=4), 0.0)
+    later = pd.concat([rows(n, n // 6, x, level)[0] for _ in range(N_FUTURES)], ignore_index=True)
+    return Case(
+        training.sample(frac=1, random_state=int(rng.integers(2**31)), ignore_index=True), later, {"time": "sold"}, {}
+    )
 
 
 KINDS = {
@@ -117,8 +125,8 @@ KINDS = {
     "tripled": Kind("Copies", "120 to 350 rows, each three times, with all defaults", "new rows", tripled),
     "timed": Kind(
         "Time",
-        "400 to 900 rows in order of time, with a level that walks, rises or stays, `data.time: sold`",
-        "the rows that follow, as many as a fold tests",
+        "600 to 1,500 rows in order of time, with a level that walks, rises or stays, `data.time: sold`",
+        "the rows that follow, as many as a fold tests, drawn several times",
         timed,
     ),
 }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def test_nothing_of_earlier_folds_depends_on_later_rows(runs: dict[str, RunDirec
     pd.testing.assert_frame_equal(*swept)
     pd.testing.assert_frame_equal(*(own[own.repeat > 0].reset_index(drop=True) for own in earlier))
     predicted = [pd.read_csv(run.predictions) for run in runs.values()]
+    assert set(predicted[0].fold) == {1, 2}
     pd.testing.assert_frame_equal(*(own[own.fold < FOLDS - 1].reset_index(drop=True) for own in predicted))
     assert not predicted[0].equals(predicted[1])
 
@@ -98,9 +100,11 @@ def test_nothing_of_earlier_folds_depends_on_later_rows(runs: dict[str, RunDirec
 def test_scores_are_roots_over_the_tested_rows(runs: dict[str, RunDirectory]) -> None:
     run = runs["first"]
     frame, summary = timed_frame(), run.read_summary()
-    tested = np.concatenate([one.test for one in windows(frame.day.to_numpy(float), ProtocolSettings(FOLDS))])
+    first, *others = (one.test for one in windows(frame.day.to_numpy(float), ProtocolSettings(FOLDS)))
+    tested = np.concatenate([first, *others])
     predicted = pd.read_csv(run.predictions)
-    assert sorted(predicted.row) == sorted(tested.tolist())
+    # the model is scored by the later half
+    assert sorted(predicted.row) == sorted(set(tested.tolist()) - set(first.tolist()))
     residuals = np.log(predicted.actual / predicted.predicted)
     assert summary["ensemble"]["test_score"] == pytest.approx(np.sqrt(np.mean(residuals**2)), rel=1e-9)
     with np.load(run.out_of_fold) as arrays:
@@ -119,7 +123,7 @@ def test_the_model_has_trained_on_all_rows_and_its_errors_are_those_of_the_windo
     run = runs["first"]
     model, summary = load(run.checkpoint), run.read_summary()
     assert list(model.folds) == [(1, FOLDS)]
-    assert sorted((one.repeat, one.fold) for one in model.residuals) == [(1, fold) for fold in range(FOLDS)]
+    assert sorted((one.repeat, one.fold) for one in model.residuals) == [(1, 1), (1, 2)]
     assert len(model.members) == summary["ensemble"]["n_members"] == sum(summary["ensemble"]["activations"].values())
     table = read_table(DataSettings(str(run.read_config()["data"]["csv"]), "price", time="day"))
     # the scale of the target is that of all rows
@@ -162,7 +166,7 @@ def test_ridge_is_fitted_on_earlier_rows_its_penalty_chosen_on_the_last_of_them(
     run = runs["first"]
     table = read_table(DataSettings(str(run.read_config()["data"]["csv"]), "price", time="day"))
     target = np.log(table.target)
-    found = windows(table.layout.time, ProtocolSettings(FOLDS))[:-1]
+    found = windows(table.layout.time, ProtocolSettings(FOLDS))[1:-1]
     errors = np.concatenate([ridge_errors(table, table.features, target, one) for one in found])
     assert run.read_summary()["references"]["ridge"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-6)
 
@@ -182,6 +186,26 @@ def test_a_fit_tests_the_last_block(tmp_path: Path) -> None:
 def test_time_is_refused_beside_groups_and_folds(keys: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="splits rows by time alone, got"):
         DataSettings("a.csv", "price", time="day", **keys)
+
+
+@pytest.mark.parametrize("scaling", ["robust", "standard", "minmax"])
+def test_in_the_column_of_the_time_later_rows_are_as_the_last_ones_of_training(scaling: Any, tmp_path: Path) -> None:
+    frame = timed_frame().sort_values("day", ignore_index=True)
+    for days in (frame.day, pd.to_datetime(frame.day, unit="D").dt.strftime("%Y-%m-%d")):
+        settings = DataSettings(
+            str(written(frame.assign(day=days), tmp_path / "timed.csv")), "price", time="day", scaling=scaling
+        )
+        table, known = read_table(settings), np.arange(100)
+        assert table.layout.time.tolist() == frame.day.tolist()
+        rules = fit_preprocessor(table.features, table.schema, known, settings)
+        inputs = pd.DataFrame(rules.transform(table.features), columns=rules.feature_names)
+        assert (inputs.day[99:] == inputs.day[99]).all()
+        assert inputs.day[:100:2].is_monotonic_increasing
+        assert inputs.day[:100:2].is_unique
+        untimed = fit_preprocessor(table.features, table.schema, known, replace(settings, time=None))
+        others = pd.DataFrame(untimed.transform(table.features), columns=untimed.feature_names)
+        pd.testing.assert_frame_equal(inputs[:100], others[:100])
+        pd.testing.assert_frame_equal(inputs.drop(columns="day"), others.drop(columns="day"))
 
 
 @pytest.mark.parametrize(("command", "keys"), [(compare, {"protocol": "grid"}), (search, {})])

@@ -344,16 +344,23 @@ def _fit_numbers(
     x = np.where(is_log, _log1p(x, log_units), np.ldexp(x, -units))
     centre, factor = _fit_scaling(x, settings.scaling)
     # scikit-learn's SimpleImputer finds the same numbers by way of masked arrays, slowly and in much memory
-    fill = np.nanmedian((x - centre) * factor, axis=0)
+    scaled = (x - centre) * factor
+    fill = np.nanmedian(scaled, axis=0)
     is_minmax = settings.scaling == "minmax"
     low, high = MINMAX_BOUNDS if is_minmax else (-FAR_OUT, FAR_OUT)
     is_smooth = settings.smooth_clip and not is_minmax
     with np.errstate(over="ignore"):
         factor = np.minimum(np.ldexp(factor, -units), HUGE)
-    learned = [array.tolist() for array in (is_log, np.ldexp(centre, units), factor, fill, has_indicator, log_units)]
-    for column, own, is_logged, middle, slope, median, has_missing, unit in zip(columns, parts, *learned, strict=True):
+    # nothing is extrapolated in time: there later rows are as the last ones of training
+    is_time = [column.name == settings.time for column in columns]
+    ends = np.where(is_time, np.minimum(np.nanmax(scaled, axis=0), high), high)
+    known = (is_log, np.ldexp(centre, units), factor, fill, ends, has_indicator, log_units)
+    learned = [array.tolist() for array in known]
+    for column, own, takes_log, middle, slope, median, end, has_missing, unit in zip(
+        columns, parts, *learned, strict=True
+    ):
         rule = NumberRule(
-            column.name, column.categories, is_logged, middle, slope, median, low, high, is_smooth, has_missing, unit
+            column.name, column.categories, takes_log, middle, slope, median, low, end, is_smooth, has_missing, unit
         )
         if own is not None:
             own_parts = tuple(part for part in CYCLES if part in own)

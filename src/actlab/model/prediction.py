@@ -205,6 +205,7 @@ class Unseen:
     def __init__(self, ensemble: Ensemble) -> None:
         rules = zip(*(preprocessor.rules for preprocessor in ensemble.preprocessors), strict=True)
         self._columns = list(zip(ensemble.schema.columns, rules, strict=True))
+        self._time = (ensemble.config.get("data") or {}).get("time")
         # column and sentence to the number of cells, the first one, and the categories among them
         self._found: dict[tuple[str, str], tuple[int, str, dict[str, None]]] = {}
         self._n_rows = 0
@@ -220,7 +221,8 @@ class Unseen:
                 is_bad = np.isin(np.arange(table.n_rows), list(bad))
                 self._count(column, BAD, bad, is_bad, table.lines)
             for sentence, is_meant in _ways(column, rules, entries):
-                if is_meant.any():
+                # later rows are what the model is for
+                if is_meant.any() and (sentence, column.name) != (OUTSIDE, self._time):
                     self._count(column, sentence, entries, is_meant, table.lines)
                     is_unseen |= is_meant & (sentence is not NEVER_SEEN or not is_rare)
         self._n_rows += int(is_unseen.sum())

@@ -262,7 +262,8 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
 
 def _scores_beside(summary: Mapping[str, Any]) -> str:
     known = _scores(summary, (summary.get("ensemble") or {}).get("test_score"), summary.get("references") or {})
-    return f"On the same test rows: {known}." if known else ""
+    which = "test rows of the later half of the folds" if unit(summary) == "stretches of time" else "same test rows"
+    return f"On the {which}: {known}." if known else ""
 
 
 def _on_test_file(summary: Mapping[str, Any]) -> str:

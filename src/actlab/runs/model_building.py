@@ -144,6 +144,11 @@ class RunNetworks:
         """Whether folds train on earlier rows and test later ones."""
         return self.table.layout.time is not None
 
+    @property
+    def first_fold(self) -> int:
+        """Of those that the model is scored by: in time the later half, whose networks know nearly as much as it."""
+        return self.evaluation.protocol.folds // 2 if self.is_timed else 0
+
     def taken_home(self, networks: Sequence[TrainedNetwork]) -> list[TrainedNetwork]:
         """Those of the model: where folds train on a part of the time only, the ones trained on all rows."""
         last = [network for network in networks if network.fold[1] == self.evaluation.protocol.folds]
@@ -290,6 +295,7 @@ def ship(
         outside = {key: best_activations(squares, [k for k in keys if k != key], grid.ensemble) for key in keys}
     own, elsewhere = (rows_of(usable, names) for names in (dict.fromkeys(keys, inside), outside))
     on_validation = usable.sort_values("val").groupby(PAIR).head(1)
+    own, elsewhere, on_validation = (part[part.fold >= networks.first_fold] for part in (own, elsewhere, on_validation))
     if networks.is_timed:
         # of what each fold is scored by, nothing may be known from later; what is taken home knows all
         last = own[own.fold == own.fold.max()]

@@ -218,7 +218,8 @@ class ResultFiles:
         with PopulationProgress() as progress:
             own = {name: np.concatenate(list(repeats.values())) for name, repeats in predictions.items()}
             networks, summary["ensemble"] = ship(self.networks, chosen, own, self.settings, asked.compare, [progress])
-        rows = {split: splits[split] for split in splits_of([self.first_repeat], self._once)}
+        once = splits_of([self.first_repeat], self._once)
+        rows = {split: splits[split] for split in once if split.fold >= self.networks.first_fold}
         references = list(reference_predictions(self.networks.table, rows, asked.data))
         summary["references"] = mean_scores(references)
         if race is not None:
