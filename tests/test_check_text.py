@@ -65,3 +65,13 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) 
     text = render_check(check(DataSettings(csv=path, target="price")))
     assert all(line.isprintable() for line in text.splitlines())
     assert "a\\x1b[31m\\nb" in text
+
+
+def test_on_a_terminal_sentences_are_wrapped_between_words(tmp_path: Path) -> None:
+    path = write(tmp_path, "d,k,t,price\n01:30,1,1,2\n02:00,1,2,3\n")
+    report = check(DataSettings(csv=path, target="price", target_transform="none"))
+    text, wrapped = render_check(report, 80), render_check(report, 80, wraps=True)
+    assert wrapped.split() == text.split()
+    assert all(len(line) <= 80 or " " not in line.strip() for line in wrapped.splitlines())
+    (row,) = [line for line in render_check(report, 200).splitlines() if line.startswith("| d ")]
+    assert "duration, h:mm" in row

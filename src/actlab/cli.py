@@ -45,7 +45,9 @@ def _check(asked: "Namespace") -> None:
         raise InputError("needed and not given: CSV (actlab check --help lists the options)")
     report = check(asked.data)
     width = shutil.get_terminal_size((WIDTH, 0)).columns
-    print(json.dumps(report.to_dict(), indent=2) if asked.json else render_check(report, width))
+    print(
+        json.dumps(report.to_dict(), indent=2) if asked.json else render_check(report, width, wraps=sys.stdout.isatty())
+    )
 
 
 def _activations(asked: None) -> None:

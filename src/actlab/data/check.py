@@ -24,7 +24,8 @@ class ColumnReport:
     """One column as it was read.
 
     Args:
-        kind: `numeric`, `date`, `categorical`, `ordinal`, or `text` for an id; of one that is left out, why it is.
+        kind: `numeric`, `percent`, `date`, `duration`, `categorical`, `ordinal`, or `text` for an id; of one that is
+            left out, why it is. `unit` is that of its numbers, or the finest part of its dates.
         n_missing, n_distinct: Cells without a value, and different values; None where it is left out.
         low, median, high: Of numbers, and of dates as days since 1970-01-01.
         most_frequent: Category of a column of another kind, `n_most_frequent` times there.
@@ -42,6 +43,7 @@ class ColumnReport:
     most_frequent: str | None = None
     n_most_frequent: int = 0
     n_inputs: int = 0
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ def check(settings: DataSettings) -> CheckReport:
         rules = fit_preprocessor(table.features, table.schema, _first_seen(table), settings, table.target).rules
         n_inputs = {rule.name: len(rule.feature_names) for rule in rules}
     for column in table.schema.columns:
-        kind = "date" if column.format == "date" else column.kind
-        described = _describe(column.name, "feature", kind, table.features[column.name])
-        columns.append(replace(described, n_inputs=n_inputs.get(column.name, 0)))
+        is_plain = column.kind != "numeric" or column.format == "number"
+        kind, values = column.kind if is_plain else column.format, table.features[column.name]
+        described = _describe(column.name, "feature", kind, values)
+        columns.append(replace(described, n_inputs=n_inputs.get(column.name, 0), unit=column.unit))
     columns += [ColumnReport(name, "left out", reason) for name, reason in table.left_out.items()]
     numeric = [c.name for c in columns if c.role == "feature" and c.kind == "numeric" and table.target is None]
     # those named like a target, then the last columns, where targets mostly stand
@@ -128,7 +131,7 @@ def _describe(name: str, role: Role, kind: str, values: pd.Series) -> ColumnRepo
     codes, distinct = pd.factorize(values)
     counts = np.bincount(codes[codes >= 0], minlength=1)
     report = ColumnReport(name, role, kind, len(values) - int(counts.sum()), len(distinct))
-    if kind in ("numeric", "date"):
+    if values.dtype == np.float64:
         return replace(report, low=float(values.min()), median=float(values.median()), high=float(values.max()))
     most = int(counts.argmax())
     return replace(report, most_frequent=str(distinct[most]), n_most_frequent=int(counts[most]))

@@ -1,5 +1,8 @@
 """The report of `actlab check` as plain text."""
 
+import textwrap
+from functools import partial
+
 import numpy as np
 
 from actlab.data.check import CheckReport, ColumnReport
@@ -9,8 +12,8 @@ from actlab.settings import CompareSettings
 from actlab.verdict.race import Terms, default_budget
 
 
-def render_check(report: CheckReport, width: int = 100) -> str:
-    """Lay the report out as plain text, its table at most `width` characters wide."""
+def render_check(report: CheckReport, width: int = 100, *, wraps: bool = False) -> str:
+    """Lay the report out as plain text, its table at most `width` characters wide, and its sentences if it `wraps`."""
     kinds = [column.kind for column in report.features]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     inputs = "" if report.n_inputs is None else f", {report.n_inputs} inputs of the network"
@@ -30,6 +33,10 @@ def render_check(report: CheckReport, width: int = 100) -> str:
     lines += ["", f"{len(report.warnings)} warning{'s' if len(report.warnings) != 1 else ''}"]
     lines += [f"- {_printable(warning)}" for warning in report.warnings]
     lines += [f"note: {_printable(note)}" for note in report.notes]
+    if wraps:
+        # words as they are: a command may be copied
+        fill = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+        lines = [line if line.startswith("|") else fill(line, subsequent_indent="  ") for line in lines]
     return "\n".join(lines) + "\n"
 
 
@@ -50,7 +57,7 @@ def _table(report: CheckReport) -> PrintedTable:
     )
     rows = (
         (
-            *(_printable(row.name), row.role, "" if row.role == "left out" else row.kind),
+            *(_printable(row.name), row.role, "" if row.role == "left out" else _printable(_kind(row))),
             *(row.n_inputs or None, row.n_missing, row.n_distinct, _printable(_values(row))),
         )
         for row in report.columns
@@ -58,11 +65,13 @@ def _table(report: CheckReport) -> PrintedTable:
     return PrintedTable.of(columns, rows)
 
 
+def _kind(column: ColumnReport) -> str:
+    return f"{column.kind}, {column.unit}" if column.unit else column.kind
+
+
 def _values(column: ColumnReport) -> str:
-    if column.role == "id":
-        return ""
-    if column.role == "left out":
-        return column.kind
+    if column.role in ("id", "left out"):
+        return column.kind if column.role == "left out" else ""
     if column.low is None or column.high is None:
         return f"mostly {column.most_frequent} ({column.n_most_frequent})"
     if column.kind == "date":
