@@ -1,6 +1,7 @@
 """What `actlab check` finds, against pandas."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from actlab.data.check import COUNTED_ROWS, check
 from actlab.errors import InputError
+from actlab.report.check_text import render_check
 from actlab.settings import DataSettings
 
 HOUSES = str(Path(__file__).parents[1] / "data" / "house_prices" / "train.csv")
@@ -89,3 +91,17 @@ def test_as_plain_types_the_report_has_stable_names() -> None:
     assert report["columns"][0] | {"name": "Id", "role": "id", "n_distinct": 1460} == report["columns"][0]
     (alley,) = [column for column in report["columns"] if column["name"] == "Alley"]
     assert (alley["role"], alley["kind"], alley["n_missing"]) == ("left out", "data.drop", None)
+
+
+def test_a_date_says_what_networks_see_of_it(tmp_path: Path) -> None:
+    hours = pd.date_range("2021-01-01", periods=1200, freq="h")
+    frame = pd.DataFrame({"when": hours.astype(str), "y": np.arange(1, 1201)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    settings = DataSettings(csv=str(tmp_path / "t.csv"), target="y")
+    (when,) = check(settings).features
+    assert when.parts == ("days", "hour", "weekday")
+    assert when.n_inputs == 5
+    assert "note: of the date when networks see: days, hour, weekday (data.dates changes it)\n" in render_check(
+        check(settings)
+    )
+    assert check(replace(settings, dates={"when": ["hour"]})).features[0].parts == ("hour",)

@@ -202,3 +202,11 @@ def test_rows_of_few_values_that_are_equal_by_chance_do_not_make_one_group_of_al
     assert table.layout.n_groups == 40
     assert any("link most groups" in text for text in table.warnings)
     assert read(tmp_path, frame, groups="person", duplicates="together").layout.n_groups < 20
+
+
+def test_rows_in_order_of_time_keep_their_weights(tmp_path: Path) -> None:
+    frame = persons().assign(when=np.arange(60), w=1.0 + np.arange(60) % 3)
+    layout = read(tmp_path, frame, time="when", weight="w").layout
+    assert layout.weights is not None
+    np.testing.assert_array_equal(layout.weights, frame.w)
+    assert read(tmp_path, frame.assign(w=2), time="when", weight="w").layout.weights is None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from actlab.data.preprocessing import fit_preprocessor
+from actlab.data.preprocessing import DateRule, Rule, fit_preprocessor
 from actlab.data.table import Table, read_table
 from actlab.data.target import Target
 from actlab.run_files import jsonable
@@ -30,6 +30,7 @@ class ColumnReport:
         low, median, high: Of numbers, and of dates as days since 1970-01-01.
         most_frequent: Category of a column of another kind, `n_most_frequent` times there.
         n_inputs: Inputs of the network that are made of it.
+        parts: Of a date what networks see of it: `days` since 1970, and cyclic parts of the calendar.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ColumnReport:
     n_most_frequent: int = 0
     n_inputs: int = 0
     unit: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,18 +87,18 @@ class CheckReport:
 def check(settings: DataSettings) -> CheckReport:
     """Read the file as training would, which may raise an `InputError`; without a target, suggest some."""
     table = read_table(settings, require_target=False)
-    columns, n_inputs = [], dict[str, int]()
+    columns, rules = [], dict[str, Rule]()
     if table.ids is not None:
         columns.append(_describe(str(table.ids.name), "id", "text", table.ids))
     if table.target is not None and settings.target is not None:
         columns.append(_describe(settings.target, "target", "numeric", pd.Series(table.target)))
-        rules = fit_preprocessor(table.features, table.schema, _first_seen(table), settings, table.target).rules
-        n_inputs = {rule.name: len(rule.feature_names) for rule in rules}
+        fitted = fit_preprocessor(table.features, table.schema, _first_seen(table), settings, table.target)
+        rules = {rule.name: rule for rule in fitted.rules}
     for column in table.schema.columns:
         is_plain = column.kind != "numeric" or column.format == "number"
         kind, values = column.kind if is_plain else column.format, table.features[column.name]
-        described = _describe(column.name, "feature", kind, values)
-        columns.append(replace(described, n_inputs=n_inputs.get(column.name, 0), unit=column.unit))
+        described = replace(_describe(column.name, "feature", kind, values), unit=column.unit)
+        columns.append(_with_inputs(described, rules.get(column.name)))
     columns += [ColumnReport(name, "left out", reason) for name, reason in table.left_out.items()]
     numeric = [c.name for c in columns if c.role == "feature" and c.kind == "numeric" and table.target is None]
     # those named like a target, then the last columns, where targets mostly stand
@@ -106,11 +108,19 @@ def check(settings: DataSettings) -> CheckReport:
         table.n_rows,
         tuple(columns),
         Target.of(settings.target_transform),
-        sum(n_inputs.values()) if table.target is not None else None,
+        sum(len(rule.feature_names) for rule in rules.values()) if table.target is not None else None,
         tuple(likeliest_first[:N_SUGGESTED]),
         table.warnings,
         table.notes,
     )
+
+
+def _with_inputs(report: ColumnReport, rule: Rule | None) -> ColumnReport:
+    """The report with what networks see of the column; without a target it is not known."""
+    if rule is None:
+        return report
+    parts = (*["days"] * rule.has_days, *rule.parts) if isinstance(rule, DateRule) else ()
+    return replace(report, n_inputs=len(rule.feature_names), parts=parts)
 
 
 def _first_seen(table: Table) -> np.ndarray:

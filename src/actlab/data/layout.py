@@ -110,10 +110,12 @@ def lay_out(
         InputError: rows without a fold, a single fold, or a group in several folds.
     """
     said: list[str] = []
+    # equal weights are none
+    weights = None if weights is None or np.ptp(weights) == 0 else weights
     if settings.time is not None:
         # copies may lie in several parts: what is seen again later has been known before
         time = columns[settings.time].astype(np.float64)
-        return RowLayout(len(features), time=time, unit="stretches of time"), [
+        return RowLayout(len(features), time=time, weights=weights, unit="stretches of time"), [
             f"{path}, data.time {settings.time!r}: rows are tested by networks of earlier ones; the column is an "
             "input, in which later rows are as the last ones in training"
         ]
@@ -141,8 +143,6 @@ def lay_out(
             "(data.duplicates together keeps them in one part of every split)"
         ]
     said += sentences
-    # equal weights are none
-    weights = None if weights is None or np.ptp(weights) == 0 else weights
     return RowLayout(len(features), groups, fold, weights=weights, unit=unit), said
 
 

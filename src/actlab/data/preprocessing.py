@@ -11,7 +11,7 @@ scikit-learn and NumPy do the fitting; what a `Preprocessor` keeps is its number
 No rule depends on the unit of a number: in another unit of a power of two the inputs are the same to the bit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -232,11 +232,6 @@ class Preprocessor:
         return tuple(name for rule in self.rules for name in rule.feature_names)
 
     @property
-    def inputs_of(self) -> dict[str, tuple[str, ...]]:
-        """Column to the names of its inputs."""
-        return {rule.name: rule.feature_names for rule in self.rules}
-
-    @property
     def n_features(self) -> int:
         """F, the number of inputs."""
         return len(self.feature_names)
@@ -252,15 +247,6 @@ class Preprocessor:
             for rule, entries, own in zip(self.rules, columns, inputs, strict=True):
                 rule.write(entries[rows], own[rows])
         return out
-
-    def unseen(self, columns: pd.DataFrame | Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-        """Of the columns given, column to its categories that the training rows did not hold, where it has any."""
-        found = {
-            rule.name: sorted(set(map(str, pd.factorize(np.asarray(columns[rule.name]))[1])) - set(rule.known))
-            for rule in self.rules
-            if rule.known is not None and rule.name in columns
-        }
-        return {name: texts for name, texts in found.items() if texts}
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts, text, numbers and booleans only: `from_dict` restores an equal preprocessor."""

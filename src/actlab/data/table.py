@@ -89,9 +89,9 @@ class Table:
 def read_table(settings: DataSettings, require_target: bool = True, source: Source | None = None) -> Table:
     """Read a file, or a `source` that is open already, to train on and decide what each column is.
 
-    What a column is for is decided by `roles.role_of`. A feature is numeric if every cell that is not missing is a
-    number (also with thousands separators, currency signs, decimal commas, or ISO dates: warned of); otherwise
-    categorical. The lists in `settings` overrule this.
+    What a column is for is decided by `roles.role_of`. A feature is numeric if every cell that is not missing is in one
+    of the formats of `formats.FORMATS` (warned of where that is not plain numbers); otherwise categorical. The lists in
+    `settings` overrule this.
 
     Raises:
         InputError: The file, a column or a setting is unusable, or no target is named and one is required.
@@ -103,15 +103,7 @@ def read_table(settings: DataSettings, require_target: bool = True, source: Sour
     raw, weights, warnings = _take_weights(_read_raw(source, settings), settings)
     lines = next(iter(raw.values())).lines
     if settings.target is None and require_target:
-        numeric = [
-            name
-            for name, column in raw.items()
-            if not column.numbers.unreadable.size and column.numbers.reading.format != "date"
-        ]
-        raise InputError(
-            f"{source.label}: no target is named; name the column to predict with --data.target NAME (numeric "
-            f"columns: {listed(numeric, 20) or 'none'})"
-        )
+        raise _no_target(source, raw)
     if len(lines) < 2:
         raise InputError(f"{source.label} has a single data row; at least 2 are needed to train")
     target = None
@@ -128,34 +120,41 @@ def read_table(settings: DataSettings, require_target: bool = True, source: Sour
         raise InputError(f"{source.label} has no feature column that varies, besides target and id; add one")
     if len(found.kept) > len(lines):
         warnings.append(f"{source.label} has more feature columns ({len(found.kept)}) than rows ({len(lines)})")
-    features, id_name = _frame(found.kept), None if found.ids is None else str(found.ids.name)
-    own_missing = settings.na_values if isinstance(settings.na_values, dict) else {}
-
-    def with_missing(column: Column) -> Column:
-        return replace(column, na_values=tuple(own_missing[column.name]) if column.name in own_missing else None)
-
-    columns = tuple(with_missing(read.column) for read in found.kept)
-    y = None if target is None else target.parsed
+    features, y = _frame(found.kept), None if target is None else target.parsed
     layout, said = lay_out(source.label, lines, features, y, of_rows, weights, settings)
     doubts = [] if y is None else list(suspicions(found.kept, y, source.label, settings))
     warnings = [*doubts, *found.warnings, *warnings, *source.warnings, *said]
     if settings.weight is not None:
         taken[settings.weight] = "data.weight"
     left_out = {**dict.fromkeys(settings.drop, "data.drop"), **taken, **found.left_out}
-    target_column = None if target is None else with_missing(target.column)
-    na_values = tuple(settings.na_values_of(None))
-    schema = Schema(columns, settings.target, id_name, na_values, tuple(left_out), target_column)
-    return Table(
-        features,
-        y,
-        found.ids,
-        schema,
-        tuple(warnings),
-        source.sha256,
-        layout,
-        notes=tuple(found.notes),
-        left_out=left_out,
+    schema = _schema(settings, found, target, tuple(left_out))
+    own = (features, y, found.ids, schema, tuple(warnings), source.sha256, layout)
+    return Table(*own, notes=tuple(found.notes), left_out=left_out)
+
+
+def _no_target(source: Source, raw: Mapping[str, RawColumn]) -> InputError:
+    numeric = [
+        name
+        for name, column in raw.items()
+        if not column.numbers.unreadable.size and column.numbers.reading.format != "date"
+    ]
+    return InputError(
+        f"{source.label}: no target is named; name the column to predict with --data.target NAME (numeric "
+        f"columns: {listed(numeric, 20) or 'none'})"
     )
+
+
+def _schema(settings: DataSettings, found: "_Features", target: ReadColumn | None, left_out: tuple[str, ...]) -> Schema:
+    """What rows to predict on must look like."""
+    own_missing = settings.na_values if isinstance(settings.na_values, dict) else {}
+
+    def with_missing(column: Column) -> Column:
+        return replace(column, na_values=tuple(own_missing[column.name]) if column.name in own_missing else None)
+
+    columns = tuple(with_missing(read.column) for read in found.kept)
+    id_name = None if found.ids is None else str(found.ids.name)
+    target_column = None if target is None else with_missing(target.column)
+    return Schema(columns, settings.target, id_name, tuple(settings.na_values_of(None)), left_out, target_column)
 
 
 def read_rows(

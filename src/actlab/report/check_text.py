@@ -33,6 +33,11 @@ def render_check(report: CheckReport, width: int = 100, *, wraps: bool = False) 
     lines += ["", f"{len(report.warnings)} warning{'s' if len(report.warnings) != 1 else ''}"]
     lines += [f"- {_printable(warning)}" for warning in report.warnings]
     lines += [f"note: {_printable(note)}" for note in report.notes]
+    lines += [
+        f"note: of the date {_printable(column.name)} networks see: {', '.join(column.parts)} (data.dates changes it)"
+        for column in report.features
+        if column.parts
+    ]
     if wraps:
         # words as they are: a command may be copied
         fill = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
